@@ -1,0 +1,65 @@
+# Everything a person or CI runs. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_SERVERY := $(BIN)/servery
+
+.PHONY: help install demo down test unit contract integration e2e bench lint format types imports schemas check clean
+
+help: ## List the targets
+	@grep -hE '^[a-z0-9_-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## Create .venv with everything Servery and its tests need
+
+$(VENV)/.installed: pyproject.toml uv.lock $(wildcard libs/*/pyproject.toml services/*/pyproject.toml deploy/local/pyproject.toml)
+	@echo "==> Installing into $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
+	@$(BIN)/uv sync --quiet --locked --all-packages
+	@touch $@
+
+demo: install ## Start Servery, deploy a real model, score it (make down stops it)
+	@$(BIN)/python -m servery_local.demo
+
+down: ## Stop what make demo or servery up started
+	@if [ -x $(RUN_SERVERY) ]; then $(RUN_SERVERY) down; else echo "Nothing is installed, so nothing runs."; fi
+
+test: install ## Run all tests (they bring their own NATS and Postgres)
+	@$(BIN)/python -m pytest
+
+unit: install ## Tests without any I/O
+	@$(BIN)/python -m pytest tests/unit
+
+contract: install ## Message schemas, subjects, compute backends, API examples
+	@$(BIN)/python -m pytest tests/contract
+
+integration: install ## One service at a time against real NATS and Postgres
+	@$(BIN)/python -m pytest tests/integration
+
+e2e: install ## The whole system through `servery up`
+	@$(BIN)/python -m pytest tests/end_to_end
+
+bench: install ## Latency next to `mlflow models serve`, in one run
+	@$(BIN)/python -m tests.benchmarks.latency
+
+lint: install ## Style
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: install ## Rewrite to the style
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+types: install ## Strict type check of all sources
+	@$(BIN)/basedpyright
+
+imports: install ## Who may import whom
+	@$(BIN)/lint-imports
+
+schemas: install ## Regenerate message schemas, docs/events.md and docs/asyncapi.yaml
+	@$(BIN)/python -m servery_common.schemas
+
+check: lint types imports ## All static checks
+
+clean: down ## Stop everything and remove the environment and the data directory
+	@rm -rf $(VENV) .servery

@@ -1,0 +1,118 @@
+"""What the controller and the builder say to each other: model versions, build orders, build results."""
+
+from typing import Literal
+
+from servery_common.contracts.message import Message, Value
+from servery_common.contracts.states import BuildState
+
+
+class ResolveModel(Message, type="servery.model.resolve.v1"):
+    """Ask which registered version a name and a version, ``@alias`` or ``latest``-free alias mean."""
+
+    name: str
+    version: str
+    """A version number, or ``@alias``."""
+
+
+class ModelResolved(Message, type="servery.model.resolved.v1"):
+    """The version exists; ``version`` is always a number as a string."""
+
+    name: str
+    version: str
+    run_id: str | None = None
+    source: str | None = None
+    registry_type: str = "WORKSPACE_MODEL"
+    """Answered as ``served_entities[].type``: ``UC_MODEL`` for three-level names, else ``WORKSPACE_MODEL``."""
+
+
+class BuildRequested(Message, type="servery.build.requested.v1"):
+    """Work order. Repeating it with the same ``build_id`` changes nothing."""
+
+    build_id: str
+    endpoint_id: str
+    served_entity_id: str
+    model_name: str
+    model_version: str
+    """A number, as resolved."""
+    environment_vars: dict[str, str] = {}
+    """Given to the model process when it is verified, as it will be when it serves."""
+
+
+class Artifacts(Value):
+    """What a successful build leaves behind and a worker starts from. Paths are on the shared artifact volume."""
+
+    model_path: str
+    """Directory that holds ``MLmodel``."""
+    environment_path: str
+    """Root of the virtual environment."""
+    python: str
+    """Interpreter inside it."""
+    environment_key: str
+    """Content hash of the environment: replicas with the same key share a warm parent."""
+
+
+class BuildStarted(Message, type="servery.build.started.v1"):
+    """A builder claimed the build."""
+
+    build_id: str
+
+
+class BuildSucceeded(Message, type="servery.build.succeeded.v1"):
+    """Environment and model are in place, the model loaded and predicted its input example."""
+
+    build_id: str
+    artifacts: Artifacts
+    environment_cached: bool
+    seconds: float
+
+
+class BuildFailed(Message, type="servery.build.failed.v1"):
+    """The build cannot succeed without a change by a person."""
+
+    build_id: str
+    reason: str
+    """One plain sentence: what is wrong and what to do."""
+    code: Literal[
+        "MODEL_NOT_FOUND",
+        "ARTIFACT_MISSING",
+        "PACKAGE_NOT_FOUND",
+        "VERSION_CONFLICT",
+        "PYTHON_NOT_AVAILABLE",
+        "INSTALL_FAILED",
+        "IMPORT_ERROR",
+        "LOAD_FAILED",
+        "PREDICT_FAILED",
+        "TIMED_OUT",
+        "INTERNAL_ERROR",
+    ]
+
+
+class DescribeBuild(Message, type="servery.build.describe.v1"):
+    """Ask where a build stands."""
+
+    build_id: str
+
+
+class BuildStatus(Message, type="servery.build.status.v1"):
+    """Where a build stands; ``state`` is None when the builder does not know it."""
+
+    build_id: str
+    state: BuildState | None
+    step: str = ""
+    """What it is doing, for people: "Installing 42 packages"."""
+    reason: str = ""
+    code: str = ""
+    artifacts: Artifacts | None = None
+
+
+class ReadBuildLog(Message, type="servery.build.log.read.v1"):
+    """Ask for the log of a build."""
+
+    build_id: str
+
+
+class BuildLog(Message, type="servery.build.log.v1"):
+    """The whole log kept for a build (at most 1 MiB: the middle of a longer one is cut out and says so)."""
+
+    build_id: str
+    text: str

@@ -1,0 +1,94 @@
+"""Scoring frames: the bytes between gateway, agent and runner. Standard library only.
+
+A frame is any number of records one after the other, so that requests of one event-loop tick travel in
+one NATS message, and the agent hands a record on to the runner without looking into its body. A record is
+a fixed header, a small JSON head and raw bytes::
+
+    kind u8 | flags u8 | head length u16 | body length u32 | id u64 | head (JSON, UTF-8) | body
+
+Who sends what::
+
+    gateway -> agent    REQUEST, CHUNK, CANCEL, WINDOW
+    agent   -> gateway  ACCEPT, REFUSE, RESULT, CHUNK, WINDOW
+    agent   -> runner   LOAD, REQUEST, CANCEL            (over a socket pair)
+    runner  -> agent    READY, FAILED, RESULT
+
+The id names one request between two ends and is chosen by the sender of the REQUEST. A body longer than
+``CHUNK_BYTES`` is cut: the first record carries ``total`` in its head and the first piece, CHUNK records
+the rest in order. A sender keeps at most ``WINDOW_BYTES`` of one body unacknowledged; the receiver opens the
+window with WINDOW records (``bytes`` in the head) as it takes pieces in.
+
+Python 3.9 and up: this file is also part of the runner overlay, inside the model's own environment.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+HEADER = struct.Struct("!BBHIQ")
+
+CHUNK_BYTES = 512 * 1024
+"""Longest body piece of a record: half of NATS' default message limit."""
+WINDOW_BYTES = 4 * 1024 * 1024
+"""Bytes of one body that may be under way unacknowledged; far below NATS' 64 MiB of pending bytes."""
+
+# Kinds of records.
+REQUEST = 1
+"""Head: ``ct`` content type, ``ttl`` milliseconds left, ``tp`` traceparent, ``rid`` request id, ``total`` body bytes."""
+CHUNK = 2
+CANCEL = 3
+"""The caller left, or its deadline passed."""
+WINDOW = 4
+"""Head: ``bytes`` taken in since the last WINDOW record."""
+ACCEPT = 5
+"""The agent took the request: it will be answered by it or not at all, and never run elsewhere."""
+REFUSE = 6
+"""Head: ``reason`` busy | draining | expired | unknown. The request was not run; another replica may."""
+RESULT = 7
+"""Head: ``status`` HTTP status, ``ct`` content type, ``total``, ``t`` {stage: [start_ns, end_ns]} in epoch
+nanoseconds; ``lost`` true when the runner died under the request."""
+LOAD = 8
+"""Head: what the runner should load; the first record on a fresh socket."""
+READY = 9
+"""The model is loaded. Head: what is known of it."""
+FAILED = 10
+"""The model cannot be loaded. Head: ``stage``, ``error``, ``traceback``."""
+
+
+class Record(NamedTuple):
+    """One record of a frame."""
+
+    kind: int
+    id: int
+    head: dict[str, Any]
+    body: bytes | memoryview
+
+
+class FrameError(ValueError):
+    """The bytes are not a frame."""
+
+
+def encode(kind: int, id: int, head: dict[str, Any] | None = None, body: bytes | memoryview = b"") -> bytes:
+    """Return one record as bytes; records may simply be concatenated."""
+    raw = json.dumps(head, separators=(",", ":")).encode() if head else b""
+    return b"".join((HEADER.pack(kind, 0, len(raw), len(body), id), raw, body))
+
+
+def decode(frame: bytes | memoryview) -> Iterator[Record]:
+    """Yield the records of a complete frame. Bodies are views into it. Raises FrameError when cut short."""
+    view = memoryview(frame)
+    at, end = 0, len(view)
+    while at < end:
+        if end - at < HEADER.size:
+            raise FrameError("frame ends inside a record header")
+        kind, _flags, head_length, body_length, id = HEADER.unpack_from(view, at)
+        at += HEADER.size
+        if end - at < head_length + body_length:
+            raise FrameError("frame ends inside a record")
+        head = json.loads(bytes(view[at : at + head_length])) if head_length else {}
+        at += head_length
+        yield Record(kind, id, head, view[at : at + body_length])
+        at += body_length

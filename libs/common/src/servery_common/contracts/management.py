@@ -1,0 +1,30 @@
+"""A management call, carried from the gateway to the controller's API over request/reply.
+
+The body travels as the payload of the NATS message, these fields as its headers' JSON; large answers
+come in parts (``messaging.requests``).
+"""
+
+from servery_common.contracts.message import Message
+from servery_common.contracts.routes import Identity
+
+
+class HttpCall(Message, type="servery.http.call.v1"):
+    """One HTTP request by an authenticated caller."""
+
+    method: str
+    path: str
+    query: str = ""
+    headers: dict[str, str] = {}
+    """Lower-case names; only what the API reads (content-type, accept, idempotency-key, x-request-id)."""
+    body: str = ""
+    identity: Identity
+    host: str = ""
+    """``scheme://host[:port]`` as the caller sees the gateway, for answers that hold addresses."""
+
+
+class HttpAnswer(Message, type="servery.http.answer.v1"):
+    """Its answer."""
+
+    status: int
+    headers: dict[str, str] = {}
+    body: str = ""

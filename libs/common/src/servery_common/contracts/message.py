@@ -1,0 +1,27 @@
+"""What every message is: an immutable value with a versioned type name.
+
+The version is part of the type (``servery.build.succeeded.v1``), not of the subject. Within a version
+only optional fields are added and readers ignore fields they do not know; a breaking change is a new
+type, published beside the old one until nobody reads it.
+"""
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Value(BaseModel):
+    """A part of a message: immutable, unknown fields ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Message(Value):
+    """A message on the wire. Subclasses name their type: ``class X(Message, type="servery.x.v1")``."""
+
+    message_type: ClassVar[str]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, *, type: str, **kwargs: object) -> None:  # noqa: A002
+        super().__pydantic_init_subclass__(**kwargs)
+        cls.message_type = type

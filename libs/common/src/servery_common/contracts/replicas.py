@@ -1,0 +1,113 @@
+"""What the controller, the builder and the workers say to each other about replicas."""
+
+from servery_common.contracts.builds import Artifacts
+from servery_common.contracts.message import Message, Value
+from servery_common.contracts.states import ReplicaState
+
+
+class ReplicaLaunch(Value):
+    """Everything a worker needs to run one replica."""
+
+    replica_id: str
+    endpoint_id: str
+    endpoint_name: str
+    served_entity_id: str
+    served_entity_name: str
+    artifacts: Artifacts
+    environment_vars: dict[str, str] = {}
+    slots: int
+    """Requests the replica works on at the same time."""
+    timeout_seconds: float = 60.0
+    """Longest a model may compute before its runner is replaced."""
+    epoch: int = 0
+    """Leader epoch of the controller that ordered this; a worker refuses an older one."""
+
+
+class EnsureReplica(Message, type="servery.replica.ensure.v1"):
+    """Make the replica exist. Repeating it for the same id changes nothing."""
+
+    launch: ReplicaLaunch
+
+
+class StopReplica(Message, type="servery.replica.stop.v1"):
+    """Take nothing new, finish what was accepted for at most ``grace_seconds``, stop. Unknown: already stopped."""
+
+    replica_id: str
+    grace_seconds: float
+    epoch: int = 0
+
+
+class Done(Message, type="servery.done.v1"):
+    """The order was taken."""
+
+
+class ReadReplicaLog(Message, type="servery.replica.log.read.v1"):
+    """Ask for the last lines a replica's model printed."""
+
+    replica_id: str
+    tail: int = 1000
+
+
+class ReplicaLog(Message, type="servery.replica.log.v1"):
+    """Newest lines last. Kept for a while after the replica is gone."""
+
+    replica_id: str
+    text: str
+
+
+class ReplicaObservation(Value):
+    """One replica as its worker sees it."""
+
+    replica_id: str
+    served_entity_id: str
+    state: ReplicaState
+    reason: str = ""
+    """Why it is FAILED or RESTARTING, for people."""
+    slots: int = 1
+    in_flight: int = 0
+    restarts: int = 0
+
+
+class WorkerHeartbeat(Message, type="servery.worker.heartbeat.v1"):
+    """A worker is alive and holds these replicas: all of them, also ones nobody asked for."""
+
+    worker_id: str
+    incarnation: str
+    """Changes each time the worker process starts."""
+    capacity_slots: int
+    """Slots this worker may host at most."""
+    replicas: tuple[ReplicaObservation, ...] = ()
+    warm_environments: tuple[str, ...] = ()
+    """Environment keys with a live warm parent: a replica starts here in a fraction of a second."""
+
+
+class VerifyModel(Message, type="servery.model.verify.v1"):
+    """Load the model in its environment and predict its input example, in an untrusted process."""
+
+    build_id: str
+    artifacts: Artifacts
+    environment_vars: dict[str, str] = {}
+    timeout_seconds: float = 600.0
+
+
+class VerifyProgress(Message, type="servery.model.verify.progress.v1"):
+    """A line for the build log; also sent every 2 s without a line, so that silence means the worker is gone."""
+
+    build_id: str
+    line: str | None = None
+
+
+class ModelVerified(Message, type="servery.model.verified.v1"):
+    """The last answer to VerifyModel."""
+
+    build_id: str
+    ok: bool
+    stage: str = ""
+    """Where it failed: ``start``, ``import``, ``load`` or ``predict``."""
+    error: str = ""
+    """One line: the exception as Python prints it."""
+    traceback: str = ""
+    example_predicted: bool = False
+    """False when the model was logged without an input example: then only loading was verified."""
+    python_version: str = ""
+    mlflow_version: str = ""

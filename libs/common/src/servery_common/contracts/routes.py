@@ -1,0 +1,58 @@
+"""The routing snapshot: all a gateway needs to score without asking anyone.
+
+The controller writes one ``EndpointRoute`` per endpoint to the KV bucket ``servery-routes`` (key: endpoint
+id) and one ``Identity`` per token to ``servery-identities`` (key: hex SHA-256 of the token). Last value
+wins; a deleted key means gone.
+"""
+
+from typing import Literal
+
+from servery_common.contracts.message import Message, Value
+
+
+class ReplicaRoute(Value):
+    """A replica that may be sent requests."""
+
+    replica_id: str
+    slots: int
+
+
+class ServedEntityRoute(Value):
+    """One served entity of the active config."""
+
+    served_entity_id: str
+    name: str
+    traffic_percentage: int
+    replicas: tuple[ReplicaRoute, ...] = ()
+    min_replicas: int = 1
+    max_replicas: int = 1
+    slots_per_replica: int = 4
+
+
+class EndpointRoute(Message, type="servery.route.v1"):
+    """Where the requests of one endpoint go."""
+
+    endpoint_id: str
+    workspace_id: str
+    name: str
+    revision: int
+    """Grows with every change; an older snapshot never replaces a newer one."""
+    status: Literal["serving", "deploying", "failed", "stopped"]
+    """``serving`` as long as a config is active, also during and after a failed update."""
+    message: str = ""
+    """Why it does not serve, for people."""
+    served_entities: tuple[ServedEntityRoute, ...] = ()
+    timeout_seconds: float = 60.0
+    max_queued: int = 40
+    """Requests that may wait for a slot in one gateway before it answers 429."""
+
+
+class Identity(Message, type="servery.identity.v1"):
+    """Who a token stands for."""
+
+    token_sha256: str
+    user_name: str
+    workspace_id: str
+    admin: bool = False
+    expires_at_ms: int | None = None
+    """Epoch milliseconds; None: does not expire."""

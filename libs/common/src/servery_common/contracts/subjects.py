@@ -1,0 +1,123 @@
+"""Every subject, stream, durable consumer and bucket, built here and nowhere else.
+
+The second token says what delivery a message gets, so that a stream is one wildcard and a permission is
+one line:
+
+=====================  ==============================================================================
+``servery.api.…``      request/reply; no subscriber answers at once with "no responders"
+``servery.infer.…``    scoring frames to one replica (``contracts.frames``); never stored, never replayed
+``servery.replies.…``  scoring frames back to one gateway
+``servery.signals.…``  core NATS, best effort: lost when nobody listens, repeated soon
+``servery.jobs.…``     JetStream work queue ``SERVERY_JOBS``: one of the consumers does it
+``servery.events.…``   JetStream ``SERVERY_EVENTS``: facts, kept for a while
+=====================  ==============================================================================
+
+Only opaque ids (``[A-Za-z0-9]{1,32}``) become tokens: a name a user chose may hold ``.``, ``*`` or ``>``.
+"""
+
+import re
+
+EVENTS_STREAM = "SERVERY_EVENTS"
+EVENTS_WILDCARD = "servery.events.>"
+JOBS_STREAM = "SERVERY_JOBS"
+JOBS_WILDCARD = "servery.jobs.>"
+
+ROUTES_BUCKET = "servery-routes"
+IDENTITIES_BUCKET = "servery-identities"
+
+CONTROLLER_QUEUE = "controller"
+BUILDER_QUEUE = "builder"
+WORKER_QUEUE = "worker"
+
+CONTROLLER_EVENTS_DURABLE = "controller-events"
+BUILDER_JOBS_DURABLE = "builder-jobs"
+
+_TOKEN = re.compile(r"[A-Za-z0-9]{1,32}")
+
+
+def token(value: str) -> str:
+    """Return ``value`` if it may be a subject token, else raise ``ValueError``."""
+    if not _TOKEN.fullmatch(value):
+        raise ValueError(f"not an opaque id, so not a subject token: {value!r}")
+    return value
+
+
+def controller_http() -> str:
+    """The management API, carried as one request per message."""
+    return "servery.api.controller.http"
+
+
+def controller_scale() -> str:
+    """The scaler asks for a replica count."""
+    return "servery.api.controller.scale"
+
+
+def builder_resolve() -> str:
+    """Which model version a name and version or alias mean."""
+    return "servery.api.builder.resolve"
+
+
+def builder_describe() -> str:
+    """Where a build stands."""
+    return "servery.api.builder.describe"
+
+
+def builder_log() -> str:
+    """The log of a build."""
+    return "servery.api.builder.log"
+
+
+def worker_verify() -> str:
+    """Any worker: load a model and predict its input example. Answers are a stream."""
+    return "servery.api.worker.verify"
+
+
+def worker_ensure(worker_id: str) -> str:
+    """Make a replica exist on this worker."""
+    return f"servery.api.worker.ensure.{token(worker_id)}"
+
+
+def worker_stop(worker_id: str) -> str:
+    """Drain and stop a replica on this worker."""
+    return f"servery.api.worker.stop.{token(worker_id)}"
+
+
+def worker_log(worker_id: str) -> str:
+    """What the model of a replica on this worker printed."""
+    return f"servery.api.worker.log.{token(worker_id)}"
+
+
+def infer(replica_id: str) -> str:
+    """Scoring frames to one replica."""
+    return f"servery.infer.{token(replica_id)}"
+
+
+def replies(gateway_id: str) -> str:
+    """Scoring frames back to one gateway."""
+    return f"servery.replies.{token(gateway_id)}"
+
+
+def worker_heartbeat(worker_id: str) -> str:
+    """A worker and its replicas, once a second and on every change."""
+    return f"servery.signals.worker.heartbeat.{token(worker_id)}"
+
+
+def gateway_load(gateway_id: str) -> str:
+    """Demand one gateway sees per served entity, once a second."""
+    return f"servery.signals.gateway.load.{token(gateway_id)}"
+
+
+def build_job(build_id: str) -> str:
+    """Work order: build a model version."""
+    return f"servery.jobs.build.{token(build_id)}"
+
+
+def build_event(happened: str, build_id: str) -> str:
+    """Fact about a build; ``happened`` is started, succeeded or failed."""
+    return f"servery.events.build.{token(happened)}.{token(build_id)}"
+
+
+ALL_WORKER_HEARTBEATS = "servery.signals.worker.heartbeat.*"
+ALL_GATEWAY_LOADS = "servery.signals.gateway.load.*"
+ALL_BUILD_EVENTS = "servery.events.build.*.*"
+ALL_BUILD_JOBS = "servery.jobs.build.*"
