@@ -37,7 +37,8 @@ WINDOW_BYTES = 4 * 1024 * 1024
 
 # Kinds of records.
 REQUEST = 1
-"""Head: ``ct`` content type, ``ttl`` milliseconds left, ``tp`` traceparent, ``rid`` request id, ``total`` body bytes."""
+"""Head: ``ct`` content type, ``ttl`` milliseconds left, ``tp`` traceparent, ``rid`` request id, ``total`` bytes of
+body."""
 CHUNK = 2
 CANCEL = 3
 """The caller left, or its deadline passed."""
@@ -84,11 +85,11 @@ def decode(frame: bytes | memoryview) -> Iterator[Record]:
     while at < end:
         if end - at < HEADER.size:
             raise FrameError("frame ends inside a record header")
-        kind, _flags, head_length, body_length, id = HEADER.unpack_from(view, at)
+        kind, _flags, head_length, body_length, request_id = HEADER.unpack_from(view, at)
         at += HEADER.size
         if end - at < head_length + body_length:
             raise FrameError("frame ends inside a record")
         head = json.loads(bytes(view[at : at + head_length])) if head_length else {}
         at += head_length
-        yield Record(kind, id, head, view[at : at + body_length])
+        yield Record(kind, request_id, head, view[at : at + body_length])
         at += body_length

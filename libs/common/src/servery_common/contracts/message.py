@@ -5,7 +5,7 @@ only optional fields are added and readers ignore fields they do not know; a bre
 type, published beside the old one until nobody reads it.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,7 +21,7 @@ class Message(Value):
 
     message_type: ClassVar[str]
 
-    @classmethod
-    def __pydantic_init_subclass__(cls, *, type: str, **kwargs: object) -> None:  # noqa: A002
-        super().__pydantic_init_subclass__(**kwargs)
+    # Not __pydantic_init_subclass__: the keyword would reach object.__init_subclass__, which takes none.
+    def __init_subclass__(cls, *, type: str, **kwargs: Unpack[ConfigDict]) -> None:
+        super().__init_subclass__(**kwargs)
         cls.message_type = type

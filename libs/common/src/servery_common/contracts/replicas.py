@@ -59,6 +59,7 @@ class ReplicaObservation(Value):
     """One replica as its worker sees it."""
 
     replica_id: str
+    endpoint_id: str
     served_entity_id: str
     state: ReplicaState
     reason: str = ""

@@ -26,6 +26,8 @@ class ServedEntityRoute(Value):
     replicas: tuple[ReplicaRoute, ...] = ()
     min_replicas: int = 1
     max_replicas: int = 1
+    desired_replicas: int = 1
+    """What the controller aims at now."""
     slots_per_replica: int = 4
 
 

@@ -1,0 +1,67 @@
+"""Runs a management call that came over NATS through the API's ASGI application.
+
+The controller has no port: the gateway authenticates the caller and carries the call here.
+"""
+
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from fastapi import FastAPI
+
+from servery_common.contracts.management import HttpAnswer, HttpCall
+from servery_controller.api.endpoints import IDENTITY
+
+
+class ApiCarrier:
+    """Turns an HttpCall into an ASGI request and its response into an HttpAnswer."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    async def handle(self, call: HttpCall) -> HttpAnswer:
+        """Run one call. The application answers its own errors, so this raises none of them."""
+        body = call.body.encode()
+        sent: list[dict[str, Any]] = []
+        received = False
+
+        async def receive() -> dict[str, Any]:
+            nonlocal received
+            if received:
+                return {"type": "http.disconnect"}
+            received = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await self._app(_scope(call), receive, send)
+        return _answer(sent)
+
+
+def _scope(call: HttpCall) -> dict[str, Any]:
+    host = urlsplit(call.host)
+    port = host.port or (443 if host.scheme == "https" else 80)
+    headers = [(k.lower().encode("latin-1"), v.encode("latin-1", "replace")) for k, v in call.headers.items()]
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": call.method,
+        "scheme": host.scheme or "http",
+        "path": unquote(call.path),
+        "raw_path": call.path.encode("latin-1", "replace"),
+        "query_string": call.query.encode("latin-1", "replace"),
+        "root_path": "",
+        "headers": [*headers, (b"host", host.netloc.encode("latin-1", "replace"))],
+        "server": (host.hostname or "servery", port),
+        "client": None,
+        IDENTITY: call.identity,
+    }
+
+
+def _answer(sent: list[dict[str, Any]]) -> HttpAnswer:
+    start = next(m for m in sent if m["type"] == "http.response.start")
+    body = b"".join(m.get("body", b"") for m in sent if m["type"] == "http.response.body")
+    headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in start["headers"]}
+    headers.pop("content-length", None)  # the gateway sets its own
+    return HttpAnswer(status=start["status"], headers=headers, body=body.decode())

@@ -1,0 +1,107 @@
+"""``/api/2.0/serving-endpoints``: parse, call the use case, present. No rules."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from servery_common.contracts.routes import Identity
+from servery_controller.api.present import detailed, listed
+from servery_controller.api.schemas import ConfigInput, CreateInput
+from servery_controller.compute.backend import ComputeBackend
+from servery_controller.consumers import BuilderClient
+from servery_controller.domain.endpoint import Deployment
+from servery_controller.endpoint_service import CreateRequest, EndpointService
+
+LOG_TAIL = 1000
+IDENTITY = "servery.identity"
+"""Where the carrier puts the authenticated caller in the ASGI scope."""
+
+
+def caller_of(request: Request) -> Identity:
+    """The caller, as the gateway authenticated them."""
+    return request.scope[IDENTITY]
+
+
+Caller = Annotated[Identity, Depends(caller_of)]
+ConfigVersion = Annotated[int | None, Query()]
+
+
+def endpoints_router(
+    service: EndpointService,
+    builder: BuilderClient,
+    backend: ComputeBackend,
+    withdraw_route: Callable[[str], Awaitable[None]],
+) -> APIRouter:
+    """The routes. ``withdraw_route`` tells gateways of a deletion before it is answered."""
+    router = APIRouter(prefix="/api/2.0/serving-endpoints", tags=["serving-endpoints"])
+
+    async def create_endpoint(body: CreateInput, caller: Caller) -> dict[str, Any]:
+        """Create a serving endpoint."""
+        deployment = await service.create(
+            CreateRequest(
+                name=body.name,
+                config=body.config.to_request() if body.config and _holds_entities(body.config) else None,
+                description=body.description or "",
+                tags=tuple((tag.key, tag.value) for tag in body.tags or ()),
+                route_optimized=bool(body.route_optimized),
+            ),
+            caller,
+        )
+        return detailed(deployment)
+
+    async def list_endpoints(caller: Caller) -> dict[str, Any]:
+        """List the serving endpoints of the workspace."""
+        return {"endpoints": [listed(d) for d in await service.find_all(caller)]}
+
+    # mlflow.deployments writes the collection with a trailing slash and follows no redirect.
+    for path in ("", "/"):
+        router.post(path, include_in_schema=not path)(create_endpoint)
+        router.get(path, include_in_schema=not path)(list_endpoints)
+
+    @router.get("/{name}")
+    async def get_endpoint(name: str, caller: Caller) -> dict[str, Any]:
+        """Get one serving endpoint."""
+        return detailed(await service.get(name, caller))
+
+    @router.delete("/{name}")
+    async def delete_endpoint(name: str, caller: Caller) -> dict[str, Any]:
+        """Delete a serving endpoint. Requests in flight are answered."""
+        await withdraw_route(await service.delete(name, caller))
+        return {}
+
+    @router.put("/{name}/config")
+    async def update_config(name: str, body: ConfigInput, caller: Caller) -> dict[str, Any]:
+        """Start a new config version; the active one serves until it is ready."""
+        return detailed(await service.update_config(name, body.to_request(), caller))
+
+    @router.get("/{name}/served-models/{served}/build-logs")
+    async def build_logs(
+        name: str, served: str, caller: Caller, config_version: ConfigVersion = None
+    ) -> dict[str, str]:
+        """The build log of a served entity."""
+        _, entity = await service.served_entity(name, served, config_version, caller)
+        return {"logs": await builder.build_log(entity.build_id)}
+
+    @router.get("/{name}/served-models/{served}/logs")
+    async def server_logs(
+        name: str, served: str, caller: Caller, config_version: ConfigVersion = None
+    ) -> dict[str, str]:
+        """What the model of a served entity printed, replica by replica."""
+        deployment, entity = await service.served_entity(name, served, config_version, caller)
+        return {"logs": await _server_logs(backend, deployment, entity.id)}
+
+    return router
+
+
+def _holds_entities(config: ConfigInput) -> bool:
+    # An absent list means "no config yet"; an empty one is a mistake and is refused by the rules.
+    return config.served_entities is not None or config.served_models is not None
+
+
+async def _server_logs(backend: ComputeBackend, deployment: Deployment, entity_id: str) -> str:
+    parts: list[str] = []
+    for replica in deployment.replicas_of(entity_id):
+        text = await backend.logs(replica.id, LOG_TAIL)
+        parts += [f"[{replica.id[:8]}] {line}" for line in text.splitlines()]
+    return "\n".join(parts)

@@ -1,0 +1,172 @@
+"""Request bodies of the management API, in both families (``served_entities`` and legacy ``served_models``).
+
+Shapes follow databricks-sdk. Unknown fields are ignored, as Databricks does; values of the wrong type are
+refused. Meaning is checked in ``domain.request``.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from servery_common.errors import InvalidParameter, NotImplementedByServery
+from servery_controller.domain.endpoint import Route
+from servery_controller.domain.request import ConfigRequest, EntityRequest
+
+
+def _as_text(value: Any) -> Any:
+    # Versions are strings on the wire; people and YAML write numbers.
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
+
+
+class Body(BaseModel):
+    """Part of a request body."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Sizing(Body):
+    """Fields served entities and served models share."""
+
+    name: str | None = None
+    workload_size: str | None = None
+    workload_type: str | None = None
+    min_provisioned_concurrency: int | None = None
+    max_provisioned_concurrency: int | None = None
+    environment_vars: dict[str, str] | None = None
+    instance_profile_arn: str | None = None
+    external_model: dict[str, Any] | None = None
+    min_provisioned_throughput: int | None = None
+    max_provisioned_throughput: int | None = None
+
+    def to_request(self, entity_name: str, entity_version: str, scale_to_zero_enabled: bool) -> EntityRequest:
+        """Return the domain's value. Raises NotImplementedByServery for what serves no custom model."""
+        if self.external_model is not None:
+            raise NotImplementedByServery(
+                "external_model is not supported: Servery serves registered models."
+            )
+        if self.min_provisioned_throughput is not None or self.max_provisioned_throughput is not None:
+            raise NotImplementedByServery(
+                "Provisioned throughput is not supported: give workload_size or provisioned concurrency."
+            )
+        return EntityRequest(
+            entity_name=entity_name,
+            entity_version=entity_version,
+            name=self.name or "",
+            workload_size=self.workload_size,
+            workload_type=self.workload_type or "CPU",
+            scale_to_zero_enabled=scale_to_zero_enabled,
+            min_provisioned_concurrency=self.min_provisioned_concurrency,
+            max_provisioned_concurrency=self.max_provisioned_concurrency,
+            environment_vars=self.environment_vars or {},
+            instance_profile_arn=self.instance_profile_arn,
+        )
+
+
+class ServedEntityInput(Sizing):
+    """``served_entities[]``."""
+
+    entity_name: str | None = None
+    entity_version: Text | None = None
+    scale_to_zero_enabled: bool | None = None
+
+
+class ServedModelInput(Sizing):
+    """Legacy ``served_models[]``."""
+
+    model_name: str | None = None
+    model_version: Text | None = None
+    scale_to_zero_enabled: bool | None = None
+
+
+class RouteInput(Body):
+    """``traffic_config.routes[]``. Percentages may be strings: Databricks' own examples send them so."""
+
+    served_entity_name: str | None = None
+    served_model_name: str | None = None
+    traffic_percentage: int
+
+
+class TrafficConfigInput(Body):
+    """``traffic_config``."""
+
+    routes: list[RouteInput] = Field(default_factory=list["RouteInput"])
+
+
+class ConfigInput(Body):
+    """The body of an update, and ``config`` of a creation."""
+
+    served_entities: list[ServedEntityInput] | None = None
+    served_models: list[ServedModelInput] | None = None
+    traffic_config: TrafficConfigInput | None = None
+
+    def to_request(self) -> ConfigRequest:
+        """Return the domain's value. Raises InvalidParameter for mixed families or missing names."""
+        if self.served_entities and self.served_models:
+            raise InvalidParameter("Give either served_entities or served_models, not both.")
+        entities = [_from_entity(i, e) for i, e in enumerate(self.served_entities or [])]
+        entities += [_from_model(i, m) for i, m in enumerate(self.served_models or [])]
+        routes = (
+            tuple(_route(i, r) for i, r in enumerate(self.traffic_config.routes))
+            if self.traffic_config
+            else None
+        )
+        return ConfigRequest(entities=tuple(entities), routes=routes)
+
+
+class TagInput(Body):
+    """``tags[]``."""
+
+    key: str
+    value: str = ""
+
+
+class CreateInput(Body):
+    """The body of a creation."""
+
+    name: str
+    config: ConfigInput | None = None
+    description: str | None = None
+    tags: list[TagInput] | None = None
+    route_optimized: bool | None = None
+
+
+def _from_entity(index: int, entity: ServedEntityInput) -> EntityRequest:
+    place = f"served_entities[{index}]"
+    return entity.to_request(
+        _given(entity.entity_name, f"{place}.entity_name"),
+        _given(entity.entity_version, f"{place}.entity_version"),
+        bool(entity.scale_to_zero_enabled),
+    )
+
+
+def _from_model(index: int, model: ServedModelInput) -> EntityRequest:
+    if model.scale_to_zero_enabled is None:
+        raise InvalidParameter(
+            f"served_models[{index}].scale_to_zero_enabled: scaleToZeroEnabled is undefined. "
+            "Please set it to either true or false."
+        )
+    place = f"served_models[{index}]"
+    return model.to_request(
+        _given(model.model_name, f"{place}.model_name"),
+        _given(model.model_version, f"{place}.model_version"),
+        model.scale_to_zero_enabled,
+    )
+
+
+def _route(index: int, route: RouteInput) -> Route:
+    names = {n for n in (route.served_entity_name, route.served_model_name) if n}
+    if len(names) > 1:
+        raise InvalidParameter(
+            f"traffic_config.routes[{index}]: served_entity_name and served_model_name name different entities."
+        )
+    name = _given(next(iter(names), None), f"traffic_config.routes[{index}].served_entity_name")
+    return Route(name, route.traffic_percentage)
+
+
+def _given(value: str | None, field: str) -> str:
+    if not value:
+        raise InvalidParameter(f"{field} is missing.")
+    return value

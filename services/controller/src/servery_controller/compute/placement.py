@@ -1,0 +1,63 @@
+"""Which worker gets a new replica. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from servery_common.contracts.replicas import ReplicaObservation, WorkerHeartbeat
+from servery_common.contracts.states import ReplicaState
+
+
+@dataclass(slots=True)
+class WorkerView:
+    """A worker as of its last heartbeat. ``heard_at`` is in the backend's monotonic seconds."""
+
+    worker_id: str
+    incarnation: str
+    capacity_slots: int
+    replicas: Mapping[str, ReplicaObservation]
+    warm_environments: frozenset[str]
+    heard_at: float
+
+    @classmethod
+    def of(cls, heartbeat: WorkerHeartbeat, heard_at: float) -> "WorkerView":
+        """Take over a heartbeat."""
+        return cls(
+            worker_id=heartbeat.worker_id,
+            incarnation=heartbeat.incarnation,
+            capacity_slots=heartbeat.capacity_slots,
+            replicas={r.replica_id: r for r in heartbeat.replicas if r.state is not ReplicaState.STOPPED},
+            warm_environments=frozenset(heartbeat.warm_environments),
+            heard_at=heard_at,
+        )
+
+
+def choose_worker(
+    workers: Iterable[WorkerView],
+    placements: Mapping[str, str],
+    *,
+    slots: int,
+    environment_key: str,
+    heard_since: float,
+) -> str | None:
+    """Return the worker for a replica of ``slots`` slots, or None when none has room.
+
+    Among living workers with room: one with a warm parent for the environment first (the replica starts in
+    a fraction of a second there), then the least used share of capacity, then the id, so that the choice is
+    repeatable. ``placements`` are orders no heartbeat shows yet.
+    """
+    best: tuple[bool, float, str] | None = None
+    for worker in workers:
+        if worker.heard_at < heard_since:
+            continue
+        unseen = sum(1 for r, w in placements.items() if w == worker.worker_id and r not in worker.replicas)
+        used = sum(r.slots for r in worker.replicas.values()) + unseen * slots
+        if used + slots > worker.capacity_slots:
+            continue
+        rank = (
+            environment_key not in worker.warm_environments,
+            used / worker.capacity_slots,
+            worker.worker_id,
+        )
+        if best is None or rank < best:
+            best = rank
+    return best[2] if best else None

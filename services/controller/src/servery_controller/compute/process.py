@@ -1,0 +1,161 @@
+"""Replicas as processes on worker machines, ordered over NATS, observed through heartbeats.
+
+A worker says all it holds once a second and on every change. One that is silent for ``SUSPECT`` is not
+given new replicas; one silent for ``LOST`` is taken for dead and its replicas for gone. When this
+controller itself has lost NATS, silence proves nothing and ``observe`` says so (``complete`` is False).
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+import structlog
+
+from servery_common.contracts import subjects
+from servery_common.contracts.replicas import (
+    Done,
+    EnsureReplica,
+    ReadReplicaLog,
+    ReplicaLaunch,
+    ReplicaLog,
+    ReplicaObservation,
+    StopReplica,
+    WorkerHeartbeat,
+)
+from servery_common.contracts.states import ReplicaState
+from servery_common.errors import Unavailable
+from servery_common.messaging.port import Bus
+from servery_controller.compute.placement import WorkerView, choose_worker
+from servery_controller.domain.endpoint import Observation
+
+log = structlog.get_logger()
+
+SUSPECT_SECONDS = 3.0
+LOST_SECONDS = 10.0
+SETTLE_SECONDS = 2.5
+"""After start or reconnect every living worker has been heard within this time (heartbeats come each second)."""
+ORDER_SECONDS = 3.0
+"""An order is answered at once by a living worker."""
+PLACEMENT_MEMORY_SECONDS = 5.0
+"""How long an order counts as a replica before a heartbeat has to show it."""
+
+
+class ProcessBackend:
+    """ComputeBackend over workers. ``clock`` returns monotonic seconds."""
+
+    def __init__(self, bus: Bus, clock: Callable[[], float] = time.monotonic) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._workers: dict[str, WorkerView] = {}
+        self._placed: dict[str, tuple[str, float]] = {}
+        self._listening_since = clock()
+        self._callbacks: list[Callable[[str], None]] = []
+
+    async def start(self) -> None:
+        """Listen to heartbeats."""
+        self._bus.on_reconnect(self._listen_again)
+        await self._bus.on_signal(subjects.ALL_WORKER_HEARTBEATS, WorkerHeartbeat, self._heard)
+
+    async def ensure(self, launch: ReplicaLaunch) -> None:
+        """See ComputeBackend. Prefers the worker that has the replica already, then a warm one with room."""
+        worker_id = self._holder(launch.replica_id) or choose_worker(
+            self._workers.values(),
+            self._placements(),
+            slots=launch.slots,
+            environment_key=launch.artifacts.environment_key,
+            heard_since=self._clock() - SUSPECT_SECONDS,
+        )
+        if worker_id is None:
+            raise Unavailable(
+                "No worker has room for another replica. Start another worker, or delete an endpoint."
+                if self._workers
+                else "No worker is connected. Start one (servery status shows the services)."
+            )
+        self._placed[launch.replica_id] = (worker_id, self._clock())
+        order = EnsureReplica(launch=launch)
+        await self._bus.request(subjects.worker_ensure(worker_id), order, Done, timeout=ORDER_SECONDS)
+
+    async def stop(self, replica_id: str, grace: timedelta, epoch: int) -> None:
+        """See ComputeBackend. Every worker that shows the replica is told."""
+        order = StopReplica(replica_id=replica_id, grace_seconds=grace.total_seconds(), epoch=epoch)
+        for worker in list(self._workers.values()):
+            if replica_id in worker.replicas:
+                await self._bus.request(
+                    subjects.worker_stop(worker.worker_id), order, Done, timeout=ORDER_SECONDS
+                )
+
+    def observe(self) -> Observation:
+        """See ComputeBackend."""
+        now = self._clock()
+        replicas: dict[str, ReplicaObservation] = {}
+        for worker in self._workers.values():
+            if now - worker.heard_at <= LOST_SECONDS:
+                for replica_id, observed in worker.replicas.items():
+                    held = replicas.get(replica_id)
+                    if held is None or observed.state is ReplicaState.READY:
+                        replicas[replica_id] = observed
+        settled = self._bus.connected and now - self._listening_since >= SETTLE_SECONDS
+        return Observation(replicas=replicas, complete=settled, builds={})
+
+    async def logs(self, replica_id: str, tail: int) -> str:
+        """See ComputeBackend. Asks every living worker: a replica that is gone is no longer in a heartbeat."""
+        for worker in sorted(self._workers.values(), key=lambda w: replica_id not in w.replicas):
+            order = ReadReplicaLog(replica_id=replica_id, tail=tail)
+            answer = await self._bus.request(
+                subjects.worker_log(worker.worker_id), order, ReplicaLog, timeout=ORDER_SECONDS
+            )
+            if answer.text:
+                return answer.text
+        return ""
+
+    def on_change(self, callback: Callable[[str], None]) -> None:
+        """See ComputeBackend."""
+        self._callbacks.append(callback)
+
+    async def _heard(self, heartbeat: WorkerHeartbeat) -> None:
+        before = self._workers.get(heartbeat.worker_id)
+        after = WorkerView.of(heartbeat, heard_at=self._clock())
+        self._workers[heartbeat.worker_id] = after
+        if before is None:
+            log.info("worker_joined", worker_id=heartbeat.worker_id, capacity_slots=heartbeat.capacity_slots)
+        elif before.incarnation != after.incarnation:
+            log.warning("worker_restarted", worker_id=heartbeat.worker_id)
+        self._forget_lost()
+        for endpoint_id in _changed_endpoints(before.replicas if before else {}, after.replicas):
+            for callback in self._callbacks:
+                callback(endpoint_id)
+
+    def _forget_lost(self) -> None:
+        now = self._clock()
+        for worker in [w for w in self._workers.values() if now - w.heard_at > LOST_SECONDS]:
+            del self._workers[worker.worker_id]
+            log.warning("worker_lost", worker_id=worker.worker_id, replicas=len(worker.replicas))
+
+    def _holder(self, replica_id: str) -> str | None:
+        for worker in self._workers.values():
+            if replica_id in worker.replicas:
+                return worker.worker_id
+        return self._placements().get(replica_id)
+
+    def _placements(self) -> Mapping[str, str]:
+        """Orders too young to show in a heartbeat: replica id -> worker id."""
+        oldest = self._clock() - PLACEMENT_MEMORY_SECONDS
+        self._placed = {r: p for r, p in self._placed.items() if p[1] >= oldest and p[0] in self._workers}
+        return {replica_id: worker_id for replica_id, (worker_id, _) in self._placed.items()}
+
+    def _listen_again(self) -> None:
+        # Heartbeats were missed while NATS was away: hear everybody again before trusting an absence.
+        self._listening_since = self._clock()
+        for worker in self._workers.values():
+            worker.heard_at = self._clock()
+
+
+def _changed_endpoints(
+    before: Mapping[str, ReplicaObservation], after: Mapping[str, ReplicaObservation]
+) -> set[str]:
+    changed: set[str] = set()
+    for replica_id in before.keys() | after.keys():
+        old, new = before.get(replica_id), after.get(replica_id)
+        if old is None or new is None or (old.state, old.reason) != (new.state, new.reason):
+            changed.update(o.endpoint_id for o in (old, new) if o is not None)
+    return changed

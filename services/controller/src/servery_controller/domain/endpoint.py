@@ -1,0 +1,159 @@
+"""What the controller knows: endpoints, their configs, served entities and replicas.
+
+Plain immutable values, as loaded from Postgres. ``World`` is everything one reconcile step looks at.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from servery_common.contracts.builds import Artifacts, BuildStatus
+from servery_common.contracts.replicas import ReplicaObservation
+
+
+class ConfigPhase(StrEnum):
+    """One version of an endpoint's config."""
+
+    PENDING = (
+        "PENDING"  #: its served entities are being built and started; an older config may serve meanwhile
+    )
+    ACTIVE = "ACTIVE"  #: it gets the traffic
+    FAILED = "FAILED"  #: a served entity could not be deployed; kept to show why until the next update
+    CANCELED = "CANCELED"  #: given up on request before it was ready
+    RETIRED = "RETIRED"  #: replaced by a newer one; only its draining replicas are left
+
+
+class EntityPhase(StrEnum):
+    """One served entity of one config version."""
+
+    BUILDING = "BUILDING"  #: the builder makes its environment and verifies the model
+    STARTING = "STARTING"  #: built; replicas are being started
+    READY = "READY"  #: at least one replica takes requests
+    RECOVERING = "RECOVERING"  #: was ready and lost its last ready replica; replacements are being started
+    FAILED = "FAILED"  #: cannot be deployed without a change by a person
+    ABORTED = "ABORTED"  #: given up because its config failed or was canceled, replaced or deleted
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A share of the traffic, in percent, for one served entity."""
+
+    served_entity_name: str
+    traffic_percentage: int
+
+
+@dataclass(frozen=True, slots=True)
+class EntitySpec:
+    """One served entity as a person asked for it."""
+
+    name: str
+    entity_name: str
+    entity_version: str
+    """The resolved version number."""
+    entity_type: str
+    workload_size: str | None
+    workload_type: str
+    scale_to_zero_enabled: bool
+    min_provisioned_concurrency: int | None
+    max_provisioned_concurrency: int | None
+    environment_vars: Mapping[str, str] = field(default_factory=dict[str, str])
+    instance_profile_arn: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServedEntity:
+    """A served entity of one config version, and how far its deployment is."""
+
+    id: str
+    config_version: int
+    spec: EntitySpec
+    min_replicas: int
+    max_replicas: int
+    desired_replicas: int
+    build_id: str
+    build_requested_at: datetime
+    artifacts: Artifacts | None
+    phase: EntityPhase
+    message: str
+    created_at: datetime
+    creator: str
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One version of an endpoint's config."""
+
+    version: int
+    phase: ConfigPhase
+    routes: tuple[Route, ...]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A replica somebody decided to have. Whether it runs is an observation, not a fact about the row."""
+
+    id: str
+    served_entity_id: str
+    stopping: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint as a person sees it, without its configs."""
+
+    id: str
+    workspace_id: str
+    name: str
+    creator: str
+    created_at: datetime
+    updated_at: datetime
+    generation: int
+    observed_generation: int
+    deleted: bool
+    description: str
+    tags: tuple[tuple[str, str], ...]
+    route_optimized: bool
+    timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """An endpoint with its configs, served entities and replicas: what is wanted."""
+
+    endpoint: Endpoint
+    configs: tuple[Config, ...]
+    entities: tuple[ServedEntity, ...]
+    replicas: tuple[Replica, ...]
+
+    @property
+    def active(self) -> Config | None:
+        """The config that gets the traffic."""
+        return next((c for c in self.configs if c.phase is ConfigPhase.ACTIVE), None)
+
+    @property
+    def newest(self) -> Config | None:
+        """The config a person asked for last."""
+        return max(self.configs, key=lambda c: c.version, default=None)
+
+    def entities_of(self, version: int) -> tuple[ServedEntity, ...]:
+        """The served entities of one config version, in the order they were given."""
+        return tuple(e for e in self.entities if e.config_version == version)
+
+    def replicas_of(self, entity_id: str) -> tuple[Replica, ...]:
+        """The replicas of one served entity, oldest first."""
+        return tuple(r for r in self.replicas if r.served_entity_id == entity_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What is there, as far as can be seen."""
+
+    replicas: Mapping[str, ReplicaObservation]
+    """By replica id."""
+    complete: bool
+    """False while not every worker can be expected to have reported: then absence proves nothing."""
+    builds: Mapping[str, BuildStatus]
+    """By build id; a build that could not be asked about is absent."""

@@ -1,0 +1,75 @@
+"""What gateways are told about one endpoint, from what is wanted and what is seen. Pure."""
+
+from servery_common.contracts.routes import EndpointRoute, ReplicaRoute, ServedEntityRoute
+from servery_common.contracts.states import ReplicaState
+from servery_controller.domain.endpoint import ConfigPhase, Deployment, Observation, ServedEntity
+from servery_controller.domain.sizes import SLOTS_PER_REPLICA
+
+QUEUE_PER_SLOT = 10
+"""Requests that may wait per slot: long enough for a scaler to react, short enough to be worth the wait (Knative)."""
+
+
+def route_of(deployment: Deployment, seen: Observation) -> EndpointRoute | None:
+    """Return the snapshot for gateways, or None while too little is seen to replace the published one.
+
+    The revision is left 0: it belongs to the publisher.
+    """
+    endpoint = deployment.endpoint
+    active = deployment.active
+    if active is None:
+        status, message = _why_not_serving(deployment)
+        return EndpointRoute(
+            endpoint_id=endpoint.id,
+            workspace_id=endpoint.workspace_id,
+            name=endpoint.name,
+            revision=0,
+            status=status,
+            message=message,
+            timeout_seconds=endpoint.timeout_seconds,
+        )
+    if not seen.complete:
+        # A controller that has just started has not heard every worker: an absent replica proves nothing.
+        return None
+    shares = {r.served_entity_name: r.traffic_percentage for r in active.routes}
+    entities = deployment.entities_of(active.version)
+    return EndpointRoute(
+        endpoint_id=endpoint.id,
+        workspace_id=endpoint.workspace_id,
+        name=endpoint.name,
+        revision=0,
+        status="serving",
+        served_entities=tuple(
+            ServedEntityRoute(
+                served_entity_id=e.id,
+                name=e.spec.name,
+                traffic_percentage=shares.get(e.spec.name, 0),
+                replicas=_replicas(e, deployment, seen),
+                min_replicas=e.min_replicas,
+                max_replicas=e.max_replicas,
+                desired_replicas=e.desired_replicas,
+                slots_per_replica=SLOTS_PER_REPLICA,
+            )
+            for e in entities
+        ),
+        timeout_seconds=endpoint.timeout_seconds,
+        max_queued=QUEUE_PER_SLOT * SLOTS_PER_REPLICA * max(1, sum(e.max_replicas for e in entities)),
+    )
+
+
+def _replicas(entity: ServedEntity, deployment: Deployment, seen: Observation) -> tuple[ReplicaRoute, ...]:
+    ready: list[ReplicaRoute] = []
+    for replica in deployment.replicas_of(entity.id):
+        observed = seen.replicas.get(replica.id)
+        if observed is not None and not replica.stopping and observed.state is ReplicaState.READY:
+            ready.append(ReplicaRoute(replica_id=replica.id, slots=observed.slots))
+    return tuple(ready)
+
+
+def _why_not_serving(deployment: Deployment) -> tuple[str, str]:
+    newest = deployment.newest
+    if newest is None:
+        return "failed", "The endpoint has no config. Update its config with at least one served entity."
+    if newest.phase is ConfigPhase.PENDING:
+        return "deploying", "The endpoint is being deployed and is not ready yet."
+    messages = " ".join(e.message for e in deployment.entities_of(newest.version) if e.phase.name == "FAILED")
+    return "failed", f"The endpoint could not be deployed: {messages or 'the update was canceled.'}"

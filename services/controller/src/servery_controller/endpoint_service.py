@@ -1,0 +1,249 @@
+"""Use cases of the management API: create, update, delete, read. One transaction and its outbox each.
+
+A model version is resolved through the builder before the transaction starts, never inside it. What was
+answered 2xx is in Postgres; the reconciler does the rest and is only hinted at.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+from uuid import uuid4
+
+from asyncpg import Connection, Pool
+
+from servery_common.contracts import subjects
+from servery_common.contracts.builds import BuildRequested, ModelResolved
+from servery_common.contracts.routes import Identity
+from servery_common.errors import Conflict, NotFound
+from servery_common.postgres import outbox
+from servery_controller import store
+from servery_controller.domain.endpoint import (
+    Config,
+    ConfigPhase,
+    Deployment,
+    Endpoint,
+    EntityPhase,
+    EntitySpec,
+    ServedEntity,
+)
+from servery_controller.domain.request import (
+    ConfigRequest,
+    EntityRequest,
+    check_config,
+    check_endpoint_name,
+    resolve_routes,
+)
+from servery_controller.domain.sizes import replica_range
+
+OUTBOX_OWNER = "controller"
+
+
+class ModelRegistry(Protocol):
+    """What the controller needs to know of the model registry."""
+
+    async def resolve(self, name: str, version: str) -> ModelResolved:
+        """Return the version meant. Raises NotFound, or Unavailable when the registry cannot be asked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRequest:
+    """A new endpoint as asked for."""
+
+    name: str
+    config: ConfigRequest | None
+    description: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
+    route_optimized: bool = False
+
+
+class EndpointService:
+    """The use cases; ``hint`` wakes the reconciler for one endpoint id."""
+
+    def __init__(
+        self, pool: Pool, registry: ModelRegistry, hint: Callable[[str], None], timeout_seconds: float
+    ) -> None:
+        self._pool = pool
+        self._registry = registry
+        self._hint = hint
+        self._timeout_seconds = timeout_seconds
+
+    async def create(self, request: CreateRequest, caller: Identity) -> Deployment:
+        """Create an endpoint, with or without a config. Raises AlreadyExists, InvalidParameter, NotFound."""
+        check_endpoint_name(request.name)
+        resolved = await self._resolve(request.config) if request.config else None
+        now = datetime.now(UTC)
+        endpoint = Endpoint(
+            id=uuid4().hex,
+            workspace_id=caller.workspace_id,
+            name=request.name,
+            creator=caller.user_name,
+            created_at=now,
+            updated_at=now,
+            generation=1,
+            observed_generation=0,
+            deleted=False,
+            description=request.description,
+            tags=request.tags,
+            route_optimized=request.route_optimized,
+            timeout_seconds=self._timeout_seconds,
+        )
+        async with self._pool.acquire() as conn, conn.transaction():
+            await store.insert_endpoint(conn, endpoint)
+            if request.config and resolved:
+                await self._add_config(conn, endpoint.id, request.config, resolved, caller, now)
+        return await self._changed(endpoint.id)
+
+    async def update_config(self, name: str, config: ConfigRequest, caller: Identity) -> Deployment:
+        """Start a new config version; the active one serves until it is ready. Raises Conflict during an update."""
+        await self._must_find(name, caller)
+        resolved = await self._resolve(config)
+        async with self._pool.acquire() as conn, conn.transaction():
+            endpoint_id = await store.lock_endpoint(conn, caller.workspace_id, name)
+            if endpoint_id is None:
+                raise _no_such_endpoint(name)
+            newest = (await store.load_deployments(conn, [endpoint_id]))[endpoint_id].newest
+            if newest is not None and newest.phase is ConfigPhase.PENDING:
+                raise Conflict(
+                    f"Endpoint '{name}' is being updated to config version {newest.version}. "
+                    "Wait until config_update is no longer IN_PROGRESS, then update again."
+                )
+            await store.retire_failed_configs(conn, endpoint_id)
+            await self._add_config(conn, endpoint_id, config, resolved, caller, datetime.now(UTC))
+            await store.touch_endpoint(conn, endpoint_id)
+        return await self._changed(endpoint_id)
+
+    async def delete(self, name: str, caller: Identity) -> str:
+        """Delete an endpoint and return its id. Its name is free at once; requests in flight are answered."""
+        async with self._pool.acquire() as conn, conn.transaction():
+            endpoint_id = await store.lock_endpoint(conn, caller.workspace_id, name)
+            if endpoint_id is None:
+                raise _no_such_endpoint(name)
+            await store.mark_deleted(conn, endpoint_id)
+        self._hint(endpoint_id)
+        return endpoint_id
+
+    async def get(self, name: str, caller: Identity) -> Deployment:
+        """Return one endpoint of the caller's workspace. Raises NotFound."""
+        return await self._load(await self._must_find(name, caller))
+
+    async def find_all(self, caller: Identity) -> list[Deployment]:
+        """Return the endpoints of the caller's workspace, by name."""
+        ids = await store.live_endpoint_ids(self._pool, caller.workspace_id)
+        loaded = await store.load_deployments(self._pool, ids)
+        return [loaded[i] for i in ids if i in loaded]
+
+    async def served_entity(
+        self, endpoint_name: str, name: str, config_version: int | None, caller: Identity
+    ) -> tuple[Deployment, ServedEntity]:
+        """Return a served entity by name, of one config version or the newest that has it. Raises NotFound."""
+        deployment = await self.get(endpoint_name, caller)
+        entity = await store.find_served_entity(self._pool, deployment.endpoint.id, name, config_version)
+        if entity is None:
+            of_version = f" in config version {config_version}" if config_version is not None else ""
+            raise NotFound(f"Endpoint '{endpoint_name}' has no served entity '{name}'{of_version}.")
+        return deployment, entity
+
+    async def _resolve(self, config: ConfigRequest) -> list[ModelResolved]:
+        check_config(config)
+        tasks = [self._registry.resolve(e.entity_name, e.entity_version) for e in config.entities]
+        resolved = await asyncio.gather(*tasks)
+        names = [e.served_name(m.version) for e, m in zip(config.entities, resolved, strict=True)]
+        resolve_routes(names, config.routes)
+        return resolved
+
+    async def _add_config(
+        self,
+        conn: Connection,
+        endpoint_id: str,
+        request: ConfigRequest,
+        resolved: list[ModelResolved],
+        caller: Identity,
+        now: datetime,
+    ) -> None:
+        version = await store.next_config_version(conn, endpoint_id)
+        entities = [
+            _new_entity(asked, model, version, caller, now)
+            for asked, model in zip(request.entities, resolved, strict=True)
+        ]
+        config = Config(
+            version=version,
+            phase=ConfigPhase.PENDING,
+            routes=resolve_routes([e.spec.name for e in entities], request.routes),
+            created_at=now,
+        )
+        await store.insert_config(conn, endpoint_id, config, entities)
+        for entity in entities:
+            await outbox.append(
+                conn, OUTBOX_OWNER, subjects.build_job(entity.build_id), build_order(endpoint_id, entity)
+            )
+
+    async def _must_find(self, name: str, caller: Identity) -> str:
+        endpoint_id = await store.find_endpoint(self._pool, caller.workspace_id, name)
+        if endpoint_id is None:
+            raise _no_such_endpoint(name)
+        return endpoint_id
+
+    async def _load(self, endpoint_id: str) -> Deployment:
+        return (await store.load_deployments(self._pool, [endpoint_id]))[endpoint_id]
+
+    async def _changed(self, endpoint_id: str) -> Deployment:
+        self._hint(endpoint_id)
+        return await self._load(endpoint_id)
+
+
+def build_order(endpoint_id: str, entity: ServedEntity) -> BuildRequested:
+    """The work order for one served entity's build."""
+    return BuildRequested(
+        build_id=entity.build_id,
+        endpoint_id=endpoint_id,
+        served_entity_id=entity.id,
+        model_name=entity.spec.entity_name,
+        model_version=entity.spec.entity_version,
+        environment_vars=dict(entity.spec.environment_vars),
+    )
+
+
+def _new_entity(
+    asked: EntityRequest, model: ModelResolved, config_version: int, caller: Identity, now: datetime
+) -> ServedEntity:
+    replicas = replica_range(
+        asked.workload_size,
+        asked.min_provisioned_concurrency,
+        asked.max_provisioned_concurrency,
+        scale_to_zero=asked.scale_to_zero_enabled,
+    )
+    return ServedEntity(
+        id=uuid4().hex,
+        config_version=config_version,
+        spec=EntitySpec(
+            name=asked.served_name(model.version),
+            entity_name=asked.entity_name,
+            entity_version=model.version,
+            entity_type=model.registry_type,
+            workload_size=asked.workload_size,
+            workload_type=asked.workload_type,
+            scale_to_zero_enabled=asked.scale_to_zero_enabled,
+            min_provisioned_concurrency=asked.min_provisioned_concurrency,
+            max_provisioned_concurrency=asked.max_provisioned_concurrency,
+            environment_vars=asked.environment_vars,
+            instance_profile_arn=asked.instance_profile_arn,
+        ),
+        min_replicas=replicas.low,
+        max_replicas=replicas.high,
+        # A new entity starts with what it is promised, at least one: it must be seen to work before it may sleep.
+        desired_replicas=max(1, replicas.low),
+        build_id=uuid4().hex,
+        build_requested_at=now,
+        artifacts=None,
+        phase=EntityPhase.BUILDING,
+        message="Waiting for the builder.",
+        created_at=now,
+        creator=caller.user_name,
+    )
+
+
+def _no_such_endpoint(name: str) -> NotFound:
+    return NotFound(f"Endpoint with name '{name}' does not exist.")

@@ -1,0 +1,27 @@
+"""The controller's own settings, from the environment (``SERVERY_…``)."""
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ControllerSettings(BaseSettings):
+    """Each can be set as ``SERVERY_<NAME>``."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVERY_")
+
+    admin_token: SecretStr
+    """The bootstrap administrator's token. Whoever has it may do everything; only its SHA-256 is published."""
+    admin_user: str = "admin"
+    """The user the bootstrap token stands for: recorded as the creator of endpoints."""
+    workspace_id: str = "1"
+    """Numeric, as clients parse it (``X-Databricks-Org-Id``)."""
+    model_timeout_seconds: float = 60.0
+    """Longest a model may compute for one request, for new endpoints. Databricks' documented limit."""
+    reconcile_poll_seconds: float = 1.0
+    """Look for due endpoints at least this often; hints come earlier. Costs one indexed query."""
+    reconcile_concurrency: int = 16
+    """Endpoints reconciled at the same time; each may hold one Postgres connection for a moment."""
+    sweep_seconds: float = 15.0
+    """How often replicas and routes nobody asked for are looked for."""
+    lease_seconds: float = 5.0
+    """A leader that does not renew for this long is replaced: the longest standstill after its death."""

@@ -1,0 +1,383 @@
+"""All SQL of the controller: endpoints, configs, served entities, replicas.
+
+Reads build the domain's values; writes by a reconcile step are guarded by the step's lock token, so the
+result of a step that was overtaken is dropped.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+from uuid import uuid4
+
+from asyncpg import Connection, Pool, Record, UniqueViolationError
+
+from servery_common.contracts.builds import Artifacts
+from servery_common.errors import AlreadyExists
+from servery_controller.domain.endpoint import (
+    Config,
+    ConfigPhase,
+    Deployment,
+    Endpoint,
+    EntityPhase,
+    EntitySpec,
+    Replica,
+    Route,
+    ServedEntity,
+)
+
+
+async def insert_endpoint(conn: Connection, endpoint: Endpoint) -> None:
+    """Add an endpoint. Raises AlreadyExists when its name is taken in its workspace."""
+    try:
+        await conn.execute(
+            """INSERT INTO endpoints (id, workspace_id, name, creator, description, tags, route_optimized,
+                                      timeout_seconds, created_at, updated_at)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)""",
+            endpoint.id,
+            endpoint.workspace_id,
+            endpoint.name,
+            endpoint.creator,
+            endpoint.description,
+            [list(tag) for tag in endpoint.tags],
+            endpoint.route_optimized,
+            endpoint.timeout_seconds,
+            endpoint.created_at,
+        )
+    except UniqueViolationError:
+        raise AlreadyExists(
+            f"Endpoint with name '{endpoint.name}' already exists. Choose another name, or update its config."
+        ) from None
+
+
+async def insert_config(
+    conn: Connection, endpoint_id: str, config: Config, entities: Sequence[ServedEntity]
+) -> None:
+    """Add a config version with its served entities."""
+    await conn.execute(
+        "INSERT INTO endpoint_configs (endpoint_id, version, phase, routes, created_at) VALUES ($1, $2, $3, $4, $5)",
+        endpoint_id,
+        config.version,
+        config.phase,
+        [asdict(route) for route in config.routes],
+        config.created_at,
+    )
+    await conn.executemany(
+        """INSERT INTO served_entities (id, endpoint_id, config_version, position, name, spec, min_replicas,
+                                        max_replicas, desired_replicas, build_id, phase, message, creator, created_at)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)""",
+        [
+            (
+                e.id,
+                endpoint_id,
+                e.config_version,
+                position,
+                e.spec.name,
+                {**asdict(e.spec), "environment_vars": dict(e.spec.environment_vars)},
+                e.min_replicas,
+                e.max_replicas,
+                e.desired_replicas,
+                e.build_id,
+                e.phase,
+                e.message,
+                e.creator,
+                e.created_at,
+            )
+            for position, e in enumerate(entities)
+        ],
+    )
+
+
+async def retire_failed_configs(conn: Connection, endpoint_id: str) -> None:
+    """A failed or canceled config is replaced by the next update (``ConfigEvent.REPLACED``)."""
+    await conn.execute(
+        "UPDATE endpoint_configs SET phase = 'RETIRED' WHERE endpoint_id = $1 AND phase IN ('FAILED', 'CANCELED')",
+        endpoint_id,
+    )
+
+
+async def next_config_version(conn: Connection, endpoint_id: str) -> int:
+    """The version the next config gets, starting at 1."""
+    return await conn.fetchval(
+        "SELECT coalesce(max(version), 0) + 1 FROM endpoint_configs WHERE endpoint_id = $1", endpoint_id
+    )
+
+
+async def lock_endpoint(conn: Connection, workspace_id: str, name: str) -> str | None:
+    """Return the id of a live endpoint and hold its row until the transaction ends."""
+    return await conn.fetchval(
+        """SELECT id FROM endpoints WHERE workspace_id = $1 AND name = $2 AND deleted_at IS NULL
+           FOR NO KEY UPDATE""",
+        workspace_id,
+        name,
+    )
+
+
+async def touch_endpoint(conn: Connection, endpoint_id: str) -> None:
+    """A person changed the endpoint: bump its generation and make it due."""
+    await conn.execute(
+        "UPDATE endpoints SET generation = generation + 1, updated_at = now(), due_at = now() WHERE id = $1",
+        endpoint_id,
+    )
+
+
+async def mark_deleted(conn: Connection, endpoint_id: str) -> None:
+    """Free the name; the reconciler frees the rest."""
+    await conn.execute(
+        """UPDATE endpoints SET deleted_at = now(), generation = generation + 1, updated_at = now(), due_at = now()
+           WHERE id = $1""",
+        endpoint_id,
+    )
+
+
+async def set_desired_replicas(pool: Pool, served_entity_id: str, desired: int) -> tuple[str, int] | None:
+    """Set the replica count within the entity's range. Returns (endpoint id, count), or None if it is gone."""
+    row = await pool.fetchrow(
+        """WITH scaled AS (
+               UPDATE served_entities SET desired_replicas = least(greatest($2, min_replicas), max_replicas)
+               WHERE id = $1 AND phase NOT IN ('FAILED', 'ABORTED')
+               RETURNING endpoint_id, desired_replicas)
+           UPDATE endpoints SET due_at = now() FROM scaled WHERE endpoints.id = scaled.endpoint_id
+           RETURNING endpoints.id, scaled.desired_replicas""",
+        served_entity_id,
+        desired,
+    )
+    return (row["id"], row["desired_replicas"]) if row else None
+
+
+async def find_endpoint(conn: Connection | Pool, workspace_id: str, name: str) -> str | None:
+    """Return the id of a live endpoint."""
+    return await conn.fetchval(
+        "SELECT id FROM endpoints WHERE workspace_id = $1 AND name = $2 AND deleted_at IS NULL",
+        workspace_id,
+        name,
+    )
+
+
+async def endpoint_of_build(pool: Pool, build_id: str) -> str | None:
+    """Return the endpoint a build is for."""
+    return await pool.fetchval("SELECT endpoint_id FROM served_entities WHERE build_id = $1", build_id)
+
+
+async def live_endpoint_ids(pool: Pool, workspace_id: str) -> list[str]:
+    """Ids of the endpoints a person sees, by name."""
+    rows = await pool.fetch(
+        "SELECT id FROM endpoints WHERE workspace_id = $1 AND deleted_at IS NULL ORDER BY name", workspace_id
+    )
+    return [row["id"] for row in rows]
+
+
+async def all_endpoint_ids(pool: Pool) -> list[str]:
+    """Ids of all endpoints, also those being deleted."""
+    return [row["id"] for row in await pool.fetch("SELECT id FROM endpoints")]
+
+
+async def all_replica_ids(pool: Pool) -> set[str]:
+    """Ids of all replicas somebody decided to have."""
+    return {row["id"] for row in await pool.fetch("SELECT id FROM replicas")}
+
+
+async def load_deployments(conn: Connection | Pool, endpoint_ids: Sequence[str]) -> dict[str, Deployment]:
+    """Load endpoints by id with the configs that still matter: all but retired ones without replicas."""
+    endpoints = await conn.fetch("SELECT * FROM endpoints WHERE id = ANY($1)", endpoint_ids)
+    configs = await conn.fetch(
+        """SELECT * FROM endpoint_configs c WHERE endpoint_id = ANY($1) AND (phase <> 'RETIRED' OR EXISTS (
+               SELECT 1 FROM served_entities e JOIN replicas r ON r.served_entity_id = e.id
+               WHERE e.endpoint_id = c.endpoint_id AND e.config_version = c.version))
+           ORDER BY version""",
+        endpoint_ids,
+    )
+    entities = await conn.fetch(
+        "SELECT * FROM served_entities WHERE endpoint_id = ANY($1) ORDER BY config_version, position",
+        endpoint_ids,
+    )
+    replicas = await conn.fetch(
+        """SELECT r.*, e.endpoint_id FROM replicas r JOIN served_entities e ON e.id = r.served_entity_id
+           WHERE e.endpoint_id = ANY($1) ORDER BY r.created_at, r.id""",
+        endpoint_ids,
+    )
+    loaded: dict[str, Deployment] = {}
+    for row in endpoints:
+        own = [c for c in configs if c["endpoint_id"] == row["id"]]
+        versions = {c["version"] for c in own}
+        loaded[row["id"]] = Deployment(
+            endpoint=_endpoint(row),
+            configs=tuple(_config(c) for c in own),
+            entities=tuple(
+                _entity(e)
+                for e in entities
+                if e["endpoint_id"] == row["id"] and e["config_version"] in versions
+            ),
+            replicas=tuple(_replica(r) for r in replicas if r["endpoint_id"] == row["id"]),
+        )
+    return loaded
+
+
+async def find_served_entity(
+    pool: Pool, endpoint_id: str, name: str, config_version: int | None
+) -> ServedEntity | None:
+    """Return a served entity by its name: of one config version, or the newest that has it."""
+    row = await pool.fetchrow(
+        """SELECT * FROM served_entities
+           WHERE endpoint_id = $1 AND name = $2 AND ($3::int IS NULL OR config_version = $3)
+           ORDER BY config_version DESC LIMIT 1""",
+        endpoint_id,
+        name,
+        config_version,
+    )
+    return _entity(row) if row else None
+
+
+async def claim_due(
+    pool: Pool, hints: Sequence[str], *, limit: int, lease_seconds: float
+) -> list[tuple[str, str]]:
+    """Take endpoints that are due or hinted at. Returns (endpoint id, lock token) pairs."""
+    token = uuid4().hex
+    rows = await pool.fetch(
+        """UPDATE endpoints SET lock_token = $1, lock_expires_at = now() + make_interval(secs => $2)
+           WHERE id IN (SELECT id FROM endpoints
+                        WHERE (due_at <= now() OR id = ANY($3))
+                          AND (lock_expires_at IS NULL OR lock_expires_at < now())
+                        ORDER BY due_at LIMIT $4 FOR UPDATE SKIP LOCKED)
+           RETURNING id""",
+        token,
+        lease_seconds,
+        list(hints),
+        limit,
+    )
+    return [(row["id"], token) for row in rows]
+
+
+async def still_owned(conn: Connection, endpoint_id: str, lock_token: str) -> bool:
+    """Whether this step still holds its claim; holds the row until the transaction ends if so."""
+    row = await conn.fetchval(
+        "SELECT 1 FROM endpoints WHERE id = $1 AND lock_token = $2 FOR UPDATE", endpoint_id, lock_token
+    )
+    return row is not None
+
+
+async def release(
+    conn: Connection | Pool,
+    endpoint_id: str,
+    lock_token: str,
+    *,
+    generation: int | None,
+    look_again_seconds: float,
+) -> None:
+    """End a step. A change a person made meanwhile (a newer generation) keeps the endpoint due now."""
+    await conn.execute(
+        """UPDATE endpoints
+           SET lock_token = NULL, lock_expires_at = NULL,
+               observed_generation = coalesce($3, observed_generation),
+               due_at = CASE WHEN $3::bigint IS NOT NULL AND generation > $3 THEN now()
+                             ELSE now() + make_interval(secs => $4) END
+           WHERE id = $1 AND lock_token = $2""",
+        endpoint_id,
+        lock_token,
+        generation,
+        look_again_seconds,
+    )
+
+
+async def update_entity(conn: Connection, entity: ServedEntity) -> None:
+    """Write a served entity's phase, message and artifacts."""
+    await conn.execute(
+        "UPDATE served_entities SET phase = $2, message = $3, artifacts = $4 WHERE id = $1",
+        entity.id,
+        entity.phase,
+        entity.message,
+        entity.artifacts.model_dump() if entity.artifacts else None,
+    )
+
+
+async def update_config_phase(conn: Connection, endpoint_id: str, version: int, phase: ConfigPhase) -> None:
+    """Write a config's phase."""
+    await conn.execute(
+        "UPDATE endpoint_configs SET phase = $3 WHERE endpoint_id = $1 AND version = $2",
+        endpoint_id,
+        version,
+        phase,
+    )
+
+
+async def build_requested_again(conn: Connection, served_entity_id: str) -> None:
+    """Remember that a build was ordered once more."""
+    await conn.execute(
+        "UPDATE served_entities SET build_requested_at = now() WHERE id = $1", served_entity_id
+    )
+
+
+async def insert_replica(conn: Connection, served_entity_id: str) -> None:
+    """Decide to have one more replica."""
+    await conn.execute(
+        "INSERT INTO replicas (id, served_entity_id) VALUES ($1, $2)", uuid4().hex, served_entity_id
+    )
+
+
+async def mark_stopping(conn: Connection, replica_ids: Sequence[str]) -> None:
+    """Decide to have these no longer."""
+    await conn.execute("UPDATE replicas SET stopping = true WHERE id = ANY($1)", replica_ids)
+
+
+async def delete_replicas(conn: Connection, replica_ids: Sequence[str]) -> None:
+    """Forget replicas that have stopped."""
+    await conn.execute("DELETE FROM replicas WHERE id = ANY($1)", replica_ids)
+
+
+async def delete_endpoint(conn: Connection, endpoint_id: str) -> None:
+    """Forget an endpoint of which nothing is left."""
+    await conn.execute("DELETE FROM endpoints WHERE id = $1", endpoint_id)
+
+
+def _endpoint(row: Record) -> Endpoint:
+    return Endpoint(
+        id=row["id"],
+        workspace_id=row["workspace_id"],
+        name=row["name"],
+        creator=row["creator"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        generation=row["generation"],
+        observed_generation=row["observed_generation"],
+        deleted=row["deleted_at"] is not None,
+        description=row["description"],
+        tags=tuple((key, value) for key, value in row["tags"]),
+        route_optimized=row["route_optimized"],
+        timeout_seconds=row["timeout_seconds"],
+    )
+
+
+def _config(row: Record) -> Config:
+    routes: list[dict[str, Any]] = row["routes"]
+    return Config(
+        version=row["version"],
+        phase=ConfigPhase(row["phase"]),
+        routes=tuple(Route(**route) for route in routes),
+        created_at=row["created_at"],
+    )
+
+
+def _entity(row: Record) -> ServedEntity:
+    return ServedEntity(
+        id=row["id"],
+        config_version=row["config_version"],
+        spec=EntitySpec(**row["spec"]),
+        min_replicas=row["min_replicas"],
+        max_replicas=row["max_replicas"],
+        desired_replicas=row["desired_replicas"],
+        build_id=row["build_id"],
+        build_requested_at=row["build_requested_at"],
+        artifacts=Artifacts.model_validate(row["artifacts"]) if row["artifacts"] else None,
+        phase=EntityPhase(row["phase"]),
+        message=row["message"],
+        created_at=row["created_at"],
+        creator=row["creator"],
+    )
+
+
+def _replica(row: Record) -> Replica:
+    return Replica(
+        id=row["id"],
+        served_entity_id=row["served_entity_id"],
+        stopping=row["stopping"],
+        created_at=row["created_at"],
+    )
