@@ -4,12 +4,9 @@ Every controller answers the management API (they share a queue group); one of t
 """
 
 import asyncio
+from uuid import uuid4
 
 import structlog
-from asyncpg import Pool
-from servery_common.postgres.leases import LeaderLease
-from servery_common.postgres.migrate import migrate
-from servery_common.postgres.pool import create_pool
 
 from servery_common.backoff import full_jitter
 from servery_common.contracts import subjects
@@ -18,6 +15,9 @@ from servery_common.contracts.scaling import ScaleRequest
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.port import Bus
 from servery_common.postgres import outbox
+from servery_common.postgres.leases import leadership
+from servery_common.postgres.migrate import migrate
+from servery_common.postgres.pool import Pool, create_pool
 from servery_common.service import ServiceContext, wait_any
 from servery_common.settings import NatsSettings, PostgresSettings
 from servery_controller import store
@@ -25,7 +25,7 @@ from servery_controller.api.application import make_api
 from servery_controller.api.carrier import ApiCarrier
 from servery_controller.compute.process import ProcessBackend
 from servery_controller.consumers import BuilderClient, BuildEvents, ScaleRequests
-from servery_controller.endpoint_service import OUTBOX_OWNER, EndpointService
+from servery_controller.endpoint_service import EndpointService
 from servery_controller.hints import Hints
 from servery_controller.identities import IdentityPublisher
 from servery_controller.reconciler import Reconciler
@@ -55,7 +55,7 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
         hints.add(endpoint_id)
         outbox_hint.set()
 
-    backend = ProcessBackend(bus)
+    backend = ProcessBackend(bus, settings.worker_settle_seconds)
     backend.on_change(hints.add)
     await backend.start()
     routes = RoutePublisher(bus)
@@ -85,7 +85,7 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
     bus.on_reconnect(republish.set)
 
     await identities.publish()
-    context.spawn("outbox relay", outbox.relay(pool, bus, outbox_hint, OUTBOX_OWNER))
+    context.spawn("outbox relay", outbox.relay(pool, bus, outbox_hint, "controller"))
     context.spawn("build events", BuildEvents(pool, bus, hints).run())
     context.spawn("leadership", _lead(settings, pool, reconciler))
     context.spawn("republisher", _republish(republish, identities, routes, hints, pool))
@@ -102,10 +102,9 @@ async def _lead(settings: ControllerSettings, pool: Pool, reconciler: Reconciler
     delays = full_jitter(0.2, 5.0)
     while True:
         try:
-            async with LeaderLease(pool, "reconciler", ttl_seconds=settings.lease_seconds) as lease:
-                log.info("leading", epoch=lease.epoch)
+            async with leadership(pool, "reconciler", uuid4().hex, seconds=settings.lease_seconds) as lease:
                 delays = full_jitter(0.2, 5.0)
-                run = asyncio.create_task(reconciler.run(lease.epoch, lease.check), name="reconcile")
+                run = asyncio.create_task(reconciler.run(lease.epoch, lease.guard), name="reconcile")
                 sweep = asyncio.create_task(_sweep(settings, reconciler, lease.epoch), name="sweep")
                 try:
                     await wait_any(run, sweep, lease.lost)
@@ -116,7 +115,6 @@ async def _lead(settings: ControllerSettings, pool: Pool, reconciler: Reconciler
                 for error in results:
                     if isinstance(error, Exception):
                         raise error
-                log.warning("leadership_lost", epoch=lease.epoch)
         except Exception:
             log.warning("leading_interrupted", exc_info=True)
             await asyncio.sleep(next(delays))

@@ -1,6 +1,4 @@
-"""What the controller hears: build events, build lookups, scale requests. Turns messages into hints; decides nothing."""
-
-from asyncpg import Pool
+"""What the controller hears and asks: build events, the builder, scale requests. Decides nothing."""
 
 from servery_common.contracts import subjects
 from servery_common.contracts.builds import (
@@ -14,6 +12,7 @@ from servery_common.contracts.builds import (
 )
 from servery_common.contracts.scaling import ScaleAnswer, ScaleRequest
 from servery_common.messaging.port import Bus
+from servery_common.postgres.pool import Pool
 from servery_controller import store
 from servery_controller.hints import Hints
 

@@ -11,13 +11,12 @@ from datetime import UTC, datetime
 from typing import Protocol
 from uuid import uuid4
 
-from asyncpg import Connection, Pool
-
 from servery_common.contracts import subjects
 from servery_common.contracts.builds import BuildRequested, ModelResolved
 from servery_common.contracts.routes import Identity
 from servery_common.errors import Conflict, NotFound
 from servery_common.postgres import outbox
+from servery_common.postgres.pool import Connection, Pool
 from servery_controller import store
 from servery_controller.domain.endpoint import (
     Config,
@@ -36,8 +35,6 @@ from servery_controller.domain.request import (
     resolve_routes,
 )
 from servery_controller.domain.sizes import replica_range
-
-OUTBOX_OWNER = "controller"
 
 
 class ModelRegistry(Protocol):
@@ -176,9 +173,7 @@ class EndpointService:
         )
         await store.insert_config(conn, endpoint_id, config, entities)
         for entity in entities:
-            await outbox.append(
-                conn, OUTBOX_OWNER, subjects.build_job(entity.build_id), build_order(endpoint_id, entity)
-            )
+            await outbox.append(conn, subjects.build_job(entity.build_id), build_order(endpoint_id, entity))
 
     async def _must_find(self, name: str, caller: Identity) -> str:
         endpoint_id = await store.find_endpoint(self._pool, caller.workspace_id, name)

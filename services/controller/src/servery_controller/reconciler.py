@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import structlog
-from asyncpg import Connection, Pool
 from opentelemetry import trace
 
 from servery_common.contracts import subjects
@@ -19,6 +18,8 @@ from servery_common.contracts.replicas import ReplicaLaunch
 from servery_common.errors import ServeryError, Unavailable
 from servery_common.messaging.port import Bus
 from servery_common.postgres import outbox
+from servery_common.postgres.leases import StaleLeader
+from servery_common.postgres.pool import OUTAGE, Connection, Pool
 from servery_controller import store
 from servery_controller.compute.backend import ComputeBackend
 from servery_controller.domain.endpoint import (
@@ -31,7 +32,7 @@ from servery_controller.domain.endpoint import (
 )
 from servery_controller.domain.planning import BUSY, Plan, plan
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
-from servery_controller.endpoint_service import OUTBOX_OWNER, build_order
+from servery_controller.endpoint_service import build_order
 from servery_controller.hints import Hints
 from servery_controller.route_publisher import RoutePublisher
 
@@ -127,8 +128,8 @@ class Reconciler:
                 await self._act(deployment, step, epoch)
                 if await self._apply(deployment, step, lock_token, check_leader):
                     generation, look_again = deployment.endpoint.generation, step.look_again
-            except ServeryError as error:
-                log.warning("reconcile_postponed", endpoint_id=endpoint_id, reason=error.message)
+            except (ServeryError, StaleLeader, *OUTAGE) as error:
+                log.warning("reconcile_postponed", endpoint_id=endpoint_id, reason=str(error) or repr(error))
             except Exception:
                 log.exception("reconcile_failed", endpoint_id=endpoint_id)
             finally:
@@ -145,8 +146,8 @@ class Reconciler:
                 generation=generation,
                 look_again_seconds=look_again.total_seconds(),
             )
-        except Exception:  # the claim expires by itself
-            log.exception("claim_release_failed", endpoint_id=endpoint_id)
+        except OUTAGE as error:  # the claim expires by itself
+            log.warning("claim_release_failed", endpoint_id=endpoint_id, error=repr(error))
 
     async def _observe(self, deployment: Deployment) -> Observation:
         seen = self._backend.observe()
@@ -222,7 +223,7 @@ class Reconciler:
             for entity in step.order_builds:
                 await store.build_requested_again(conn, entity.id)
                 await outbox.append(
-                    conn, OUTBOX_OWNER, subjects.build_job(entity.build_id), build_order(endpoint_id, entity)
+                    conn, subjects.build_job(entity.build_id), build_order(endpoint_id, entity)
                 )
             for entity_id, count in step.new_replicas:
                 for _ in range(count):

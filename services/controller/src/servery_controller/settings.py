@@ -23,5 +23,8 @@ class ControllerSettings(BaseSettings):
     """Endpoints reconciled at the same time; each may hold one Postgres connection for a moment."""
     sweep_seconds: float = 15.0
     """How often replicas and routes nobody asked for are looked for."""
+    worker_settle_seconds: float = 2.5
+    """After a start or reconnect every living worker has been heard within this time: heartbeats come each
+    second. Before, an absent replica proves nothing."""
     lease_seconds: float = 5.0
     """A leader that does not renew for this long is replaced: the longest standstill after its death."""

@@ -9,10 +9,11 @@ from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
 
-from asyncpg import Connection, Pool, Record, UniqueViolationError
+from asyncpg import Record, UniqueViolationError
 
 from servery_common.contracts.builds import Artifacts
 from servery_common.errors import AlreadyExists
+from servery_common.postgres.pool import Connection, Pool
 from servery_controller.domain.endpoint import (
     Config,
     ConfigPhase,
@@ -97,9 +98,10 @@ async def retire_failed_configs(conn: Connection, endpoint_id: str) -> None:
 
 async def next_config_version(conn: Connection, endpoint_id: str) -> int:
     """The version the next config gets, starting at 1."""
-    return await conn.fetchval(
-        "SELECT coalesce(max(version), 0) + 1 FROM endpoint_configs WHERE endpoint_id = $1", endpoint_id
+    newest: int | None = await conn.fetchval(
+        "SELECT max(version) FROM endpoint_configs WHERE endpoint_id = $1", endpoint_id
     )
+    return (newest or 0) + 1
 
 
 async def lock_endpoint(conn: Connection, workspace_id: str, name: str) -> str | None:

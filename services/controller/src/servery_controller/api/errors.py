@@ -3,7 +3,6 @@
 FastAPI's own ``{"detail": …}`` is never answered: databricks-sdk takes it for a SCIM error.
 """
 
-import asyncpg
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,17 +10,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from servery_common.errors import HTTP_STATUS, Internal, InvalidParameter, NotFound, ServeryError, Unavailable
+from servery_common.postgres.pool import OUTAGE
 
 log = structlog.get_logger()
-
-_DATABASE_AWAY: tuple[type[Exception], ...] = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.exceptions.OperatorInterventionError,
-)
-"""Postgres is down, starting, stopping, or does not answer in time."""
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -29,7 +20,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ServeryError, _servery_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    for unreachable in _DATABASE_AWAY:
+    for unreachable in OUTAGE:
         app.add_exception_handler(unreachable, _database_error)
     app.add_exception_handler(Exception, _unexpected_error)
 

@@ -32,8 +32,6 @@ log = structlog.get_logger()
 
 SUSPECT_SECONDS = 3.0
 LOST_SECONDS = 10.0
-SETTLE_SECONDS = 2.5
-"""After start or reconnect every living worker has been heard within this time (heartbeats come each second)."""
 ORDER_SECONDS = 3.0
 """An order is answered at once by a living worker."""
 PLACEMENT_MEMORY_SECONDS = 5.0
@@ -43,8 +41,9 @@ PLACEMENT_MEMORY_SECONDS = 5.0
 class ProcessBackend:
     """ComputeBackend over workers. ``clock`` returns monotonic seconds."""
 
-    def __init__(self, bus: Bus, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, bus: Bus, settle_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._bus = bus
+        self._settle_seconds = settle_seconds
         self._clock = clock
         self._workers: dict[str, WorkerView] = {}
         self._placed: dict[str, tuple[str, float]] = {}
@@ -94,7 +93,7 @@ class ProcessBackend:
                     held = replicas.get(replica_id)
                     if held is None or observed.state is ReplicaState.READY:
                         replicas[replica_id] = observed
-        settled = self._bus.connected and now - self._listening_since >= SETTLE_SECONDS
+        settled = self._bus.connected and now - self._listening_since >= self._settle_seconds
         return Observation(replicas=replicas, complete=settled, builds={})
 
     async def logs(self, replica_id: str, tail: int) -> str:

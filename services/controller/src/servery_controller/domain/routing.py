@@ -1,6 +1,6 @@
 """What gateways are told about one endpoint, from what is wanted and what is seen. Pure."""
 
-from servery_common.contracts.routes import EndpointRoute, ReplicaRoute, ServedEntityRoute
+from servery_common.contracts.routes import EndpointRoute, ReplicaRoute, RouteStatus, ServedEntityRoute
 from servery_common.contracts.states import ReplicaState
 from servery_controller.domain.endpoint import ConfigPhase, Deployment, Observation, ServedEntity
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
@@ -65,7 +65,7 @@ def _replicas(entity: ServedEntity, deployment: Deployment, seen: Observation) -
     return tuple(ready)
 
 
-def _why_not_serving(deployment: Deployment) -> tuple[str, str]:
+def _why_not_serving(deployment: Deployment) -> tuple[RouteStatus, str]:
     newest = deployment.newest
     if newest is None:
         return "failed", "The endpoint has no config. Update its config with at least one served entity."
