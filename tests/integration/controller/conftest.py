@@ -27,13 +27,14 @@ class World:
         self._controller: asyncio.Task[None] | None = None
 
     async def start_controller(self) -> None:
-        context = ServiceContext("controller")
-        self._controller = asyncio.create_task(main(context))
+        self._context = ServiceContext("controller")
+        self._controller = asyncio.create_task(main(self._context))
         await self.until(self.answers)
 
     async def crash_controller(self) -> None:
-        """End it without a goodbye: nothing is released."""
+        """End it in the middle of whatever it does."""
         assert self._controller is not None
+        await self._context.cancel_tasks()
         self._controller.cancel()
         await asyncio.gather(self._controller, return_exceptions=True)
 

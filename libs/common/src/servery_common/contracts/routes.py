@@ -10,6 +10,9 @@ from typing import Literal
 from servery_common.contracts.message import Message, Value
 
 
+RouteStatus = Literal["serving", "deploying", "failed", "stopped"]
+
+
 class ReplicaRoute(Value):
     """A replica that may be sent requests."""
 
@@ -39,7 +42,7 @@ class EndpointRoute(Message, type="servery.route.v1"):
     name: str
     revision: int
     """Grows with every change; an older snapshot never replaces a newer one."""
-    status: Literal["serving", "deploying", "failed", "stopped"]
+    status: RouteStatus
     """``serving`` as long as a config is active, also during and after a failed update."""
     message: str = ""
     """Why it does not serve, for people."""
