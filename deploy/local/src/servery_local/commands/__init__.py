@@ -1,0 +1,1 @@
+"""The subcommands of `servery`: one module for the stack, one for endpoints."""

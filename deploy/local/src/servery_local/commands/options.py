@@ -1,0 +1,22 @@
+"""Options that several subcommands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DataDir = Annotated[
+    Path,
+    typer.Option(
+        "--data-dir",
+        envvar="SERVERY_DATA_DIR",
+        help="Where the stack keeps everything.",
+        file_okay=False,
+        resolve_path=True,
+    ),
+]
+DEFAULT_DATA_DIR = Path(".servery")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]

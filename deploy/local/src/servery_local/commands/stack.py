@@ -1,0 +1,232 @@
+"""`servery up`, `down`, `status`, `logs` and `env`: the embedded stack as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from servery_local.commands.options import DEFAULT_DATA_DIR, AsJson, DataDir
+from servery_local.data_directory import DataDirectory
+from servery_local.errors import AlreadyRunning, ComponentFailed, LocalError
+from servery_local.logs import COMBINED, follow, last_lines
+
+if TYPE_CHECKING:
+    from servery_local.state import StackState
+
+NOT_RUNNING = 3
+"""Exit code of `status` and `env` without a stack, as of init scripts."""
+NOT_READY = 1
+STOP_WITHIN = 30.0
+CONSOLE_LOG = "console.log"
+LINES_SHOWN = 20
+
+
+def up(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    port: Annotated[
+        int,
+        typer.Option(envvar="SERVERY_GATEWAY_PORT", min=1, max=65535, help="Port of the gateway."),
+    ] = 8080,
+    host: Annotated[
+        str, typer.Option(envvar="SERVERY_GATEWAY_HOST", help="Address the gateway listens on.")
+    ] = "127.0.0.1",
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when the stack is ready, leaving it running.")
+    ] = False,
+) -> None:
+    """Start the whole platform: stores, MLflow and all services; Ctrl-C stops it."""
+    directory = DataDirectory(data_dir)
+    if detach:
+        _up_detached(directory, host, port)
+        return
+
+    from rich.console import Console
+
+    from servery_local.stack import StackOptions, run_stack
+
+    try:
+        run_stack(directory, StackOptions(host, port), os.environ, Console())
+    except ComponentFailed as error:
+        raise LocalError(_with_logs(directory, error)) from error
+
+
+def down(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Stop the stack and everything it started."""
+    from servery_local import processes
+    from servery_local.leftovers import end_leftovers
+    from servery_local.state import observe_state
+
+    directory = DataDirectory(data_dir)
+    state = observe_state(directory)
+    if state is None:
+        print(f"Servery does not run on {directory.root}.")
+        return
+    if processes.send(state.supervisor, signal.SIGTERM):
+        if processes.wait_gone([state.supervisor], STOP_WITHIN):
+            processes.send(state.supervisor, signal.SIGKILL)
+            processes.wait_gone([state.supervisor], STOP_WITHIN)
+        stopped = True
+    else:
+        stopped = False
+    with directory.locked():
+        ended = end_leftovers(directory)
+    if stopped:
+        print("Servery has stopped.")
+    elif ended:
+        print(f"Servery had been killed; ended {ended} process(es) it left behind.")
+    else:
+        print(f"Servery does not run on {directory.root}.")
+
+
+def status(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
+    """Show what runs. Exit code 0: all of it, 1: not all, 3: nothing."""
+    from servery_local.state import Phase, describe, observe_state
+
+    state = observe_state(DataDirectory(data_dir))
+    if state is None or state.phase is Phase.STOPPED:
+        if as_json:
+            print(json.dumps(describe(state) if state else {"phase": "stopped", "ready": False}))
+        else:
+            print(f"Servery does not run on {data_dir}.")
+        raise typer.Exit(NOT_RUNNING)
+    if as_json:
+        print(json.dumps(describe(state), indent=2))
+    else:
+        _print_status(state)
+    if not state.is_ready:
+        raise typer.Exit(NOT_READY)
+
+
+def logs(
+    component: Annotated[
+        str | None, typer.Argument(help="Such as gateway or postgres; all if not given.")
+    ] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    following: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines to start with.")] = 200,
+) -> None:
+    """Show what the components printed, in the order in which they did."""
+    directory = DataDirectory(data_dir)
+    path = directory.logs / f"{component or COMBINED}.log"
+    if not path.exists():
+        known = sorted(each.stem for each in directory.logs.glob("*.log") if each.stem != COMBINED)
+        raise LocalError(f"no log of {component or 'any component'}; there are: {known or 'none'}")
+    # The size is taken first: a line written meanwhile is shown twice rather than never.
+    end = path.stat().st_size
+    for line in last_lines(path, lines):
+        print(line)
+    if following:
+        try:
+            for line in follow(path, offset=end, keep_waiting=lambda: True):
+                print(line, flush=True)
+        except KeyboardInterrupt:
+            return
+
+
+def env(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Print the variables with which clients find the stack: eval "$(servery env)"."""
+    from servery_local.state import Phase, observe_state
+
+    directory = DataDirectory(data_dir)
+    state = observe_state(directory)
+    if state is None or state.phase is Phase.STOPPED:
+        print(f"Servery does not run on {data_dir}; start it with `servery up`.", file=sys.stderr)
+        raise typer.Exit(NOT_RUNNING)
+    variables = {
+        "DATABRICKS_HOST": state.gateway_url,
+        "DATABRICKS_TOKEN": directory.load_secrets().admin_token,
+        "MLFLOW_TRACKING_URI": state.mlflow_url,
+    }
+    for name, value in variables.items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+def _up_detached(directory: DataDirectory, host: str, port: int) -> None:
+    """Run the supervisor in a session of its own; show its progress until it is ready or fails."""
+    from servery_local.state import Phase, load_state
+
+    directory.create()
+    if directory.is_locked():
+        with directory.locked():  # raises, with the words for it
+            raise AlreadyRunning
+    console = directory.logs / CONSOLE_LOG
+    command = (sys.executable, "-m", "servery_local", "up", "--host", host, "--port", str(port))
+    with console.open("wb") as output:
+        daemon = subprocess.Popen(
+            (*command, "--data-dir", str(directory.root)),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def is_coming_up() -> bool:
+        state = load_state(directory)
+        mine = state is not None and state.supervisor.pid == daemon.pid
+        ready = mine and state is not None and state.phase is Phase.RUNNING
+        return daemon.poll() is None and not ready
+
+    try:
+        for line in follow(console, offset=0, keep_waiting=is_coming_up):
+            print(line, flush=True)
+    except KeyboardInterrupt:
+        daemon.terminate()
+        daemon.wait()
+        raise
+    if (code := daemon.poll()) is not None:
+        raise typer.Exit(code or 1)
+
+
+def _with_logs(directory: DataDirectory, error: ComponentFailed) -> str:
+    path = directory.logs / f"{error.component}.log"
+    shown = "\n".join(f"    {line}" for line in last_lines(path, LINES_SHOWN))
+    return (
+        f"{error}\n\nIts last lines, from {path}:\n{shown or '    (it printed nothing)'}\n\n"
+        f"All of them: `servery logs {error.component} --data-dir {shlex.quote(str(directory.root))}`. "
+        "Everything was stopped; when the cause is gone, `servery up` starts it again."
+    )
+
+
+def _print_status(state: StackState) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from servery_local.state import ComponentState, describe
+
+    colours = {ComponentState.RUNNING: "green", ComponentState.STOPPED: "red"}
+    table = Table(box=None, pad_edge=False)
+    for heading in ("COMPONENT", "STATE", "PID", "UPTIME", "RESTARTS"):
+        table.add_column(heading, no_wrap=True)
+    for each in describe(state)["components"]:
+        colour = colours.get(each["state"], "yellow")
+        table.add_row(
+            each["name"],
+            f"[{colour}]{each['state']}[/]",
+            str(each["pid"] or "-"),
+            format_uptime(each["uptime_seconds"]),
+            str(each["restarts"]),
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"\nServing  {state.gateway_url}\nMLflow   {state.mlflow_url}", highlight=False)
+
+
+def format_uptime(seconds: float | None) -> str:
+    """Return a duration in its two largest units, such as `3h 05m`."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours:02}h"
+    if hours:
+        return f"{hours}h {minutes:02}m"
+    return f"{minutes}m {rest:02}s" if minutes else f"{rest}s"

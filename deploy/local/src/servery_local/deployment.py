@@ -1,0 +1,103 @@
+"""Read what a person asks to deploy, and follow the deployment in the API's answers.
+
+Pure: values in, values out. The endpoint commands do the asking and the printing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from servery_local.errors import LocalError
+
+MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """A registered model. `version` is a number, or `@` and an alias, as the API wants it."""
+
+    name: str
+    version: str
+
+
+def parse_model_uri(uri: str) -> ModelReference:
+    """Return the model that `models:/NAME/VERSION` or `models:/NAME@ALIAS` names."""
+    match = MODEL_URI.fullmatch(uri)
+    if match is None:
+        raise LocalError(f"{uri!r} names no model: use models:/NAME/VERSION or models:/NAME@ALIAS")
+    return ModelReference(match["name"], match["version"] or f"@{match['alias']}")
+
+
+def parse_variables(assignments: Iterable[str]) -> dict[str, str]:
+    """Return the variables in `KEY=VALUE` texts."""
+    variables: dict[str, str] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not name or not equals:
+            raise LocalError(f"{assignment!r} is no variable: use KEY=VALUE")
+        variables[name] = value
+    return variables
+
+
+def config_for(
+    model: ModelReference, size: str, *, scale_to_zero: bool, variables: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the config of an endpoint that sends all requests to one model."""
+    entity: dict[str, Any] = {
+        "entity_name": model.name,
+        "entity_version": model.version,
+        "workload_size": size,
+        "scale_to_zero_enabled": scale_to_zero,
+    }
+    if variables:
+        entity["environment_vars"] = dict(variables)
+    return {"served_entities": [entity]}
+
+
+class Outcome(StrEnum):
+    """Where a deployment is."""
+
+    GOING_ON = "going_on"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class DeploymentView:
+    """One look at a deployment."""
+
+    outcome: Outcome
+    messages: Mapping[str, str]
+    """What the platform says about each served entity, by its name."""
+
+    @property
+    def served_entities(self) -> tuple[str, ...]:
+        """The served entities of the config that is being deployed."""
+        return tuple(self.messages)
+
+
+def view(endpoint: Mapping[str, Any]) -> DeploymentView:
+    """Return what an answer of the API says about the newest config."""
+    config = endpoint.get("pending_config") or endpoint.get("config") or {}
+    entities = config.get("served_entities") or []
+    messages = {
+        entity["name"]: (entity.get("state") or {}).get("deployment_state_message") or ""
+        for entity in entities
+    }
+    match endpoint["state"]["config_update"]:
+        case "IN_PROGRESS":
+            outcome = Outcome.GOING_ON
+        case "NOT_UPDATING":
+            outcome = Outcome.SUCCEEDED
+        case _:
+            outcome = Outcome.FAILED
+    return DeploymentView(outcome, messages)
+
+
+def unseen(seen: str, log: str) -> str:
+    """Return the part of a growing log that was not seen; all of it if it is another log."""
+    return log.removeprefix(seen) if log.startswith(seen) else log

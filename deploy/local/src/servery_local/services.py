@@ -1,0 +1,115 @@
+"""The five services of Servery as child processes, each with the variables it needs and no others.
+
+The names of the variables are the same in Compose and on Kubernetes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from servery_local import environment, nats
+from servery_local.child import ChildSpec
+from servery_local.data_directory import DataDirectory, Secrets
+
+DRAIN_WITHIN = 6.0
+"""Seconds for requests in flight to end: the person who typed `servery down` is waiting."""
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the services find everything."""
+
+    gateway_host: str
+    gateway_port: int
+    nats_url: str
+    postgres_url: str
+    mlflow_url: str
+
+
+@dataclass(frozen=True)
+class Service:
+    """What one service is given beyond what all are."""
+
+    name: str
+    inherits: tuple[str, ...] = ()
+    has_database: bool = False
+    stop_grace: float = 10.0
+    stop_stage: int = 1
+
+
+SERVICES = (
+    # First to stop: it lets requests in flight end while there still are workers to answer them.
+    Service("gateway", stop_stage=0, stop_grace=8.0),
+    Service("controller", has_database=True, inherits=environment.DEVICE_PREFIXES),
+    Service(
+        "builder",
+        has_database=True,
+        inherits=environment.PACKAGE_PREFIXES + environment.STORE_PREFIXES,
+    ),
+    Service("scaler"),
+    Service("worker", inherits=environment.DEVICE_PREFIXES),
+)
+
+
+def components(
+    directory: DataDirectory,
+    secrets: Secrets,
+    addresses: Addresses,
+    environ: Mapping[str, str],
+) -> list[ChildSpec]:
+    """Return how to run the services; makes the directory each may keep files in."""
+    specs: list[ChildSpec] = []
+    for service in SERVICES:
+        own = directory.service(service.name)
+        own.mkdir(mode=0o700, exist_ok=True)
+        specs.append(
+            ChildSpec(
+                name=service.name,
+                argv=(sys.executable, "-m", f"servery_{service.name}"),
+                env=variables(service, own, directory.artifacts, secrets, addresses, environ),
+                cwd=own,
+                stop_grace=service.stop_grace,
+                stop_stage=service.stop_stage,
+            )
+        )
+    return specs
+
+
+def variables(
+    service: Service,
+    own: Path,
+    artifacts: Path,
+    secrets: Secrets,
+    addresses: Addresses,
+    environ: Mapping[str, str],
+) -> dict[str, str]:
+    """Return the whole environment of one service."""
+    env = {
+        **environment.inherit(environ, environment.SERVICE_PREFIXES + service.inherits),
+        "SERVERY_NATS_URL": addresses.nats_url,
+        "SERVERY_NATS_USER": nats.USER,
+        "SERVERY_NATS_PASSWORD": secrets.nats_password,
+        "SERVERY_DATA_DIR": str(own),
+        "PYTHONUNBUFFERED": "1",
+    }
+    if service.has_database:
+        env["SERVERY_POSTGRES_URL"] = addresses.postgres_url
+    match service.name:
+        case "gateway":
+            env["SERVERY_GATEWAY_HOST"] = addresses.gateway_host
+            env["SERVERY_GATEWAY_PORT"] = str(addresses.gateway_port)
+            env["SERVERY_GATEWAY_STOP_GRACE"] = str(DRAIN_WITHIN)
+        case "controller":
+            env["SERVERY_ADMIN_TOKEN"] = secrets.admin_token
+        case "builder":
+            env["SERVERY_ARTIFACTS_DIR"] = str(artifacts)
+            env["MLFLOW_TRACKING_URI"] = addresses.mlflow_url
+        case "worker":
+            env["SERVERY_ARTIFACTS_DIR"] = str(artifacts)
+            env["SERVERY_WORKER_DRAIN_GRACE_SECONDS"] = str(DRAIN_WITHIN)
+        case _:
+            pass
+    return env

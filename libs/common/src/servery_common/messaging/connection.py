@@ -1,0 +1,142 @@
+"""Connections to NATS: made once, kept for ever.
+
+A service may start before NATS and outlive any number of its restarts. ``connect_client`` therefore returns
+only when a connection stands, and what it returns never gives up. Losses are logged once when they begin
+and once when they end, not per attempt.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import structlog
+from nats import errors
+from nats.aio.client import Client
+
+from servery_common.backoff import full_jitter
+from servery_common.messaging.client import ResilientClient
+from servery_common.settings import NatsSettings
+
+log = structlog.get_logger(__name__)
+
+ATTEMPT_SECONDS = 15.0
+"""One attempt to connect (nats-py itself tries several times within it) before starting from nothing."""
+QUIET_SECONDS = 10.0
+
+
+async def connect_inference(
+    settings: NatsSettings, *, name: str, on_disconnect: Callable[[], None]
+) -> Client:
+    """Return a connection for scoring frames; the caller closes it. Waits until NATS answers.
+
+    ``on_disconnect`` is called each time the connection is lost: fail what is in flight, nobody else will.
+
+    Nothing is kept while disconnected (``pending_size=0``): a publish raises ``OutboundBufferLimitError``,
+    since a request sent later would run after its caller gave up. The same setting switches nats-py's
+    back-pressure off: the caller has to bound the bytes it has under way.
+    """
+    client = await connect_client(settings, name=name, pending_size=0)
+    client.disconnect_callbacks.append(on_disconnect)
+    return client
+
+
+@contextlib.asynccontextmanager
+async def client_connection(settings: NatsSettings, *, name: str) -> AsyncGenerator[ResilientClient]:
+    """A connection for everything but scoring frames, closed at the end after what is buffered went out."""
+    client = await connect_client(settings, name=name, pending_size=2 * 1024 * 1024)
+    try:
+        yield client
+    finally:
+        await client.settle()
+        await client.close()
+
+
+async def connect_client(settings: NatsSettings, *, name: str, pending_size: int) -> ResilientClient:
+    """Connect, trying until it works."""
+    delays = full_jitter(0.25, 2.0)
+    while True:
+        client = ResilientClient()
+        _log_losses(client, name)
+        try:
+            await asyncio.wait_for(
+                client.connect(**_options(settings, name, pending_size, client)), ATTEMPT_SECONDS
+            )
+        except (errors.Error, OSError, TimeoutError) as error:
+            log.warning("nats_connect_failed", connection=name, error=repr(error))
+            await _discard(client)
+            await asyncio.sleep(next(delays))
+        else:
+            client.start_watchdog()
+            log.info("nats_connected", connection=name, server=str(client.connected_server_version))
+            return client
+
+
+def _options(settings: NatsSettings, name: str, pending_size: int, client: ResilientClient) -> dict[str, Any]:
+    failures = _Failures(name)
+
+    async def on_error(error: Exception) -> None:
+        failures.note(error)
+
+    async def on_reconnect() -> None:
+        for callback in client.reconnect_callbacks:
+            callback()
+
+    return {
+        "servers": [url.strip() for url in settings.url.split(",")],
+        "name": name,
+        "user": settings.user,
+        "password": settings.password.get_secret_value() if settings.password else None,
+        "max_reconnect_attempts": -1,
+        # Not the same for everyone: a restarted NATS should not meet all services in one instant.
+        "reconnect_time_wait": 0.25 * random.uniform(0.8, 1.2),
+        "connect_timeout": 2,
+        "ping_interval": 5,
+        "max_outstanding_pings": 2,
+        "pending_size": pending_size,
+        "error_cb": on_error,
+        "reconnected_cb": on_reconnect,
+    }
+
+
+class _Failures:
+    """Logs errors of a connection, each kind at most every ten seconds, with how many there were.
+
+    It is called from inside nats-py's loops, which die of an exception here: nothing in it can raise.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._counts: dict[str, int] = {}
+        self._quiet_until: dict[str, float] = {}
+
+    def note(self, error: Exception) -> None:
+        kind, now = type(error).__name__, time.monotonic()
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        if now >= self._quiet_until.get(kind, 0.0):
+            self._quiet_until[kind] = now + QUIET_SECONDS
+            count = self._counts.pop(kind)
+            log.warning("nats_error", connection=self._name, kind=kind, error=str(error), count=count)
+
+
+def _log_losses(client: ResilientClient, name: str) -> None:
+    lost_at = 0.0
+
+    def lost() -> None:
+        nonlocal lost_at
+        lost_at = time.monotonic()
+        log.warning("nats_connection_lost", connection=name)
+
+    def back() -> None:
+        seconds = round(time.monotonic() - lost_at, 3)
+        log.info("nats_connection_restored", connection=name, seconds=seconds)
+
+    client.disconnect_callbacks.append(lost)
+    client.reconnect_callbacks.append(back)
+
+
+async def _discard(client: ResilientClient) -> None:
+    with contextlib.suppress(errors.Error, OSError, TimeoutError, AssertionError):
+        await asyncio.wait_for(client.close(), 1.0)

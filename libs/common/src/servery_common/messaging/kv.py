@@ -1,0 +1,253 @@
+"""Key-value buckets: the last value of each key, and a way to follow them.
+
+Following does not use nats-py's watcher, which stays silent for good when its server-side consumer is lost
+in a restart. Here a follower is a loop of sessions: list everything, then apply changes, and on any doubt
+(connection lost, a sequence number missing, a heartbeat late) begin a new session. What the sessions mean
+for the follower is decided by ``View``, without I/O.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Generic, TypeVar
+
+import structlog
+from nats import errors as nats_errors
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js import errors as js_errors
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from servery_common.backoff import full_jitter
+from servery_common.contracts.message import Message
+from servery_common.errors import Unavailable
+from servery_common.messaging import envelope, streams
+from servery_common.messaging.client import ResilientClient
+from servery_common.messaging.port import KvChange
+from servery_common.messaging.requests import too_large
+
+log = structlog.get_logger(__name__)
+
+M = TypeVar("M", bound=Message)
+
+HEARTBEAT_SECONDS = 2.0
+SILENCE_SECONDS = 5.0
+"""Without a message or heartbeat for so long, a session is over."""
+
+_FAILURES = (nats_errors.Error, js_errors.Error, OSError, TimeoutError)
+
+
+class View(Generic[M]):
+    """What a follower knows of a bucket, and what each session changes about it.
+
+    A key that a new listing lacks was deleted while nobody looked, if the bucket is still the same one. If
+    the bucket was made anew, all of its keys are gone and none was deleted: those are ``missing``.
+    """
+
+    def __init__(self) -> None:
+        self._incarnation = ""
+        self._known: dict[str, int] = {}
+        self._missing: set[str] = set()
+        self._listed: set[str] | None = None
+
+    def begin(self, incarnation: str) -> None:
+        """A session begins: everything will be listed."""
+        if self._incarnation and incarnation != self._incarnation:
+            self._missing.update(self._known)
+            self._known.clear()
+        self._incarnation = incarnation
+        self._listed = set()
+
+    def put(self, key: str, revision: int, value: M) -> list[KvChange[M]]:
+        """A value was listed or stored."""
+        if self._listed is not None:
+            self._listed.add(key)
+        if self._known.get(key) == revision:
+            return []
+        self._known[key] = revision
+        self._missing.discard(key)
+        return [KvChange(kind="put", key=key, value=value, revision=revision)]
+
+    def delete(self, key: str, revision: int) -> list[KvChange[M]]:
+        """A delete marker was listed or stored."""
+        if key not in self._known and key not in self._missing:
+            return []
+        self._known.pop(key, None)
+        self._missing.discard(key)
+        return [KvChange(kind="delete", key=key, revision=revision)]
+
+    def caught_up(self) -> list[KvChange[M]]:
+        """The listing is complete."""
+        listed, self._listed = self._listed or set(), None
+        vanished = [key for key in self._known if key not in listed]
+        for key in vanished:
+            del self._known[key]
+        return [
+            *(KvChange[M](kind="delete", key=key) for key in vanished),
+            KvChange(kind="caught_up", incarnation=self._incarnation, missing=frozenset(self._missing)),
+        ]
+
+
+class Buckets:
+    """The buckets of one connection."""
+
+    def __init__(self, client: ResilientClient, js: JetStreamContext) -> None:
+        self._client = client
+        self._js = js
+
+    async def put(self, bucket: str, key: str, message: Message) -> int:
+        """See ``Bus.kv_put``."""
+        payload = envelope.encode(message)
+        return await self._store(bucket, key, payload, {envelope.CE_TYPE: message.message_type})
+
+    async def delete(self, bucket: str, key: str) -> None:
+        """See ``Bus.kv_delete``."""
+        # The marker expires: without that, buckets would grow by every key they ever had.
+        headers = {
+            "KV-Operation": "PURGE",
+            "Nats-Rollup": "sub",
+            "Nats-TTL": str(streams.DELETE_MARKER_SECONDS),
+        }
+        await self._store(bucket, key, b"", headers)
+
+    async def keys(self, bucket: str) -> list[str]:
+        """See ``Bus.kv_keys``."""
+        keys: list[str] = []
+        try:
+            async with (
+                asyncio.timeout(SILENCE_SECONDS),
+                contextlib.aclosing(self._session(bucket, headers_only=True)) as session,
+            ):
+                async for msg in session:
+                    if msg is None:
+                        return keys
+                    if not _is_delete(msg):
+                        keys.append(_key(bucket, msg))
+        except _FAILURES as error:
+            raise _not_available(bucket) from error
+        raise _not_available(bucket)
+
+    async def watch(self, bucket: str, message: type[M]) -> AsyncIterator[KvChange[M]]:
+        """See ``Bus.kv_watch``."""
+        view = View[M]()
+        delays = full_jitter(0.1, 1.0)
+        while True:
+            try:
+                view.begin(await self._incarnation(bucket))
+                async with contextlib.aclosing(self._session(bucket)) as session:
+                    async for msg in session:
+                        for change in _apply(view, bucket, message, msg):
+                            yield change
+                        if msg is None:
+                            delays = full_jitter(0.1, 1.0)
+            except _FAILURES as error:
+                log.info("bucket_watch_interrupted", bucket=bucket, error=repr(error))
+            await asyncio.sleep(next(delays))
+
+    async def _store(self, bucket: str, key: str, payload: bytes, headers: dict[str, str]) -> int:
+        if not self._client.is_connected:
+            raise _not_available(bucket)
+        try:
+            stored = await self._js.publish(
+                streams.bucket_subject(bucket, key), payload, headers=dict(headers)
+            )
+        except nats_errors.MaxPayloadError as error:
+            raise too_large(len(payload), self._client.max_payload) from error
+        except _FAILURES as error:
+            raise _not_available(bucket) from error
+        return stored.seq
+
+    async def _incarnation(self, bucket: str) -> str:
+        name = streams.bucket_stream(bucket)
+        try:
+            info = await self._js.stream_info(name)
+        except js_errors.NotFoundError:
+            await streams.declare(self._js)
+            info = await self._js.stream_info(name)
+        return str(info.created)
+
+    async def _session(self, bucket: str, *, headers_only: bool = False) -> AsyncGenerator[Msg | None]:
+        """Yield the last message of each key, None once all were delivered, then each new one.
+
+        Ends when messages may have been missed.
+        """
+        arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
+
+        async def take(msg: Msg) -> None:
+            arrived.put_nowait(msg)
+
+        def lost() -> None:
+            arrived.put_nowait(None)
+
+        inbox = self._client.new_inbox()
+        self._client.disconnect_callbacks.append(lost)
+        subscription = await self._client.subscribe(inbox, cb=take, pending_bytes_limit=0)
+        try:
+            consumer = await self._js.add_consumer(
+                streams.bucket_stream(bucket),
+                ConsumerConfig(
+                    deliver_subject=inbox,
+                    deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
+                    ack_policy=AckPolicy.NONE,
+                    filter_subject=streams.bucket_subject(bucket, ">"),
+                    idle_heartbeat=HEARTBEAT_SECONDS,
+                    inactive_threshold=SILENCE_SECONDS,
+                    headers_only=headers_only,
+                    mem_storage=True,
+                    num_replicas=1,
+                    max_deliver=1,
+                ),
+            )
+            sequence = 0
+            listing = consumer.num_pending or 0
+            if not listing:
+                yield None
+            while True:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    msg = await arrived.get()
+                if msg is None:
+                    return
+                headers = msg.headers or {}
+                if "Status" in headers:
+                    if int(headers.get("Nats-Last-Consumer", sequence)) != sequence:
+                        return
+                    continue
+                metadata = msg.metadata
+                sequence += 1
+                if metadata.sequence.consumer != sequence:
+                    return
+                yield msg
+                if sequence == listing:
+                    yield None
+        finally:
+            self._client.disconnect_callbacks.remove(lost)
+            with contextlib.suppress(nats_errors.Error):
+                await subscription.unsubscribe()
+
+
+def _apply(view: View[M], bucket: str, message: type[M], msg: Msg | None) -> list[KvChange[M]]:
+    if msg is None:
+        return view.caught_up()
+    key, revision = _key(bucket, msg), msg.metadata.sequence.stream
+    if _is_delete(msg):
+        return view.delete(key, revision)
+    try:
+        value = envelope.decode(message, msg.data)
+    except envelope.UndecodableError as error:
+        # One unreadable value must not hide the readable ones; the last good one stays in use.
+        log.error("bucket_value_undecodable", bucket=bucket, key=key, error=str(error))
+        return []
+    return view.put(key, revision, value)
+
+
+def _key(bucket: str, msg: Msg) -> str:
+    return msg.subject[len(streams.bucket_subject(bucket, "")) :]
+
+
+def _is_delete(msg: Msg) -> bool:
+    headers = msg.headers or {}
+    return headers.get("KV-Operation") in ("DEL", "PURGE") or "Nats-Marker-Reason" in headers
+
+
+def _not_available(bucket: str) -> Unavailable:
+    return Unavailable(f"The bucket {bucket} cannot be reached at the moment.")

@@ -1,0 +1,92 @@
+"""Connections to Postgres on which nothing waits for ever.
+
+A service may start before Postgres: ``create_pool`` returns once it answers. After that every wait has a
+bound, so that a dead database shows as an error within seconds and not as a hang.
+"""
+
+import asyncio
+import json
+from typing import Any
+
+import asyncpg
+import structlog
+from asyncpg.pool import PoolConnectionProxy
+
+from servery_common.backoff import full_jitter
+from servery_common.settings import PostgresSettings
+
+log = structlog.get_logger(__name__)
+
+ACQUIRE_SECONDS = 2.0
+COMMAND_SECONDS = 5.0
+
+Connection = asyncpg.Connection | PoolConnectionProxy
+"""What functions that take part in somebody's transaction accept."""
+
+OUTAGE: tuple[type[Exception], ...] = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+)
+"""What a query raises because of the state Postgres is in, and not because of the query: worth a retry."""
+
+
+class Pool(asyncpg.Pool):
+    """asyncpg's pool with a bound on waiting for a free connection."""
+
+    def acquire(self, *, timeout: float | None = None) -> Any:
+        """Like asyncpg's, but waits at most two seconds unless told otherwise. Raises TimeoutError."""
+        return super().acquire(timeout=ACQUIRE_SECONDS if timeout is None else timeout)
+
+
+async def create_pool(settings: PostgresSettings) -> Pool:
+    """Return a pool once Postgres answers. JSON columns take and give Python values."""
+    delays = full_jitter(0.25, 2.0)
+    while True:
+        pool = _pool(settings)
+        try:
+            await pool
+        except OUTAGE as error:
+            log.warning("postgres_connect_failed", error=repr(error))
+            pool.terminate()
+            await asyncio.sleep(next(delays))
+        else:
+            log.info("postgres_connected")
+            return pool
+
+
+def _pool(settings: PostgresSettings) -> Pool:
+    return Pool(
+        settings.url,
+        min_size=1,
+        max_size=settings.pool_size,
+        max_queries=50_000,
+        max_inactive_connection_lifetime=300.0,
+        init=_init,
+        setup=None,
+        reset=None,
+        connect=None,
+        loop=None,
+        connection_class=asyncpg.Connection,
+        record_class=asyncpg.Record,
+        timeout=ACQUIRE_SECONDS,
+        command_timeout=COMMAND_SECONDS,
+        server_settings={
+            "application_name": "servery",
+            "statement_timeout": "5s",
+            "lock_timeout": "2s",
+            "idle_in_transaction_session_timeout": "10s",
+        },
+    )
+
+
+async def _init(connection: asyncpg.Connection) -> None:
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(name, schema="pg_catalog", encoder=json.dumps, decoder=json.loads)

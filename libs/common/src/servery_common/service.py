@@ -1,0 +1,173 @@
+"""Run a service: log, traces, signals, guarded background tasks, readiness, one orderly end.
+
+``main`` builds the service, calls ``context.ready()`` when it can take work, waits for
+``context.stopping`` and takes itself apart in reverse order. A background task that dies takes the whole
+service down with a non-zero exit code: a supervisor restarts a dead process, nobody restarts half of one.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
+from typing import Any, NoReturn
+
+import structlog
+
+from servery_common.logging import configure_logging
+from servery_common.tracing import configure_tracing, shutdown_tracing
+
+log = structlog.get_logger(__name__)
+
+STOP_SECONDS = 60.0
+"""How long ``main`` may take to end once it was asked to stop, before it is cancelled. Longer than any
+request may run; a supervisor that is less patient sends SIGKILL."""
+
+
+class ServiceContext:
+    """What a running service may ask of its process."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.stopping = asyncio.Event()
+        """Set once the service should end: by SIGTERM, SIGINT, or because a task died."""
+        self.failed = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def ready(self) -> None:
+        """Tell the supervisor that the service can take work."""
+        log.info("service_ready")
+        notify("READY=1")
+
+    def spawn(self, name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a background task that ends with the service. If it raises, the service stops, exit code 1."""
+        task = asyncio.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def stop(self, *, failed: bool = False) -> None:
+        """Ask the service to end."""
+        self.failed = self.failed or failed
+        if not self.stopping.is_set():
+            self.stopping.set()
+            notify("STOPPING=1")
+
+    async def cancel_tasks(self) -> None:
+        """Cancel what ``spawn`` started and wait for it."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        log.critical("task_died", task=task.get_name(), exc_info=error)
+        self.stop(failed=True)
+
+
+def run(name: str, main: Callable[[ServiceContext], Awaitable[None]]) -> NoReturn:
+    """Run the service in this process, on uvloop where it is installed, and exit."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        new_event_loop = None
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(run_service(name, main))
+    sys.exit(0)
+
+
+async def run_service(name: str, main: Callable[[ServiceContext], Awaitable[None]]) -> None:
+    """Run ``main`` until it ends or is asked to stop. Raises ``SystemExit(1)`` when it or a task failed."""
+    configure_logging(name)
+    configure_tracing(name)
+    context = ServiceContext(name)
+    _handle_signals(context)
+    log.info("service_started", pid=os.getpid())
+    try:
+        await _run_main(context, main)
+    except Exception:
+        log.critical("service_failed", exc_info=True)
+        context.stop(failed=True)
+    finally:
+        context.stop()
+        await context.cancel_tasks()
+        await asyncio.to_thread(shutdown_tracing)
+    log.info("service_stopped", failed=context.failed)
+    if context.failed:
+        raise SystemExit(1)
+
+
+async def _run_main(context: ServiceContext, main: Callable[[ServiceContext], Awaitable[None]]) -> None:
+    running = asyncio.ensure_future(main(context))
+    try:
+        await wait_any(running, context.stopping)
+        done, _ = await asyncio.wait({running}, timeout=STOP_SECONDS)
+        if not done:
+            log.error("service_stop_timed_out", seconds=STOP_SECONDS)
+            context.stop(failed=True)
+    finally:
+        if not running.done():
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+    if not running.cancelled():
+        running.result()
+
+
+def _handle_signals(context: ServiceContext) -> None:
+    def stop(signum: signal.Signals) -> None:
+        if context.stopping.is_set():
+            # Somebody asked twice: they do not want to wait for whatever we wait for.
+            os._exit(128 + signum)
+        log.info("stop_requested", signal=signum.name)
+        context.stop()
+
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop, signum)
+
+
+def notify(state: str) -> None:
+    """Send ``state`` to the supervisor as sd_notify(3) does. Without ``NOTIFY_SOCKET``, do nothing."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):  # Linux' abstract namespace
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.connect(address)
+            sender.sendall(state.encode())
+    except OSError as error:
+        log.warning("notify_failed", state=state, error=str(error))
+
+
+async def wait_any(*what: asyncio.Event | Awaitable[Any] | timedelta | float) -> None:
+    """Return when the first of them happens: an event set, an awaitable done, a time (seconds) passed.
+
+    Coroutines and timers that lose are cancelled; tasks and futures are the caller's and left alone. A
+    failure of one of them is not raised here.
+    """
+    own: list[asyncio.Future[Any]] = []
+    given: list[asyncio.Future[Any]] = []
+    for one in what:
+        if isinstance(one, asyncio.Event):
+            own.append(asyncio.ensure_future(one.wait()))
+        elif isinstance(one, timedelta):
+            own.append(asyncio.ensure_future(asyncio.sleep(one.total_seconds())))
+        elif isinstance(one, int | float):
+            own.append(asyncio.ensure_future(asyncio.sleep(one)))
+        elif isinstance(one, asyncio.Future):
+            given.append(one)
+        else:
+            own.append(asyncio.ensure_future(one))
+    try:
+        await asyncio.wait([*own, *given], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for future in own:
+            future.cancel()
+        await asyncio.gather(*own, return_exceptions=True)

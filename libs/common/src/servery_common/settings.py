@@ -1,0 +1,42 @@
+"""Settings of every service, read from the environment.
+
+The names are the same in the embedded mode, in Compose and on Kubernetes.
+"""
+
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class NatsSettings(BaseSettings):
+    """How to reach NATS (``SERVERY_NATS_…``)."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVERY_NATS_")
+
+    url: str = Field(default="nats://127.0.0.1:4222", repr=False)
+    """One address, or several of one cluster with commas between. Not shown: it may hold a password."""
+    user: str | None = None
+    password: SecretStr | None = None
+
+
+class PostgresSettings(BaseSettings):
+    """How to reach Postgres (``SERVERY_POSTGRES_…``). Only the controller and the builder have it."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVERY_POSTGRES_")
+
+    url: str = Field(repr=False)
+    """``postgresql://…``; a unix-socket address is fine. Not shown: it may hold a password."""
+    pool_size: int = 10
+    """Connections of one process at most. The pools of all processes together must stay below Postgres'
+    ``max_connections``."""
+
+
+class LogSettings(BaseSettings):
+    """What the log looks like (``SERVERY_LOG_…``)."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVERY_LOG_")
+
+    format: Literal["json", "console"] = "json"
+    """``json``: one object per line, for machines; ``console``: for people."""
+    level: Literal["debug", "info", "warning", "error", "critical"] = "info"

@@ -1,0 +1,1 @@
+"""The builder: a model version in, a verified environment out."""

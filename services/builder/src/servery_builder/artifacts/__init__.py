@@ -1,0 +1,1 @@
+"""Where model files come from (MLflow) and where they are kept (the artifact volume)."""

@@ -1,0 +1,1 @@
+"""Decisions of the builder: pure functions of what was read, no I/O."""

@@ -1,0 +1,1 @@
+"""From a model's requirements to a virtual environment, cached by content."""

@@ -1,0 +1,165 @@
+"""Virtual environments, one per key, made once and then only read.
+
+A virtual environment cannot be moved, so it is made where it stays. Its marker is written last: an entry
+without one is what a builder left that was killed, and is made again. The lock of an entry is inherited by
+uv, so that an uv which outlives its builder is not joined by a second one.
+"""
+
+import asyncio
+import json
+import os
+import platform
+import shutil
+import sysconfig
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from servery_builder.domain.build import BuildError
+from servery_builder.domain.environment_spec import FORMAT_VERSION, EnvironmentSpec, environment_key
+from servery_builder.domain.explain import explain_install
+from servery_builder.domain.interpreter import Interpreter
+from servery_builder.environments.interpreters import Interpreters
+from servery_builder.environments.uv import Uv
+from servery_builder.files import hash_path, sync_directory, write_durably
+from servery_builder.locks import locked
+
+MARKER = ".servery-ready"
+"""Exists only in a complete environment; its modification time is when it was last used."""
+
+_REQUIREMENTS = "servery-requirements.txt"
+_BUILD_DEPENDENCIES = "servery-build-dependencies.txt"
+_CONSTRAINTS = "servery-constraints.txt"
+
+Say = Callable[[str], None]
+"""Takes a line for the build log."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A complete virtual environment."""
+
+    key: str
+    path: Path
+    python: Path
+    cached: bool
+    """Whether it existed before."""
+
+
+class VirtualenvCache:
+    """All environments on the artifact volume."""
+
+    def __init__(self, root: Path, uv: Uv, interpreters: Interpreters) -> None:
+        self._root = root
+        self._uv = uv
+        self._interpreters = interpreters
+        self._platform = platform_tag()
+
+    async def ensure(self, spec: EnvironmentSpec, say: Say) -> Environment:
+        """Return the environment ``spec`` asks for, making it if needed; raises ``BuildError``."""
+        interpreter = await self._interpreters.find(spec.python, say)
+        key = await asyncio.to_thread(
+            environment_key,
+            spec,
+            python_version=interpreter.version,
+            platform=self._platform,
+            hash_path=hash_path,
+        )
+        path = self._root / key
+        if is_complete(path):
+            say(f"Environment {key} has these requirements already.")
+            return _environment(path, cached=True)
+        lock = self._root / ".locks" / f"{key}.lock"
+
+        def on_wait() -> None:
+            say("Another build is making the same environment: waiting for it.")
+
+        async with locked(lock, on_wait=on_wait) as held:
+            if is_complete(path):
+                say(f"Another build has made environment {key}.")
+                return _environment(path, cached=True)
+            if path.exists():
+                say("An unfinished environment of an interrupted build is removed.")
+                await asyncio.to_thread(shutil.rmtree, path)
+            await self._make(path, spec, interpreter, say, held)
+        return _environment(path, cached=False)
+
+    def touch(self, environment: Environment) -> None:
+        """Record that an environment is used now."""
+        os.utime(environment.path / MARKER)
+
+    async def _make(
+        self, path: Path, spec: EnvironmentSpec, interpreter: Interpreter, say: Say, lock: int
+    ) -> None:
+        requirements = spec.requirements
+        count = len(requirements.lines)
+        say(f"Making environment {path.name}: Python {interpreter.version}, {count} requirements.")
+
+        async def run(arguments: Sequence[str]) -> None:
+            # In the folder of all environments, not in the model's: a uv.toml among a model's files must not
+            # configure the builder's uv.
+            result = await self._uv.run(arguments, cwd=self._root, on_line=say, inherit=[lock])
+            if not result.ok:
+                failure = explain_install(result.output, python_version=interpreter.version)
+                raise BuildError(failure.code, failure.reason)
+
+        async def install(*arguments: str) -> None:
+            python = str(path / "bin" / "python")
+            await run(["pip", "install", "--color", "never", "--python", python, *arguments])
+
+        await run(
+            ["venv", "--quiet", "--no-project", "--color", "never", "--python", interpreter.path, str(path)]
+        )
+        # Two steps, as MLflow does it: what the model asks for may replace a build dependency.
+        if spec.build_dependencies:
+            say(f"Installing build dependencies: {', '.join(spec.build_dependencies)}.")
+            file = _write_lines(path / _BUILD_DEPENDENCIES, spec.build_dependencies)
+            await install("--requirements", file)
+        say(f"Installing {count} requirements: {', '.join(_shown(requirements.lines))}.")
+        await install(*self._install_arguments(path, spec))
+        await asyncio.to_thread(_complete, path, interpreter)
+
+    def _install_arguments(self, path: Path, spec: EnvironmentSpec) -> list[str]:
+        requirements = spec.requirements
+        options = [option for option in requirements.options if option != "--pre"]
+        arguments = ["--requirements", _write_lines(path / _REQUIREMENTS, (*options, *requirements.lines))]
+        if requirements.constraints:
+            arguments += ["--constraints", _write_lines(path / _CONSTRAINTS, requirements.constraints)]
+        if "--pre" in requirements.options:
+            arguments += ["--prerelease", "allow"]
+        brings_index = any(option.startswith("--extra-index-url") for option in options)
+        if brings_index and not self._uv.sets("UV_INDEX_STRATEGY"):
+            # The model comes from an environment pip made, and pip takes the best version of all indexes.
+            arguments += ["--index-strategy", "unsafe-best-match"]
+        return arguments
+
+
+def is_complete(path: Path) -> bool:
+    """Whether the environment was made to its end and its Python still exists."""
+    # bin/python is a link to the interpreter it was made with, which may have been uninstalled.
+    return (path / MARKER).is_file() and os.access(path / "bin" / "python", os.X_OK)
+
+
+def platform_tag() -> str:
+    """Return what must be equal for installed packages to be interchangeable, besides the Python version."""
+    return f"{sysconfig.get_platform()}-{''.join(platform.libc_ver())}"
+
+
+def _environment(path: Path, *, cached: bool) -> Environment:
+    return Environment(path.name, path, path / "bin" / "python", cached)
+
+
+def _complete(path: Path, interpreter: Interpreter) -> None:
+    sync_directory(path)
+    write_durably(path / MARKER, json.dumps({"format": FORMAT_VERSION, "python": interpreter.version}))
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> str:
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return str(path)
+
+
+def _shown(lines: Sequence[str]) -> list[str]:
+    most = 12
+    names = [line if not line.startswith("/") else Path(line).name for line in lines[:most]]
+    return names if len(lines) <= most else [*names, f"and {len(lines) - most} more"]

@@ -1,0 +1,53 @@
+"""Small file operations whose order matters when the power fails."""
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a file so that it is either absent or whole, also after a crash of the machine."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames and new names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def hash_path(path: Path) -> str:
+    """Return a digest of a file, or of a folder's files and their names. Raises ``FileNotFoundError``."""
+    digest = hashlib.sha256()
+    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+    for file in files:
+        digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as content:
+            while block := content.read(1024 * 1024):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def sync_tree(path: Path) -> int:
+    """Make a folder's files durable before it is renamed into place; returns their size in bytes."""
+    size = 0
+    for item in sorted(path.rglob("*")):
+        if item.is_symlink():
+            continue
+        if item.is_dir():
+            sync_directory(item)
+            continue
+        with item.open("rb") as file:
+            os.fsync(file.fileno())
+            size += os.fstat(file.fileno()).st_size
+    sync_directory(path)
+    return size

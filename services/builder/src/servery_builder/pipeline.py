@@ -1,0 +1,156 @@
+"""A build, as phases in order: resolve, fetch, environment, verify, publish.
+
+Each phase is named in the log with the time it took. A phase that finds something a person has to change raises
+``BuildError``; an MLflow that does not answer is tried again for a while.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from opentelemetry import trace
+
+from servery_builder.artifacts.mlflow_registry import MlflowRegistry
+from servery_builder.artifacts.model_cache import LocalModel, ModelCache
+from servery_builder.domain.build import Build, BuildError, FailureCode, Success
+from servery_builder.domain.environment_spec import read_environment_spec
+from servery_builder.domain.explain import explain_verification
+from servery_builder.environments.bytecode import BytecodeCompiler
+from servery_builder.environments.virtualenv import Environment, VirtualenvCache
+from servery_builder.verification import Verifier
+from servery_common.backoff import full_jitter
+from servery_common.contracts.builds import Artifacts, ModelResolved
+from servery_common.contracts.replicas import VerifyModel
+from servery_common.errors import InvalidParameter, NotFound, ServeryError, Unavailable
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+OnStep = Callable[[str], Awaitable[None]]
+"""Told what the build is doing now, for people."""
+
+_tracer = trace.get_tracer(__name__)
+
+
+class Pipeline:
+    """Makes builds."""
+
+    def __init__(
+        self,
+        registry: MlflowRegistry,
+        models: ModelCache,
+        environments: VirtualenvCache,
+        verifier: Verifier,
+        compiler: BytecodeCompiler | None,
+        registry_patience_seconds: float,
+    ) -> None:
+        self._registry = registry
+        self._models = models
+        self._environments = environments
+        self._verifier = verifier
+        self._compiler = compiler
+        self._registry_patience_seconds = registry_patience_seconds
+
+    async def run(self, build: Build, seconds_left: float, say: Say, on_step: OnStep) -> Success:
+        """Make the build; raises ``BuildError`` when it cannot succeed. Cancel it when its time is over."""
+        started = time.monotonic()
+        deadline = started + seconds_left
+
+        async def phase(name: str, step: str, work: Callable[[], Awaitable[T]]) -> T:
+            await on_step(step)
+            say(f"== {name}: {step}")
+            begun = time.monotonic()
+            with _tracer.start_as_current_span(f"build.{name}"):
+                result = await work()
+            say(f"== {name} took {time.monotonic() - begun:.2f} s")
+            return result
+
+        model_name = f"{build.model_name} version {build.model_version}"
+        version = await phase("resolve", f"Looking up {model_name}", lambda: self._resolve(build, say))
+        model = await phase("fetch", f"Fetching the files of {model_name}", lambda: self._fetch(version, say))
+        environment = await phase(
+            "environment", "Making the environment", lambda: self._environment(model, say)
+        )
+        artifacts = Artifacts(
+            model_path=str(model.path),
+            environment_path=str(environment.path),
+            python=str(environment.python),
+            environment_key=environment.key,
+        )
+        seconds_left = deadline - time.monotonic()
+        await phase(
+            "verify",
+            "Loading the model and predicting its input example",
+            lambda: self._verify(build, artifacts, seconds_left, say),
+        )
+        await phase("publish", "Publishing the build", lambda: self._publish(model, environment))
+        return Success(artifacts, environment.cached, round(time.monotonic() - started, 3))
+
+    async def _resolve(self, build: Build, say: Say) -> ModelResolved:
+        try:
+            found = await self._patiently(
+                lambda: self._registry.resolve(build.model_name, build.model_version), say
+            )
+        except (NotFound, InvalidParameter) as error:
+            raise BuildError(FailureCode.MODEL_NOT_FOUND, error.message) from error
+        say(
+            f"Found {found.name} version {found.version}"
+            + (f" of run {found.run_id}." if found.run_id else ".")
+        )
+        return found
+
+    async def _fetch(self, version: ModelResolved, say: Say) -> LocalModel:
+        return await self._patiently(lambda: self._models.fetch(version, say), say)
+
+    async def _environment(self, model: LocalModel, say: Say) -> Environment:
+        spec = await asyncio.to_thread(read_environment_spec, model.mlmodel, model.path, Path.read_text)
+        for note in spec.notes:
+            say(note)
+        return await self._environments.ensure(spec, say)
+
+    async def _verify(self, build: Build, artifacts: Artifacts, seconds_left: float, say: Say) -> None:
+        verified = await self._verifier.verify(
+            VerifyModel(
+                build_id=build.build_id,
+                artifacts=artifacts,
+                environment_vars=dict(build.environment_vars),
+                timeout_seconds=max(seconds_left, 1.0),
+            ),
+            say,
+        )
+        if not verified.ok:
+            say(verified.traceback or verified.error)
+            failure = explain_verification(verified)
+            raise BuildError(failure.code, failure.reason)
+        did = (
+            "loads and predicts its input example"
+            if verified.example_predicted
+            else "loads; it has no input example"
+        )
+        say(f"The model {did} (Python {verified.python_version}, MLflow {verified.mlflow_version}).")
+
+    async def _publish(self, model: LocalModel, environment: Environment) -> None:
+        self._models.touch(model)
+        self._environments.touch(environment)
+        if self._compiler is not None:
+            self._compiler.request(environment)
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[T]], say: Say) -> T:
+        delays = full_jitter(1.0, 10.0)
+        gives_up_at = time.monotonic() + self._registry_patience_seconds
+        while True:
+            try:
+                return await attempt()
+            except Unavailable as error:
+                if time.monotonic() >= gives_up_at:
+                    raise BuildError(
+                        FailureCode.INTERNAL_ERROR,
+                        f"{error.message.rstrip('.')}; start it or correct MLFLOW_TRACKING_URI, then deploy again.",
+                    ) from error
+                say(f"{error.message} Trying again.")
+            except (NotFound, InvalidParameter):
+                raise
+            except ServeryError as error:
+                raise BuildError(FailureCode.INTERNAL_ERROR, error.message) from error
+            await asyncio.sleep(next(delays))

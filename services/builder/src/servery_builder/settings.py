@@ -1,0 +1,53 @@
+"""The builder's settings (``SERVERY_BUILDER_…``), and the two it shares with others.
+
+How uv reaches packages is uv's own matter: every ``UV_*`` variable (``UV_DEFAULT_INDEX``, ``UV_INDEX``,
+``UV_CACHE_DIR``, ``UV_PYTHON_INSTALL_DIR``, ``UV_OFFLINE`` …), the proxy variables and ``SSL_CERT_FILE`` are passed on.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class BuilderSettings(BaseSettings):
+    """What can be set about building."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVERY_BUILDER_", populate_by_name=True)
+
+    artifacts_dir: Path = Field(validation_alias="SERVERY_ARTIFACTS_DIR")
+    """Where environments and models are kept; workers see the same files under the same path."""
+
+    mlflow_tracking_uri: str = Field(validation_alias="MLFLOW_TRACKING_URI", repr=False)
+    """The MLflow tracking server and registry. Not shown: it may hold a password."""
+
+    concurrency: int = Field(default=2, ge=1)
+    """Builds at the same time. Installing is bound by disk and network, so more than a few gain little."""
+
+    build_timeout: timedelta = timedelta(minutes=30)
+    """Longest a build may take, from its first start, waiting for a worker included. Large frameworks take minutes
+    to download; a build that takes longer than this hangs."""
+
+    lease: timedelta = timedelta(seconds=10)
+    """How long a silent builder keeps its build. Longer delays the takeover when a builder dies; shorter risks
+    building twice when the database is slow."""
+
+    max_attempts: int = Field(default=3, ge=1)
+    """How often a build is started when the builder dies under it, before the build is taken for the cause."""
+
+    poll_interval: timedelta = timedelta(seconds=1)
+    """How often to look for builds nobody announced: ones of a builder that died, or whose hint was lost."""
+
+    resolve_timeout: timedelta = timedelta(seconds=5)
+    """Longest to wait for MLflow when a request asks which version a name means; a client waits meanwhile."""
+
+    registry_patience: timedelta = timedelta(minutes=2)
+    """How long a running build tries again while MLflow does not answer, so that a restart of MLflow fails no build."""
+
+    log_limit_bytes: int = Field(default=1024 * 1024, ge=64 * 1024)
+    """Bytes of log kept per build: the first and the last half."""
+
+    compile_bytecode: bool = True
+    """Compile a new environment's packages after its first build. Starting from compiled packages is two to three times
+    as fast; compiling takes longer than installing, so it happens afterwards, at low priority."""

@@ -1,0 +1,66 @@
+"""Turn what a replica answered into what the client sees: MLflow's answers in, Databricks' shapes out. Pure.
+
+Successes pass through byte for byte. Of errors, only the codes the clients know leave this gateway, with their
+status, always as a JSON object. A 5xx means that the platform failed, so a model's own becomes a 400; clients retry a
+5xx, and running the same body through the same model again helps nobody. ``present`` is the one place where an
+error made by a model gets its last form.
+"""
+
+from http import HTTPStatus
+from typing import Any, cast
+
+import orjson
+
+from servery_common.errors import HTTP_STATUS
+from servery_gateway.http import JSON, Answer, header_value
+from servery_gateway.transport import Outcome
+
+MAX_PLAIN_TEXT = 4096
+"""Characters of a plain-text error that are shown."""
+TIMED_OUT = "Timed out while evaluating the model. Verify that the model evaluates within the timeout."
+
+
+def scoring_answer(outcome: Outcome) -> Answer:
+    """Return the HTTP answer for what a replica answered."""
+    if 200 <= outcome.status < 300:
+        content_type = header_value(outcome.content_type) if outcome.content_type else JSON
+        return Answer(outcome.status, outcome.body, content_type)
+    error = _json_error(outcome.body)
+    if error is not None:
+        return present(error)
+    if outcome.status == HTTPStatus.GATEWAY_TIMEOUT:
+        return present({"error_code": "DEADLINE_EXCEEDED", "message": TIMED_OUT})
+    return present({"error_code": "BAD_REQUEST", "message": _plain_text(outcome)})
+
+
+def present(error: dict[str, Any]) -> Answer:
+    """Return an error of a model as an answer: a known code, its status, never a fault of the platform."""
+    code = error["error_code"]
+    status = HTTP_STATUS.get(code, 500)
+    if status >= 500 and code != "DEADLINE_EXCEEDED":
+        code, status = "BAD_REQUEST", 400
+    return Answer(status, orjson.dumps({**error, "error_code": code}))
+
+
+def _json_error(body: bytes) -> dict[str, Any] | None:
+    """Return the body if it is an error as MLflow writes them."""
+    try:
+        parsed: object = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(parsed, dict):
+        return None
+    error = cast(dict[str, Any], parsed)
+    if isinstance(error.get("error_code"), str) and isinstance(error.get("message"), str):
+        return error
+    return None
+
+
+def _plain_text(outcome: Outcome) -> str:
+    text = outcome.body.decode("utf-8", "replace").strip()
+    if text:
+        return text if len(text) <= MAX_PLAIN_TEXT else text[:MAX_PLAIN_TEXT] + " …"
+    try:
+        return f"The model answered {outcome.status} {HTTPStatus(outcome.status).phrase}."
+    except ValueError:
+        return f"The model answered with status {outcome.status}."

@@ -1,0 +1,199 @@
+"""Composition root of the gateway: builds every part once and runs them until asked to stop.
+
+Nothing waits for NATS: a gateway that finds its last-known-good snapshot answers from the first second, with 503
+for scoring as long as no replica can be reached.
+"""
+
+import asyncio
+import contextlib
+import random
+import secrets
+from collections.abc import Coroutine, Generator
+from typing import Any, Protocol
+
+import structlog
+import uvicorn
+
+from servery_common.contracts import subjects
+from servery_common.contracts.routes import EndpointRoute, Identity
+from servery_common.messaging.bus import connect_bus
+from servery_common.messaging.connection import connect_inference
+from servery_common.messaging.port import Bus
+from servery_common.service import ServiceContext
+from servery_common.settings import NatsSettings
+from servery_gateway.asgi import GatewayApp
+from servery_gateway.auth import Authenticator
+from servery_gateway.dispatcher import Dispatcher, DispatchLimits
+from servery_gateway.load_reporter import report_load
+from servery_gateway.management import ManagementHandler
+from servery_gateway.nats_transport import NatsTransport
+from servery_gateway.request_trace import RequestTracer
+from servery_gateway.routing_table import RoutingTable, Snapshot
+from servery_gateway.scoring import ScoringHandler
+from servery_gateway.settings import GatewaySettings
+from servery_gateway.snapshot_file import SnapshotFile, SnapshotWriter
+
+KEEP_ALIVE_SECONDS = 75
+"""An idle client connection is kept this long; longer than the usual 60 s of load balancers, so that they
+close first and never send into a closing connection."""
+TICK_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Spawner(Protocol):
+    """Starts a named background task whose death ends the service."""
+
+    def __call__(self, name: str, coroutine: Coroutine[Any, Any, Any], /) -> asyncio.Task[Any]:
+        """Start it."""
+        ...
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: ``servery_common.service`` decides when to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class GatewayService:
+    """All parts of one gateway. Construct it inside the event loop."""
+
+    def __init__(self, settings: GatewaySettings, nats: NatsSettings) -> None:
+        self.settings = settings
+        self.gateway_id = secrets.token_hex(8)
+        self.bus: Bus | None = None
+        self._nats = nats
+        self._stopping = False
+        self._http: asyncio.Task[Any] | None = None
+        file = SnapshotFile(settings.data_dir)
+        self.table = RoutingTable(file.load(), settings.absence_grace)
+        self._writer = SnapshotWriter(file, settings.snapshot_debounce)
+        self.transport = NatsTransport(self.gateway_id, settings.max_answer_bytes)
+        self.dispatcher = Dispatcher(
+            self.transport, DispatchLimits(settings.accept_timeout, settings.replica_wait), random.random
+        )
+        self.transport.listen(self.dispatcher)
+        authenticator = Authenticator()
+        self.table.observe(lambda snapshot: authenticator.update(snapshot.identities))
+        self.table.observe(self._update_dispatcher)
+        self.table.observe(self._writer.note)
+        app = GatewayApp(
+            scoring=ScoringHandler(settings, self.table, authenticator, self.dispatcher, RequestTracer()),
+            management=ManagementHandler(settings, authenticator, self),
+            authenticator=authenticator,
+            why_not_ready=self.why_not_ready,
+            workspace_id=settings.workspace_id,
+        )
+        self._server = _Server(
+            uvicorn.Config(
+                app,  # pyright: ignore[reportArgumentType]  (uvicorn's own protocol of the same shape)
+                host=settings.host,
+                port=settings.port,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=int(settings.stop_grace),
+            )
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on, also when it was chosen by the system."""
+        return self._server.servers[0].sockets[0].getsockname()[1]
+
+    def why_not_ready(self) -> str | None:
+        """Return why no work should be sent here, or None."""
+        if self._stopping:
+            return "stopping"
+        if not self.table.loaded:
+            return "no routes loaded yet"
+        if not self.transport.connected or self.bus is None or not self.bus.connected:
+            return "not connected to NATS"
+        return None
+
+    async def start(self, spawn: Spawner) -> None:
+        """Start everything; return when the port answers."""
+        spawn("snapshot-writer", self._writer.run())
+        spawn("transport", self.transport.run())
+        spawn("inference-connection", self._connect_inference())
+        spawn("bus", self._run_bus(spawn))
+        spawn("load-reporter", report_load(self.dispatcher, self.gateway_id, lambda: self.bus))
+        spawn("ticker", self._tick())
+        self._http = spawn("http", self._serve_http())
+        while not self._server.started:
+            if self._http.done():
+                raise OSError(f"cannot listen on {self.settings.host}:{self.settings.port}")
+            await asyncio.sleep(0.01)
+        log.info("gateway_listening", host=self.settings.host, port=self.port, gateway_id=self.gateway_id)
+
+    async def stop(self) -> None:
+        """Take nothing new, finish what was taken (for at most ``stop_grace`` seconds), leave the snapshot behind."""
+        self._stopping = True
+        await asyncio.sleep(self.settings.stop_delay)
+        log.info("gateway_draining", unfinished=self.dispatcher.unfinished)
+        self._server.should_exit = True
+        if self._http is not None:
+            await asyncio.wait({self._http})
+        await self._writer.flush()
+
+    def _update_dispatcher(self, snapshot: Snapshot) -> None:
+        self.dispatcher.update(snapshot.routes.values())
+
+    async def _serve_http(self) -> None:
+        try:
+            await self._server.serve()
+        except SystemExit as ended:
+            # uvicorn's way to say that the port is taken; it has logged why.
+            raise OSError("the HTTP server did not start") from ended
+
+    async def _connect_inference(self) -> None:
+        client = await connect_inference(
+            self._nats,
+            name=f"gateway-{self.gateway_id}-inference",
+            on_disconnect=self.transport.connection_lost,
+        )
+        try:
+            await self.transport.attach(client)
+            await asyncio.Event().wait()
+        finally:
+            await client.close()
+
+    async def _run_bus(self, spawn: Spawner) -> None:
+        async with connect_bus(self._nats, name=f"gateway-{self.gateway_id}") as bus:
+            self.bus = bus
+            spawn("watch-routes", self._watch_routes(bus))
+            spawn("watch-identities", self._watch_identities(bus))
+            await asyncio.Event().wait()
+
+    async def _watch_routes(self, bus: Bus) -> None:
+        loop = asyncio.get_running_loop()
+        async for change in bus.kv_watch(subjects.ROUTES_BUCKET, EndpointRoute):
+            self.table.apply_route(change, loop.time())
+
+    async def _watch_identities(self, bus: Bus) -> None:
+        loop = asyncio.get_running_loop()
+        async for change in bus.kv_watch(subjects.IDENTITIES_BUCKET, Identity):
+            self.table.apply_identity(change, loop.time())
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self.table.expire(loop.time())
+            self.dispatcher.probe()
+
+
+async def run(context: ServiceContext) -> None:
+    """Run the gateway until it is asked to stop."""
+    service = GatewayService(GatewaySettings(), NatsSettings())
+    await service.start(context.spawn)
+    context.ready()
+    await context.stopping.wait()
+    await service.stop()

@@ -1,0 +1,128 @@
+"""The gateway's door: one ASGI application, dispatching on the path by hand.
+
+Paths work with and without a trailing slash and are never redirected: clients do not follow redirects of a POST.
+A wrong method is a 400 and not a 405, because MLflow's client takes a status it does not know for a 500 and
+retries. Unknown paths are 404 NOT_FOUND; where a token would be needed, only after it was checked.
+"""
+
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from servery_common.errors import BadRequest, Internal, NotFound, ServeryError
+from servery_gateway.auth import Authenticator
+from servery_gateway.http import (
+    Answer,
+    Header,
+    Receive,
+    Scope,
+    Send,
+    error_answer,
+    expects_continue,
+    json_answer,
+    request_id_of,
+    send_answer,
+)
+from servery_gateway.management import ManagementHandler
+from servery_gateway.scoring import ScoringHandler, Target
+
+log = structlog.get_logger(__name__)
+
+
+class GatewayApp:
+    """The ASGI application."""
+
+    def __init__(
+        self,
+        *,
+        scoring: ScoringHandler,
+        management: ManagementHandler,
+        authenticator: Authenticator,
+        why_not_ready: Callable[[], str | None],
+        workspace_id: str,
+    ) -> None:
+        self._scoring = scoring
+        self._management = management
+        self._authenticator = authenticator
+        self._why_not_ready = why_not_ready
+        # databricks-sdk asks for this before every session, mlflow's client before every call, and both
+        # retry a 429 or 503 here for minutes: it is answered from memory, whatever state the gateway is in.
+        self._config = json_answer({"workspace_id": workspace_id})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Implement ASGI. The server is started without lifespan and websockets."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        path: str = scope["path"]
+        try:
+            target = scoring_target(path)
+            if target is not None and scope["method"] == "POST":
+                await self._scoring.handle(target, headers, receive, send)
+            elif path.startswith("/api/2.0/"):
+                await self._management.handle(scope, headers, receive, send)
+            else:
+                await self._other(scope, headers, target, send)
+        except Exception:
+            log.exception("request_failed", path=path)
+            await self._failed(headers, send)
+
+    async def _other(
+        self, scope: Scope, headers: Mapping[bytes, bytes], target: Target | None, send: Send
+    ) -> None:
+        response_headers: list[Header] = [(b"x-request-id", request_id_of(headers))]
+        if expects_continue(headers):
+            response_headers.append((b"connection", b"close"))
+        try:
+            answer = self._public_answer(scope["path"].rstrip("/"), scope["method"])
+            if answer is None:
+                answer = self._unknown(scope, headers, target)
+        except ServeryError as error:
+            answer = error_answer(error)
+        await send_answer(send, answer, response_headers)
+
+    def _public_answer(self, path: str, method: str) -> Answer | None:
+        """Return the answer of the paths that need no token, None for any other path."""
+        match path:
+            case "/.well-known/databricks-config":
+                answer = self._config
+            case "/healthz":
+                answer = json_answer({"status": "alive"})
+            case "/readyz":
+                reason = self._why_not_ready()
+                ready = json_answer({"status": "ready"})
+                answer = (
+                    ready if reason is None else json_answer({"status": "not ready", "reason": reason}, 503)
+                )
+            case _:
+                return None
+        if method not in ("GET", "HEAD"):
+            raise BadRequest(f"{method} is not supported here; use GET.")
+        return answer
+
+    def _unknown(self, scope: Scope, headers: Mapping[bytes, bytes], target: Target | None) -> Answer:
+        path, method = scope["path"], scope["method"]
+        if path.startswith(("/api/", "/serving-endpoints/")):
+            self._authenticator.authenticate(headers.get(b"authorization"))
+        if target is not None:
+            raise BadRequest(f"{method} is not supported for scoring; use POST.")
+        raise NotFound(f"No API found for '{method} {path}'.", error_code="NOT_FOUND")
+
+    async def _failed(self, headers: Mapping[bytes, bytes], send: Send) -> None:
+        answer = error_answer(Internal("The gateway failed on this request. Its log has the details."))
+        try:
+            await send_answer(
+                send, answer, [(b"x-request-id", request_id_of(headers)), (b"connection", b"close")]
+            )
+        except RuntimeError:
+            # The answer had begun: uvicorn closes the connection, which is all that can be said now.
+            log.warning("answer_broken_off")
+
+
+def scoring_target(path: str) -> Target | None:
+    """Return what a scoring path names, or None when it is not one."""
+    match path.rstrip("/").split("/"):
+        case ["", "serving-endpoints", endpoint, "invocations"]:
+            return Target(endpoint)
+        case ["", "serving-endpoints", endpoint, "served-models", served, "invocations"]:
+            return Target(endpoint, served)
+        case _:
+            return None

@@ -1,0 +1,398 @@
+"""Bring each admitted request to a replica, and its answer back.
+
+One request is one ``Ticket``: it waits in its served entity's queue or is under way to one replica. All
+transitions happen in callbacks on the event loop, none of which waits, so there is nothing to lock.
+
+Why accepted work is never run twice
+------------------------------------
+A request is sent again only while no ACCEPT for it has been read, and in these cases:
+
+* the replica said REFUSE: it promises that it has not run the request and will not;
+* nobody listens on the replica's subject: the message reached nobody;
+* no ACCEPT for ``accept_timeout``. Before acting on it the dispatcher lets the transport *settle*: whatever had
+  reached the server is read first, so an ACCEPT that only waited for this gateway's own busy event loop counts.
+  Then CANCEL is sent, on the same connection and subject as the REQUEST, so the agent reads it right behind. An agent
+  starts nothing before it has handled all the frames it was given, therefore one that was frozen, or is slow to
+  read, drops the request. The head's ``at`` lets it refuse one that is older than the timeout on top of that.
+
+After ACCEPT a request ends with its result, or as lost (503), or at its deadline (504); never with another attempt.
+Each attempt has its own id and an id that was given up is forgotten, so a late answer finds nobody.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import structlog
+
+from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
+from servery_common.errors import DeadlineExceeded, ResourceExhausted, Unavailable
+from servery_gateway.entity_pool import EntityPool, Replica
+from servery_gateway.request_trace import RequestTrace
+from servery_gateway.transport import Outcome, ReplicaRequest, ReplicaTransport
+
+BUSY_REST = 0.025
+"""Seconds a replica gets nothing after it refused as busy: other gateways fill its slots too."""
+SILENT_REST = 1.0
+"""Seconds a replica gets nothing after it was silent, draining or gone; the route usually drops it by then."""
+MAX_SILENCES = 2
+"""Attempts that may end in silence: the first one and one more."""
+PROBE_AFTER = 1.0
+"""Seconds after which an accepted request makes the dispatcher ask whether its replica is still there."""
+
+TIMED_OUT = "Timed out while evaluating the model. Verify that the model evaluates within the timeout."
+QUEUE_FULL = (
+    "Too many concurrent requests. Consider increasing the provisioned concurrency of the served entity."
+)
+NO_REPLICA = "No replica of the served entity is ready yet. Try again in a moment."
+NOT_ACCEPTED = "No replica of the served entity accepted the request in time. Try again in a moment."
+BUS_LOST = "The connection to the replicas was lost. Try again in a moment."
+REPLICA_DIED = "The replica died while it worked on the request. The request was not run again."
+
+log = structlog.get_logger(__name__)
+
+
+class EntityWithdrawn(Exception):
+    """The served entity left the route while the request waited; another one may take it."""
+
+
+class CallerLeft(Exception):
+    """The client went away; nobody waits for the outcome."""
+
+
+@dataclass(slots=True, eq=False)
+class ScoringRequest:
+    """A request past admission."""
+
+    served_entity_id: str
+    content_type: str
+    request_id: str
+    body: bytes
+    deadline: float
+    """On the event loop's clock."""
+    trace: RequestTrace
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A request in the dispatcher. ``outcome`` ends with an Outcome, a ServeryError or EntityWithdrawn."""
+
+    request: ScoringRequest
+    pool: EntityPool
+    outcome: asyncio.Future[Outcome]
+    deadline_timer: asyncio.TimerHandle | None = None
+    queue_timer: asyncio.TimerHandle | None = None
+    accept_timer: asyncio.TimerHandle | None = None
+    attempt: int = 0
+    """Id of the attempt under way; 0 when there is none."""
+    replica: Replica | None = None
+    accepted_at: float | None = None
+    silences: int = 0
+
+
+@dataclass(slots=True)
+class DispatchLimits:
+    """How patient the dispatcher is, in seconds."""
+
+    accept_timeout: float = 0.3
+    replica_wait: float = 5.0
+
+
+@dataclass(slots=True)
+class Dispatcher:
+    """Owns the queues and the slots. Implements ``TransportListener``."""
+
+    transport: ReplicaTransport
+    limits: DispatchLimits
+    random: Callable[[], float]
+    _pools: dict[str, EntityPool] = field(default_factory=dict[str, EntityPool])
+    _attempts: dict[int, Ticket] = field(default_factory=dict[int, Ticket])
+    _last_attempt: int = 0
+    _background: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    # What the gateway asks for
+
+    def update(self, routes: Iterable[EndpointRoute]) -> None:
+        """Follow a new routing snapshot: new replicas take waiting requests at once."""
+        now = self._loop.time()
+        pools: dict[str, EntityPool] = {}
+        for route in routes:
+            for entity in route.served_entities:
+                pools[entity.served_entity_id] = self._follow(route, entity, now)
+        withdrawn = [pool for key, pool in self._pools.items() if key not in pools]
+        self._pools = pools
+        for pool in withdrawn:
+            for ticket in list(pool.queue):
+                self._end(ticket, EntityWithdrawn())
+        for pool in pools.values():
+            if pool.queue:
+                self._drain(pool)
+
+    def submit(self, request: ScoringRequest) -> Ticket:
+        """Take a request in. Raises Unavailable, ResourceExhausted (queue full) or EntityWithdrawn."""
+        pool = self._pools.get(request.served_entity_id)
+        if pool is None:
+            raise EntityWithdrawn
+        if not self.transport.connected:
+            raise Unavailable(BUS_LOST, retry_after=1)
+        ticket = Ticket(request, pool, self._loop.create_future())
+        if pool.queue or not self._place(ticket):
+            if len(pool.queue) >= pool.max_queued:
+                raise ResourceExhausted(QUEUE_FULL, retry_after=1)
+            self._wait(ticket)
+        ticket.deadline_timer = self._loop.call_at(request.deadline, self._expire, ticket)
+        return ticket
+
+    def abandon(self, ticket: Ticket) -> None:
+        """The caller left: stop the work and free the slot. Nothing happens when it has ended."""
+        if not ticket.outcome.done():
+            self._withdraw(ticket)
+            self._end(ticket, CallerLeft())
+
+    def pools(self) -> Iterable[EntityPool]:
+        """All served entities this gateway routes to."""
+        return self._pools.values()
+
+    @property
+    def unfinished(self) -> int:
+        """Requests waiting or under way."""
+        return len(self._attempts) + sum(len(pool.queue) for pool in self._pools.values())
+
+    def probe(self) -> None:
+        """Ask replicas that have been silent about accepted work whether they are still there."""
+        long_ago = self._loop.time() - PROBE_AFTER
+        for replica_id in {
+            ticket.replica.id
+            for ticket in self._attempts.values()
+            if ticket.replica and ticket.accepted_at is not None and ticket.accepted_at < long_ago
+        }:
+            self.transport.probe(replica_id)
+
+    # What the transport reports
+
+    def on_accept(self, id: int) -> None:
+        """Implement TransportListener."""
+        ticket = self._attempts.get(id)
+        if ticket is None or ticket.replica is None or ticket.accepted_at is not None:
+            return
+        ticket.accepted_at = self._loop.time()
+        ticket.replica.gone = False
+        _stop(ticket.accept_timer)
+
+    def on_refuse(self, id: int, reason: str) -> None:
+        """Implement TransportListener."""
+        ticket = self._attempts.get(id)
+        if ticket is None or ticket.replica is None:
+            return
+        if ticket.accepted_at is not None:
+            # Not allowed by the protocol. Running it elsewhere would be the one unforgivable answer.
+            self._end(ticket, Unavailable(REPLICA_DIED, retry_after=1))
+        elif reason == "expired" and ticket.request.deadline <= self._loop.time():
+            self._end(ticket, DeadlineExceeded(TIMED_OUT))
+        else:
+            self._again(ticket, rest=SILENT_REST if reason in ("draining", "unknown") else BUSY_REST)
+
+    def on_progress(self, id: int) -> None:
+        """Implement TransportListener: a long body takes longer than the accept timeout to arrive."""
+        ticket = self._attempts.get(id)
+        if ticket is not None and ticket.accepted_at is None:
+            self._expect_accept(ticket)
+
+    def on_result(self, id: int, outcome: Outcome) -> None:
+        """Implement TransportListener."""
+        ticket = self._attempts.get(id)
+        if ticket is None:
+            return
+        if ticket.replica is not None:
+            ticket.replica.rests_until = 0.0
+        if outcome.lost:
+            self._end(ticket, Unavailable(REPLICA_DIED, retry_after=1))
+        else:
+            self._end(ticket, outcome)
+
+    def on_gone(self, replica_id: str) -> None:
+        """Implement TransportListener."""
+        hit = [
+            ticket for ticket in self._attempts.values() if ticket.replica and ticket.replica.id == replica_id
+        ]
+        log.warning("replica_gone", replica_id=replica_id, requests=len(hit))
+        for pool in self._pools.values():
+            replica = pool.replicas.get(replica_id)
+            if replica is not None:
+                replica.gone = True
+                self._rest(pool, replica, SILENT_REST)
+        for ticket in hit:
+            if ticket.accepted_at is not None:
+                self._end(ticket, Unavailable(REPLICA_DIED, retry_after=1))
+            else:
+                self._again(ticket, rest=SILENT_REST)
+
+    def on_disconnect(self) -> None:
+        """Implement TransportListener: fail everything now rather than each at its deadline."""
+        lost = list(self._attempts.values())
+        for pool in self._pools.values():
+            lost.extend(pool.queue)
+        for ticket in lost:
+            self._end(ticket, Unavailable(BUS_LOST, retry_after=1), drain=False)
+
+    # Transitions of a ticket
+
+    def _follow(self, route: EndpointRoute, entity: ServedEntityRoute, now: float) -> EntityPool:
+        pool = self._pools.get(entity.served_entity_id)
+        if pool is None:
+            return EntityPool(route, entity, now)
+        pool.update(route, entity)
+        return pool
+
+    def _place(self, ticket: Ticket) -> bool:
+        """Send the request to a replica with a free slot, if there is one."""
+        pool, request, now = ticket.pool, ticket.request, self._loop.time()
+        replica = pool.pick(now, self.random)
+        if replica is None:
+            return False
+        self._last_attempt += 1
+        ticket.attempt = self._last_attempt
+        ticket.replica = replica
+        ticket.accepted_at = None
+        replica.in_flight += 1
+        pool.load.change(now, in_flight=1)
+        self._attempts[ticket.attempt] = ticket
+        self._expect_accept(ticket)
+        self.transport.send(
+            replica.id,
+            ReplicaRequest(
+                id=ticket.attempt,
+                content_type=request.content_type,
+                request_id=request.request_id,
+                body=request.body,
+                ttl_ms=max(1, int((request.deadline - now) * 1000)),
+                sent_at_ms=time.time_ns() // 1_000_000,
+                traceparent=request.trace.sent(replica.id),
+            ),
+        )
+        return True
+
+    def _wait(self, ticket: Ticket, *, first: bool = False) -> None:
+        """Put the request into the queue; ``first`` when it has waited its turn before."""
+        pool = ticket.pool
+        if first:
+            pool.queue.appendleft(ticket)
+        else:
+            pool.queue.append(ticket)
+        pool.load.change(self._loop.time(), queued=1)
+        if ticket.queue_timer is None:
+            ticket.queue_timer = self._loop.call_later(
+                self.limits.replica_wait, self._look_after_waiting, ticket
+            )
+
+    def _look_after_waiting(self, ticket: Ticket) -> None:
+        ticket.queue_timer = None
+        if ticket.outcome.done() or ticket.attempt:
+            return
+        if ticket.pool.has_replica():
+            ticket.queue_timer = self._loop.call_later(
+                self.limits.replica_wait, self._look_after_waiting, ticket
+            )
+        else:
+            self._end(ticket, Unavailable(NO_REPLICA, retry_after=1))
+
+    def _drain(self, pool: EntityPool) -> None:
+        """Send waiting requests, first come first served, as long as there are free slots."""
+        while pool.queue:
+            ticket = pool.queue[0]
+            if not self._place(ticket):
+                return
+            pool.queue.popleft()
+            pool.load.change(self._loop.time(), queued=-1)
+
+    def _expect_accept(self, ticket: Ticket) -> None:
+        _stop(ticket.accept_timer)
+        ticket.accept_timer = self._loop.call_later(
+            self.limits.accept_timeout, self._not_accepted, ticket, ticket.attempt
+        )
+
+    def _not_accepted(self, ticket: Ticket, attempt: int) -> None:
+        task = self._loop.create_task(
+            self._give_up_on_replica(ticket, attempt), name=f"not-accepted-{attempt}"
+        )
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _give_up_on_replica(self, ticket: Ticket, attempt: int) -> None:
+        await self.transport.settle()
+        replica = ticket.replica
+        if ticket.attempt != attempt or ticket.accepted_at is not None or replica is None:
+            return
+        in_route = ticket.pool.replicas.get(replica.id) is replica
+        if in_route and not ticket.pool.has_other_than(replica):
+            # Nobody else could do it: the request is best off where it is.
+            self._expect_accept(ticket)
+            return
+        ticket.silences += 1
+        log.warning("request_not_accepted", replica_id=replica.id, request_id=ticket.request.request_id)
+        self._withdraw(ticket)
+        if ticket.silences >= MAX_SILENCES:
+            self._rest(ticket.pool, replica, SILENT_REST)
+            self._end(ticket, Unavailable(NOT_ACCEPTED, retry_after=1))
+        else:
+            self._again(ticket, rest=SILENT_REST)
+
+    def _again(self, ticket: Ticket, *, rest: float) -> None:
+        """An attempt came to nothing: let its replica rest, and bring the request to another one."""
+        replica = ticket.replica
+        self._free_slot(ticket)
+        if replica is not None:
+            self._rest(ticket.pool, replica, rest)
+        if ticket.pool is not self._pools.get(ticket.request.served_entity_id):
+            self._end(ticket, EntityWithdrawn())
+            return
+        self._wait(ticket, first=True)
+        self._drain(ticket.pool)
+
+    def _rest(self, pool: EntityPool, replica: Replica, seconds: float) -> None:
+        replica.rests_until = self._loop.time() + seconds
+        self._loop.call_later(seconds + 0.001, self._drain, pool)
+
+    def _withdraw(self, ticket: Ticket) -> None:
+        if ticket.attempt and ticket.replica is not None:
+            self.transport.cancel(ticket.replica.id, ticket.attempt)
+
+    def _expire(self, ticket: Ticket) -> None:
+        if not ticket.outcome.done():
+            self._withdraw(ticket)
+            self._end(ticket, DeadlineExceeded(TIMED_OUT))
+
+    def _free_slot(self, ticket: Ticket) -> None:
+        _stop(ticket.accept_timer)
+        if ticket.attempt and ticket.replica is not None:
+            del self._attempts[ticket.attempt]
+            ticket.replica.in_flight -= 1
+            ticket.pool.load.change(self._loop.time(), in_flight=-1)
+            ticket.attempt = 0
+            ticket.replica = None
+
+    def _end(self, ticket: Ticket, how: Outcome | Exception, *, drain: bool = True) -> None:
+        """Settle the ticket whatever state it is in, and give its slot to the next in the queue."""
+        pool = ticket.pool
+        if ticket.attempt:
+            self._free_slot(ticket)
+        elif ticket in pool.queue:
+            pool.queue.remove(ticket)
+            pool.load.change(self._loop.time(), queued=-1)
+        pool.load.change(self._loop.time(), ended=1)
+        _stop(ticket.deadline_timer)
+        _stop(ticket.queue_timer)
+        if not ticket.outcome.done():
+            if isinstance(how, Outcome):
+                ticket.outcome.set_result(how)
+            else:
+                ticket.outcome.set_exception(how)
+        if drain and pool.queue:
+            self._drain(pool)
+
+
+def _stop(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

@@ -1,0 +1,74 @@
+"""The replicas of one served entity: their slots, and the queue of requests that wait for one.
+
+Bookkeeping only. What to do when a replica refuses, falls silent or goes is the dispatcher's decision.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
+from servery_gateway.load_balancing import power_of_two_choices
+from servery_gateway.load_meter import LoadMeter
+
+if TYPE_CHECKING:
+    from servery_gateway.dispatcher import Ticket
+
+
+class Replica:
+    """One replica as this gateway uses it."""
+
+    __slots__ = ("gone", "id", "in_flight", "rests_until", "slots")
+
+    def __init__(self, id: str, slots: int) -> None:
+        self.id = id
+        self.slots = slots
+        self.in_flight = 0
+        self.rests_until = 0.0
+        """Gets nothing before this time: it refused, or was silent."""
+        self.gone = False
+        """Its agent does not listen. Believed until a request to it is accepted."""
+
+
+class EntityPool:
+    """Slots and queue of one served entity in this gateway."""
+
+    def __init__(self, endpoint: EndpointRoute, entity: ServedEntityRoute, now: float) -> None:
+        self.replicas: dict[str, Replica] = {}
+        self.queue: deque[Ticket] = deque()
+        self.load = LoadMeter(now)
+        self.update(endpoint, entity)
+
+    def update(self, endpoint: EndpointRoute, entity: ServedEntityRoute) -> None:
+        """Follow the route. A replica that stays keeps its count of requests in flight."""
+        self.endpoint_id = endpoint.endpoint_id
+        self.served_entity_id = entity.served_entity_id
+        self.name = entity.name
+        self.max_queued = endpoint.max_queued
+        replicas: dict[str, Replica] = {}
+        for route in entity.replicas:
+            replica = self.replicas.get(route.replica_id) or Replica(route.replica_id, route.slots)
+            replica.slots = route.slots
+            replicas[replica.id] = replica
+        self.replicas = replicas
+
+    def pick(self, now: float, random: Callable[[], float]) -> Replica | None:
+        """Return a replica with a free slot, or None."""
+        return power_of_two_choices(
+            [
+                replica
+                for replica in self.replicas.values()
+                if replica.in_flight < replica.slots and replica.rests_until <= now
+            ],
+            random,
+        )
+
+    def has_replica(self) -> bool:
+        """Whether there is anybody to wait for."""
+        return any(not replica.gone for replica in self.replicas.values())
+
+    def has_other_than(self, silent: Replica) -> bool:
+        """Whether somebody else could do the work of a silent replica."""
+        return any(replica is not silent and not replica.gone for replica in self.replicas.values())

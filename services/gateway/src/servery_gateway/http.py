@@ -1,0 +1,160 @@
+"""Just enough HTTP over raw ASGI: answers, bodies, and noticing that the client left."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from servery_common.errors import ServeryError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+JSON = b"application/json"
+
+
+class Answer(NamedTuple):
+    """What the client is answered. Content-Length is added when it is sent."""
+
+    status: int
+    body: bytes
+    content_type: bytes = JSON
+    headers: tuple[Header, ...] = ()
+
+
+class ClientDisconnected(Exception):
+    """The client left before it had an answer."""
+
+
+class BodyTooLong(Exception):
+    """The body is longer than allowed. ``drained``: it was read to its end, so the connection can go on."""
+
+    def __init__(self, *, drained: bool) -> None:
+        super().__init__()
+        self.drained = drained
+
+
+def error_answer(error: ServeryError) -> Answer:
+    """Return the answer an error becomes at the edge."""
+    headers: tuple[Header, ...] = ()
+    if error.retry_after is not None:
+        headers = ((b"retry-after", str(error.retry_after).encode()),)
+    return Answer(error.status, orjson.dumps(error.body()), headers=headers)
+
+
+def json_answer(content: Mapping[str, Any], status: int = 200) -> Answer:
+    """Return an answer with a JSON body."""
+    return Answer(status, orjson.dumps(content))
+
+
+async def send_answer(send: Send, answer: Answer, headers: list[Header]) -> None:
+    """Send the answer with ``headers`` added to its own."""
+    headers += answer.headers
+    headers.append((b"content-type", answer.content_type))
+    headers.append((b"content-length", b"%d" % len(answer.body)))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def header_value(text: str) -> bytes:
+    """Return ``text`` as a header value; what may not stand in one (line breaks first of all) becomes ``?``."""
+    return bytes(byte if 32 <= byte < 127 else 63 for byte in text.encode("ascii", "replace"))
+
+
+async def read_body(receive: Receive, *, declared: int | None, limit: int, drain_limit: int) -> bytes:
+    """Read a whole request body of at most ``limit`` bytes.
+
+    A longer one is read on and thrown away, up to ``drain_limit`` bytes: a client that is answered while it still
+    uploads may see a broken connection instead of the answer, and retries. Then BodyTooLong. Raises
+    ClientDisconnected.
+    """
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnected
+    body: bytes = message.get("body", b"")
+    more: bool = message.get("more_body", False)
+    too_long = len(body) > limit or (declared is not None and declared > limit)
+    if not more and not too_long:
+        return body
+    received = len(body)
+    pieces: list[bytes] = [body]
+    while more:
+        if received > drain_limit:
+            raise BodyTooLong(drained=False)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        piece: bytes = message.get("body", b"")
+        received += len(piece)
+        if received > limit and not too_long:
+            too_long = True
+        if too_long:
+            pieces.clear()
+        else:
+            pieces.append(piece)
+        more = message.get("more_body", False)
+    if too_long:
+        raise BodyTooLong(drained=True)
+    return b"".join(pieces)
+
+
+class DisconnectWatch:
+    """Calls back when the client leaves while its answer is being worked on.
+
+    Watching takes a task, which costs as much as a fast prediction: it is started only for a request that is not
+    answered within ``GRACE`` seconds.
+    """
+
+    GRACE = 0.05
+
+    __slots__ = ("_callback", "_receive", "_task", "_timer")
+
+    def __init__(self, receive: Receive, callback: Callable[[], None]) -> None:
+        self._receive = receive
+        self._callback = callback
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(self.GRACE, self._start)
+
+    def stop(self) -> None:
+        """The answer is ready: leave the client alone."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._watch(), name="disconnect-watch")
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._callback()
+
+
+MAX_REQUEST_ID = 128
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:
+    """Return the client's own request id if it is printable ASCII of sane length, else a new one."""
+    given = headers.get(b"x-request-id")
+    if given and len(given) <= MAX_REQUEST_ID and all(32 < byte < 127 for byte in given):
+        return given
+    return str(uuid.uuid4()).encode()
+
+
+def declared_length(headers: Mapping[bytes, bytes]) -> int | None:
+    """Return the Content-Length, or None when the body comes in chunks. The HTTP parser has checked it."""
+    value = headers.get(b"content-length")
+    return int(value) if value is not None and value.isdigit() else None
+
+
+def expects_continue(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the client waits for "100 Continue" before it sends the body.
+
+    Answered without reading, it may send the body or not: nobody could tell where its next request
+    begins, so that connection has to be closed.
+    """
+    return headers.get(b"expect", b"").lower() == b"100-continue"

@@ -1,0 +1,66 @@
+"""Put answers of replicas together. Pure.
+
+A long answer arrives as a RESULT with ``total`` and its first piece, then CHUNKs. Each piece is acknowledged as
+it is taken in, so that a replica never has more than a window of one answer under way.
+"""
+
+from typing import Any
+
+from servery_gateway.transport import Outcome
+
+
+class AnswerTooLong(Exception):
+    """The answer is longer than this gateway takes."""
+
+
+class _Partial:
+    __slots__ = ("body", "content_type", "lost", "status", "total")
+
+    def __init__(self, head: dict[str, Any], total: int) -> None:
+        self.status = int(head.get("status", 500))
+        self.content_type = str(head.get("ct", ""))
+        self.lost = bool(head.get("lost", False))
+        self.total = total
+        self.body = bytearray()
+
+
+class Inbox:
+    """Answers that have begun to arrive."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._partial: dict[int, _Partial] = {}
+
+    def result(self, id: int, head: dict[str, Any], piece: bytes | memoryview) -> Outcome | None:
+        """Take a RESULT in; return the answer when it is whole. Raises AnswerTooLong."""
+        total = int(head.get("total", len(piece)))
+        if total > self._max_bytes:
+            raise AnswerTooLong
+        if total <= len(piece):
+            return Outcome(
+                int(head.get("status", 500)),
+                str(head.get("ct", "")),
+                bytes(piece),
+                bool(head.get("lost", False)),
+            )
+        self._partial[id] = _Partial(head, total)
+        return self.chunk(id, piece)
+
+    def chunk(self, id: int, piece: bytes | memoryview) -> Outcome | None:
+        """Take a CHUNK in; return the answer when it is whole. A piece of nothing known is ignored."""
+        partial = self._partial.get(id)
+        if partial is None:
+            return None
+        partial.body += piece
+        if len(partial.body) < partial.total:
+            return None
+        del self._partial[id]
+        return Outcome(partial.status, partial.content_type, bytes(partial.body), partial.lost)
+
+    def forget(self, id: int) -> None:
+        """Nobody waits for this answer any more."""
+        self._partial.pop(id, None)
+
+    def clear(self) -> None:
+        """Nothing that has begun will be finished."""
+        self._partial.clear()

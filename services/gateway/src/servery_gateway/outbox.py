@@ -1,0 +1,158 @@
+"""What waits to be sent to one replica, cut into frames. Pure: no clock, no connection.
+
+Short requests travel together, up to ``FRAME_BYTES``. A longer body goes piece by piece, each body with its own
+window of unacknowledged bytes, and never more than one piece goes ahead of short requests that came after it.
+"""
+
+from collections import deque
+from typing import Any, NamedTuple
+
+from servery_common.contracts import frames
+from servery_gateway.transport import ReplicaRequest
+
+FRAME_BYTES = frames.CHUNK_BYTES
+"""Longest message, heads included."""
+PIECE_BYTES = FRAME_BYTES - 2048
+"""Longest piece of a body: leaves room for the record's header and head."""
+
+
+class Frame(NamedTuple):
+    """One message to a replica."""
+
+    payload: bytes
+    traceparent: str | None
+    """Of the request in it, when it is exactly one."""
+
+
+class _LongBody:
+    """A body under way in pieces."""
+
+    __slots__ = ("body", "request", "sent", "unacknowledged")
+
+    def __init__(self, request: ReplicaRequest) -> None:
+        self.request = request
+        self.body = memoryview(request.body)
+        self.sent = 0
+        self.unacknowledged = 0
+
+    @property
+    def may_send(self) -> bool:
+        return self.unacknowledged + PIECE_BYTES <= frames.WINDOW_BYTES
+
+    @property
+    def finished(self) -> bool:
+        return self.sent == len(self.body)
+
+    def next_piece(self) -> Frame:
+        piece = self.body[self.sent : self.sent + PIECE_BYTES]
+        if self.sent == 0:
+            head = _request_head(self.request, total=len(self.body))
+            frame = Frame(
+                frames.encode(frames.REQUEST, self.request.id, head, piece), self.request.traceparent
+            )
+        else:
+            frame = Frame(frames.encode(frames.CHUNK, self.request.id, None, piece), None)
+        self.sent += len(piece)
+        self.unacknowledged += len(piece)
+        return frame
+
+
+class Outbox:
+    """Records for one replica that have not been sent."""
+
+    def __init__(self) -> None:
+        self._short: deque[tuple[int, bytes, str | None]] = deque()
+        self._long: dict[int, _LongBody] = {}
+        self._turn: deque[int] = deque()
+
+    def add(self, request: ReplicaRequest) -> None:
+        """Queue a request."""
+        if len(request.body) > PIECE_BYTES:
+            self._long[request.id] = _LongBody(request)
+            self._turn.append(request.id)
+        else:
+            record = frames.encode(frames.REQUEST, request.id, _request_head(request), request.body)
+            self._short.append((request.id, record, request.traceparent))
+
+    def add_probe(self) -> None:
+        """Queue an empty record: a frame of its own when nothing else waits, nothing at all otherwise."""
+        self._short.append((0, b"", None))
+
+    def cancel(self, id: int) -> None:
+        """Queue a CANCEL, or take the request back if nothing of it was sent."""
+        unsent = next((entry for entry in self._short if entry[0] == id), None)
+        if unsent is not None:
+            self._short.remove(unsent)
+            return
+        long = self._long.pop(id, None)
+        if long is None or long.sent:
+            self._short.append((id, frames.encode(frames.CANCEL, id), None))
+
+    def acknowledge_answer(self, id: int, count: int) -> None:
+        """Queue a WINDOW record: ``count`` bytes of an answer were taken in."""
+        self._short.append((id, frames.encode(frames.WINDOW, id, {"bytes": count}), None))
+
+    def open_window(self, id: int, count: int) -> None:
+        """The replica took in ``count`` bytes of the request's body."""
+        long = self._long.get(id)
+        if long is not None:
+            long.unacknowledged = max(0, long.unacknowledged - count)
+            if id not in self._turn:
+                self._turn.append(id)
+
+    def forget(self, id: int) -> None:
+        """The request is over; what is left of its body need not be sent."""
+        self._long.pop(id, None)
+
+    def take_short(self) -> Frame | None:
+        """Return the next frame of short records, or None."""
+        if not self._short:
+            return None
+        _, record, traceparent = self._short.popleft()
+        if not self._short:
+            return Frame(record, traceparent)
+        records, size = [record], len(record)
+        while self._short and size + len(self._short[0][1]) <= FRAME_BYTES:
+            _, record, _ = self._short.popleft()
+            records.append(record)
+            size += len(record)
+        return Frame(b"".join(records), traceparent if len(records) == 1 else None)
+
+    def take_piece(self) -> Frame | None:
+        """Return the next piece of a long body whose window is open, each body in its turn, or None."""
+        while self._turn:
+            attempt = self._turn.popleft()
+            long = self._long.get(attempt)
+            if long is None or not long.may_send:
+                continue  # open_window() gives it its turn back.
+            frame = long.next_piece()
+            if long.finished:
+                del self._long[attempt]
+            else:
+                self._turn.append(attempt)
+            return frame
+        return None
+
+    @property
+    def has_piece(self) -> bool:
+        """Whether ``take_piece`` would answer with one."""
+        return any((long := self._long.get(attempt)) is not None and long.may_send for attempt in self._turn)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left, not even behind a closed window."""
+        return not self._short and not self._long
+
+
+def _request_head(request: ReplicaRequest, total: int | None = None) -> dict[str, Any]:
+    head: dict[str, Any] = {
+        "ct": request.content_type,
+        "ttl": request.ttl_ms,
+        "rid": request.request_id,
+        "at": request.sent_at_ms,
+    }
+    if request.traceparent is not None:
+        head["tp"] = request.traceparent
+    if total is not None:
+        head["total"] = total
+    return head

@@ -1,0 +1,168 @@
+"""The routing snapshot: what the gateway knows without asking anyone, as an immutable value.
+
+Every change makes a new ``Snapshot`` that replaces the old one in one assignment; a request reads one snapshot from
+beginning to end. An older revision of a route never replaces a newer one.
+
+What counts as a deletion
+-------------------------
+Routes and tokens live in NATS buckets that can be lost (a wiped volume) while the truth, in Postgres, is
+fine. So only a delete marker removes a key at once, and absence from a listing means different things:
+
+* The bucket is the one this snapshot was made from (same incarnation): the key was deleted while we were not
+  looking. It is removed.
+* The bucket is a new one: its values were lost, not deleted, and the controller puts them again. Keys it does not put
+  within ``absence_grace`` after it began to (a bucket that stays empty proves nothing) are removed: a token that was
+  revoked meanwhile must not live for ever.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+
+from servery_common.contracts.routes import EndpointRoute, Identity
+from servery_common.messaging.port import KvChange
+
+V = TypeVar("V", EndpointRoute, Identity)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything a gateway routes by."""
+
+    routes: Mapping[str, EndpointRoute] = field(default_factory=dict[str, EndpointRoute])
+    """By endpoint id."""
+    identities: Mapping[str, Identity] = field(default_factory=dict[str, Identity])
+    """By hex SHA-256 of the token."""
+    routes_incarnation: str = ""
+    identities_incarnation: str = ""
+    by_name: Mapping[tuple[str, str], EndpointRoute] = field(init=False)
+    """By workspace id and endpoint name."""
+
+    def __post_init__(self) -> None:
+        names: dict[tuple[str, str], EndpointRoute] = {}
+        for route in self.routes.values():
+            key = (route.workspace_id, route.name)
+            # A name that was deleted and given again: the younger endpoint, should both still be here.
+            if key not in names or names[key].revision < route.revision:
+                names[key] = route
+        object.__setattr__(self, "by_name", names)
+
+
+class BucketView(Generic[V]):
+    """Follows one bucket: collects changes until they make a consistent whole. Pure; time is an argument."""
+
+    def __init__(self, values: Mapping[str, V], incarnation: str, absence_grace: float) -> None:
+        self.values: Mapping[str, V] = values
+        self.incarnation = incarnation
+        self.loaded = False
+        """Whether a complete listing was seen."""
+        self._absence_grace = absence_grace
+        self._draft: dict[str, V] = dict(values)
+        self._seen: set[str] = set()
+        self._doubted: dict[str, float | None] = {}
+
+    def apply(self, change: KvChange[V], now: float) -> bool:
+        """Take a change in; return whether ``values`` became another mapping."""
+        match change.kind:
+            case "put":
+                self._put(change.key, change.value)
+            case "delete":
+                self._draft.pop(change.key, None)
+                self._seen.discard(change.key)
+                self._doubted.pop(change.key, None)
+            case "caught_up":
+                self._finish_listing(change.incarnation, change.missing, now)
+        # The first listing is shown as a whole: half of it would be a routing table with holes.
+        return self._publish() if self.loaded else False
+
+    def expire(self, now: float) -> bool:
+        """Remove keys a new bucket did not get back in time; return whether ``values`` changed."""
+        if not self._doubted or not self._seen:
+            return False
+        for key, since in list(self._doubted.items()):
+            if since is None:
+                self._doubted[key] = now
+            elif now - since >= self._absence_grace:
+                del self._doubted[key]
+                self._draft.pop(key, None)
+        return self._publish()
+
+    def _put(self, key: str, value: V | None) -> None:
+        if value is None:
+            return
+        self._seen.add(key)
+        self._doubted.pop(key, None)
+        known = self._draft.get(key)
+        if (
+            isinstance(known, EndpointRoute)
+            and isinstance(value, EndpointRoute)
+            and value.revision < known.revision
+        ):
+            return
+        self._draft[key] = value
+
+    def _finish_listing(self, incarnation: str, missing: frozenset[str], now: float) -> None:
+        absent = [key for key in self._draft if key not in self._seen]
+        if incarnation == self.incarnation and not missing:
+            for key in absent:
+                if key not in self._doubted:
+                    del self._draft[key]
+        else:
+            self._seen -= missing
+            for key in {*absent, *(missing & self._draft.keys())}:
+                self._doubted.setdefault(key, None)
+        self.incarnation = incarnation
+        self.loaded = True
+
+    def _publish(self) -> bool:
+        if self.values == self._draft:
+            return False
+        self.values = dict(self._draft)
+        return True
+
+
+class RoutingTable:
+    """Holds the present snapshot and tells who needs to know when it changes."""
+
+    def __init__(self, snapshot: Snapshot, absence_grace: float) -> None:
+        self.snapshot = snapshot
+        self._routes = BucketView(snapshot.routes, snapshot.routes_incarnation, absence_grace)
+        self._identities = BucketView(snapshot.identities, snapshot.identities_incarnation, absence_grace)
+        self._observers: list[Callable[[Snapshot], None]] = []
+
+    def observe(self, observer: Callable[[Snapshot], None]) -> None:
+        """Call back with the present snapshot, and with every new one."""
+        self._observers.append(observer)
+        observer(self.snapshot)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether there is something to route by: both listings were complete, or an earlier run left them."""
+        known = self._routes.loaded and self._identities.loaded
+        return known or bool(self.snapshot.routes or self.snapshot.identities)
+
+    def apply_route(self, change: KvChange[EndpointRoute], now: float) -> None:
+        """Follow the bucket of routes."""
+        if self._routes.apply(change, now) or change.caught_up:
+            self._replace()
+
+    def apply_identity(self, change: KvChange[Identity], now: float) -> None:
+        """Follow the bucket of tokens."""
+        if self._identities.apply(change, now) or change.caught_up:
+            self._replace()
+
+    def expire(self, now: float) -> None:
+        """To be called every few seconds: removes what a lost bucket did not get back."""
+        if self._routes.expire(now) | self._identities.expire(now):
+            self._replace()
+
+    def _replace(self) -> None:
+        self.snapshot = replace(
+            self.snapshot,
+            routes=self._routes.values,
+            identities=self._identities.values,
+            routes_incarnation=self._routes.incarnation,
+            identities_incarnation=self._identities.incarnation,
+        )
+        for observer in self._observers:
+            observer(self.snapshot)

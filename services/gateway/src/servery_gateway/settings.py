@@ -1,0 +1,48 @@
+"""Settings of the gateway, each from one environment variable."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class GatewaySettings(BaseSettings):
+    """``SERVERY_GATEWAY_*``; durations are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVERY_GATEWAY_", extra="ignore", populate_by_name=True)
+
+    host: str = "127.0.0.1"
+    """Address to listen on. The default is not reachable from other machines."""
+    port: int = 8080
+    """Port to listen on."""
+    data_dir: Path = Field(default=Path(".servery/gateway"), validation_alias="SERVERY_DATA_DIR")
+    """Where the last-known-good routing snapshot is kept."""
+    workspace_id: str = Field(default="1", pattern=r"^[0-9]+$")
+    """Number told to clients that have not authenticated; databricks-sdk turns it into an int."""
+    max_body_bytes: int = 16 * 1024 * 1024
+    """Longest scoring request. Databricks' limit."""
+    max_drain_bytes: int = 64 * 1024 * 1024
+    """A longer body is read and thrown away up to here, so that the client sees an answer and not a reset."""
+    max_management_body_bytes: int = 1024 * 1024
+    """Longest management request; it travels in one message."""
+    max_answer_bytes: int = 64 * 1024 * 1024
+    """Longest answer of a model that is put together in memory."""
+    accept_timeout: float = 0.3
+    """A replica that has not accepted a request by then loses it to another one. Far above a healthy
+    round trip (1 ms), far below what a caller notices."""
+    replica_wait: float = 5.0
+    """How long a request waits for the first replica. Shorter than a cold start on purpose: the client
+    retries a 503, and a held request is lost when the gateway restarts."""
+    answer_margin: float = 1.0
+    """Taken off the endpoint's timeout. databricks-sdk stops reading after exactly 60 s and sends the
+    request again; a 504 has to arrive before that."""
+    management_timeout: float = 30.0
+    """How long the controller may take for a management call."""
+    stop_grace: float = Field(default=58.0, ge=0, le=65.0)
+    """On SIGTERM requests in flight have this long. ``servery_common.service`` ends the process after 60 s."""
+    stop_delay: float = 0.0
+    """On SIGTERM /readyz fails this long before the port closes, for load balancers that poll it."""
+    snapshot_debounce: float = 1.0
+    """Least time between two writes of the routing snapshot."""
+    absence_grace: float = 60.0
+    """How long a route that a complete listing did not contain is still believed in."""

@@ -1,0 +1,27 @@
+"""Whether a replica takes a request. Pure."""
+
+from typing import NamedTuple
+
+BUSY, DRAINING, EXPIRED = "busy", "draining", "expired"
+"""Reasons of a REFUSE record (``contracts.frames``)."""
+
+
+class Capacity(NamedTuple):
+    """The replica at this moment."""
+
+    draining: bool
+    runnable: bool
+    """There is a runner, or there will be one within a moment."""
+    in_flight: int
+    slots: int
+
+
+def refusal(capacity: Capacity, ttl_ms: float) -> str | None:
+    """Why the request is not taken; None when it is."""
+    if capacity.draining:
+        return DRAINING
+    if ttl_ms <= 0:
+        return EXPIRED
+    if not capacity.runnable or capacity.in_flight >= capacity.slots:
+        return BUSY
+    return None

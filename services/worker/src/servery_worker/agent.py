@@ -1,0 +1,249 @@
+"""The agent of one replica: takes requests from gateways, hands them to its runner, sends the answers back.
+
+It never looks into a body. Whatever it accepted gets exactly one RESULT: from the runner, or from here when
+the runner died under it (``lost``) or the deadline passed. It never runs a request twice.
+"""
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from nats.aio.msg import Msg
+
+from servery_common.contracts import frames
+from servery_common.contracts.replicas import ReplicaLaunch
+from servery_common.errors import BadRequest, DeadlineExceeded, ServeryError, Unavailable
+from servery_worker import spans
+from servery_worker.admission import Capacity, refusal
+from servery_worker.answers import Answers
+from servery_worker.job import Job, from_record
+from servery_worker.replies import Replies
+from servery_worker.runner import Runner
+
+log = structlog.get_logger(__name__)
+
+JSON = "application/json"
+TOO_SLOW = (
+    "Timed out while evaluating the model. Verify that the model evaluates within the timeout."
+)
+
+
+class Agent:
+    """The trusted half of a replica."""
+
+    def __init__(
+        self,
+        launch: ReplicaLaunch,
+        replies: Replies,
+        *,
+        deadline_grace: float,
+        on_overdue: Callable[[], None],
+    ) -> None:
+        self._launch = launch
+        self._grace = deadline_grace
+        self._on_overdue = on_overdue
+        self._replies = replies
+        self._answers = Answers(replies)
+        self._runner: Runner | None = None
+        self._jobs: dict[tuple[str, int], Job] = {}
+        self._running: dict[int, Job] = {}
+        self._numbers = itertools.count(1)
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._holding = False
+        self.draining = False
+        self.answered = 0
+        """Requests the present runner answered."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests accepted and not yet answered."""
+        return len(self._jobs)
+
+    async def idle(self) -> None:
+        """Wait until everything accepted is answered and sent."""
+        await self._idle.wait()
+        await self._answers.sent()
+
+    async def on_message(self, message: Msg) -> None:
+        """Take in a frame from a gateway."""
+        try:
+            for record in frames.decode(message.data):
+                self._on_record(record, message.reply)
+        except frames.FrameError as error:
+            log.warning("frame_unreadable", reply=message.reply, error=str(error))
+
+    def attach(self, runner: Runner) -> None:
+        """Use this runner from now on and give it what was held for it."""
+        runner.on_result = self._on_result
+        self._runner = runner
+        self._holding = False
+        self.answered = 0
+        for job in list(self._jobs.values()):
+            self._run_if_complete(job)
+
+    def suspend(self, *, holding: bool) -> None:
+        """The runner is gone. ``holding``: accept nevertheless, its replacement will be there in a moment."""
+        self._runner = None
+        self._holding = holding
+        if holding:
+            return
+        for job in list(self._jobs.values()):
+            if not job.running:
+                self._fail(job, Unavailable("The model's process is being restarted."))
+
+    def bury(self, reason: str) -> None:
+        """Answer what the runner that is gone was working on."""
+        for job in list(self._running.values()):
+            if job.overdue:
+                self._fail(job, DeadlineExceeded(TOO_SLOW))
+            else:
+                problem = f"The model's process {reason} while it worked on this request."
+                self._fail(job, Unavailable(problem), lost=True)
+
+    def give_up(self, reason: str) -> None:
+        """Answer everything that is left: there will be no runner soon enough."""
+        self._holding = False
+        for job in list(self._jobs.values()):
+            self._fail(job, Unavailable(reason), lost=job.running)
+
+    def _on_record(self, record: frames.Record, reply: str) -> None:
+        try:
+            if record.kind == frames.REQUEST:
+                self._on_request(record, reply)
+            elif record.kind == frames.CHUNK:
+                self._on_chunk(record, reply)
+            elif record.kind == frames.WINDOW:
+                self._answers.on_window((reply, record.id), int(record.head["bytes"]))
+            elif record.kind == frames.CANCEL:
+                self._on_cancel((reply, record.id))
+        except (KeyError, TypeError, ValueError) as error:
+            # One bad record; the others of its frame belong to other requests.
+            log.warning("record_unreadable", kind=record.kind, reply=reply, error=repr(error))
+
+    def _on_request(self, record: frames.Record, reply: str) -> None:
+        if (reply, record.id) in self._jobs:
+            return
+        ttl_ms = float(record.head.get("ttl", self._launch.timeout_seconds * 1000))
+        capacity = Capacity(
+            draining=self.draining,
+            runnable=self._runner is not None or self._holding,
+            in_flight=len(self._jobs),
+            slots=self._launch.slots,
+        )
+        reason = refusal(capacity, ttl_ms)
+        if reason is not None:
+            self._replies.send(reply, frames.encode(frames.REFUSE, record.id, {"reason": reason}))
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + min(ttl_ms / 1000, self._launch.timeout_seconds)
+        job = from_record(record, reply, next(self._numbers), deadline)
+        job.timer = loop.call_at(deadline + self._grace, self._on_deadline, job)
+        self._jobs[job.key] = job
+        self._idle.clear()
+        self._replies.send(reply, frames.encode(frames.ACCEPT, record.id))
+        self._acknowledge(job, len(record.body))
+        self._run_if_complete(job)
+
+    def _on_chunk(self, record: frames.Record, reply: str) -> None:
+        job = self._jobs.get((reply, record.id))
+        if job is None or job.running:
+            return
+        try:
+            job.incoming.add(record.body)
+        except frames.FrameError as error:
+            self._fail(job, BadRequest(f"The request body cannot be read: {error}."))
+            return
+        self._acknowledge(job, len(record.body))
+        self._run_if_complete(job)
+
+    def _acknowledge(self, job: Job, count: int) -> None:
+        if not job.incoming.complete:
+            window = frames.encode(frames.WINDOW, job.id, {"bytes": count})
+            self._replies.send(job.reply, window)
+
+    def _on_cancel(self, key: tuple[str, int]) -> None:
+        self._answers.drop(key)
+        job = self._jobs.get(key)
+        if job is None:
+            return
+        job.cancelled = True
+        if not job.running:
+            self._forget(job)
+        elif self._runner is not None:
+            # It keeps its slot until the runner says so: a prediction that has begun cannot be taken back.
+            self._runner.cancel(job.number)
+
+    def _run_if_complete(self, job: Job) -> None:
+        if self._runner is None or job.running or not job.incoming.complete:
+            return
+        if asyncio.get_running_loop().time() >= job.deadline:
+            self._fail(job, DeadlineExceeded(TOO_SLOW))
+            return
+        job.running = True
+        self._running[job.number] = job
+        self._runner.request(job.number, job.runner_head, job.incoming.body)
+
+    def _on_deadline(self, job: Job) -> None:
+        if not job.running:
+            self._fail(job, DeadlineExceeded(TOO_SLOW))
+            return
+        job.overdue = True
+        self._on_overdue()
+
+    def _on_result(self, record: frames.Record) -> None:
+        job = self._running.get(record.id)
+        if job is None:
+            return
+        head = {
+            "status": int(record.head["status"]),
+            "ct": str(record.head.get("ct") or JSON),
+            "t": dict(record.head.get("t") or {}),
+        }
+        self.answered += 1
+        self._finish(job, head, record.body)
+
+    def _fail(self, job: Job, error: ServeryError, *, lost: bool = False) -> None:
+        log.warning(
+            "request_lost" if lost else "request_failed",
+            replica_id=self._launch.replica_id,
+            endpoint_id=self._launch.endpoint_id,
+            request_id=job.request_id,
+            trace_id=spans.trace_id(job.traceparent),
+            error=error.message,
+        )
+        head: dict[str, Any] = {"status": error.status, "ct": JSON}
+        if lost:
+            head["lost"] = True
+        self._finish(job, head, json.dumps(error.body()).encode())
+
+    def _finish(self, job: Job, head: dict[str, Any], body: bytes | memoryview) -> None:
+        self._forget(job)
+        if job.cancelled:
+            return
+        self._answers.send(job.key, head, body)
+        if spans.sampled(job.traceparent):
+            spans.record(
+                job.traceparent,
+                attributes={
+                    "servery.replica_id": self._launch.replica_id,
+                    "servery.endpoint": self._launch.endpoint_name,
+                    "servery.request_id": job.request_id,
+                },
+                started_ns=job.accepted_ns,
+                ended_ns=time.time_ns(),
+                status=head["status"],
+                timings=head.get("t", {}),
+            )
+
+    def _forget(self, job: Job) -> None:
+        self._jobs.pop(job.key, None)
+        self._running.pop(job.number, None)
+        if job.timer is not None:
+            job.timer.cancel()
+        if not self._jobs:
+            self._idle.set()

@@ -1,0 +1,78 @@
+"""RESULT records of one replica: short ones at once, long ones in pieces as the gateway takes them in."""
+
+import asyncio
+from typing import Any
+
+import structlog
+
+from servery_common.contracts import frames
+from servery_worker.bodies import Outgoing
+from servery_worker.replies import Replies
+
+log = structlog.get_logger(__name__)
+
+STALLED_SECONDS = 30.0
+"""An answer of which the gateway took nothing for this long is dropped: the gateway is gone."""
+
+
+class Answers:
+    """Sends results and keeps the rest of those that are under way."""
+
+    def __init__(self, replies: Replies) -> None:
+        self._replies = replies
+        self._under_way: dict[tuple[str, int], Outgoing] = {}
+        self._timers: dict[tuple[str, int], asyncio.TimerHandle] = {}
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def send(self, key: tuple[str, int], head: dict[str, Any], body: bytes | memoryview) -> None:
+        """Send a result to ``(reply subject, request id)``."""
+        reply, id = key
+        if len(body) <= frames.CHUNK_BYTES:
+            self._replies.send(reply, frames.encode(frames.RESULT, id, head, body))
+            return
+        outgoing = Outgoing(body)
+        first, *more = outgoing.pieces()
+        head = head | {"total": len(body)}
+        self._replies.send(reply, frames.encode(frames.RESULT, id, head, first))
+        self._under_way[key] = outgoing
+        self._none.clear()
+        self._continue(key, outgoing, more)
+
+    def on_window(self, key: tuple[str, int], count: int) -> None:
+        """The gateway took in ``count`` bytes of an answer."""
+        outgoing = self._under_way.get(key)
+        if outgoing is not None:
+            outgoing.acknowledge(count)
+            self._continue(key, outgoing, outgoing.pieces())
+
+    def drop(self, key: tuple[str, int]) -> None:
+        """Nobody wants the rest of this answer."""
+        self._under_way.pop(key, None)
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        if not self._under_way:
+            self._none.set()
+
+    async def sent(self) -> None:
+        """Wait until no answer is under way."""
+        await self._none.wait()
+
+    def _continue(
+        self, key: tuple[str, int], outgoing: Outgoing, pieces: list[memoryview]
+    ) -> None:
+        for piece in pieces:
+            self._replies.send(key[0], frames.encode(frames.CHUNK, key[1], None, piece))
+        if outgoing.complete:
+            self.drop(key)
+            return
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timers[key] = loop.call_later(STALLED_SECONDS, self._on_stalled, key)
+
+    def _on_stalled(self, key: tuple[str, int]) -> None:
+        log.warning("answer_stalled", reply=key[0], id=key[1], seconds=STALLED_SECONDS)
+        self.drop(key)

@@ -1,0 +1,118 @@
+"""The worker's composition root: everything is made here and handed over."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from servery_common.contracts import subjects
+from servery_common.contracts.replicas import (
+    EnsureReplica,
+    ReadReplicaLog,
+    ReplicaLaunch,
+    StopReplica,
+    VerifyModel,
+)
+from servery_common.messaging.bus import connect_bus
+from servery_common.messaging.connection import connect_inference
+from servery_common.service import ServiceContext
+from servery_common.settings import NatsSettings
+from servery_worker import overlay
+from servery_worker.heartbeat import Heartbeat
+from servery_worker.launcher import Launcher
+from servery_worker.replica import Replica
+from servery_worker.replicas import Replicas
+from servery_worker.replies import Replies
+from servery_worker.settings import WorkerSettings
+from servery_worker.verify import Verifier
+from servery_worker.warm_parents import WarmParents
+
+log = structlog.get_logger(__name__)
+
+FLUSH_SECONDS = 2.0
+
+
+async def main(context: ServiceContext) -> None:
+    """Host replicas until asked to stop, then let them finish what they accepted."""
+    settings = WorkerSettings()  # pyright: ignore[reportCallIssue] - filled from the environment
+    nats_settings = NatsSettings()
+    worker_id = settings.worker_id()
+    overlay_directory = overlay.materialise(settings.data_dir.resolve())
+    scratch = _empty_directory(settings.data_dir.resolve() / "runners")
+    async with connect_bus(nats_settings, name="worker") as bus:
+        inference = await connect_inference(
+            nats_settings, name="worker-inference", on_disconnect=_on_disconnect
+        )
+        replies = Replies(inference)
+        parents = WarmParents(
+            overlay=overlay_directory,
+            home=scratch,
+            keep=settings.max_warm_environments,
+            warm_up_timeout=settings.warm_up_timeout_seconds,
+        )
+        launcher = Launcher(
+            parents,
+            overlay=overlay_directory,
+            scratch=scratch,
+            load_timeout=settings.load_timeout_seconds,
+        )
+
+        def make(launch: ReplicaLaunch, on_change: Callable[[], None]) -> Replica:
+            return Replica(
+                launch,
+                launcher=launcher,
+                nats=inference,
+                replies=replies,
+                deadline_grace=settings.deadline_grace_seconds,
+                on_change=on_change,
+            )
+
+        replicas = Replicas(
+            capacity_slots=settings.capacity_slots,
+            kept_logs=settings.kept_logs,
+            spawn=context.spawn,
+            make=make,
+        )
+        heartbeat = Heartbeat(
+            bus,
+            replicas,
+            parents,
+            worker_id=worker_id,
+            capacity_slots=settings.capacity_slots,
+            interval=settings.heartbeat_seconds,
+        )
+        try:
+            context.spawn("replies", replies.run())
+            await bus.serve(subjects.worker_ensure(worker_id), EnsureReplica, replicas.ensure)
+            await bus.serve(subjects.worker_stop(worker_id), StopReplica, replicas.stop)
+            await bus.serve(subjects.worker_log(worker_id), ReadReplicaLog, replicas.read_log)
+            await bus.serve_stream(
+                subjects.worker_verify(),
+                VerifyModel,
+                Verifier(launcher).verify,
+                queue=subjects.WORKER_QUEUE,
+            )
+            context.spawn("heartbeat", heartbeat.run())
+            log.info("worker_ready", worker_id=worker_id, capacity_slots=settings.capacity_slots)
+            context.ready()
+            await context.stopping.wait()
+            await replicas.drain(settings.drain_grace_seconds)
+            await replies.flush(FLUSH_SECONDS)
+            # The last one: every replica is STOPPED, so nobody has to miss heartbeats first.
+            await heartbeat.beat()
+        finally:
+            await parents.close()
+            await inference.close()
+
+
+def _on_disconnect() -> None:
+    # Gateways notice the same loss and give up what they sent; what runs here ends by itself.
+    log.warning("inference_connection_lost")
+
+
+def _empty_directory(path: Path) -> Path:
+    """Working directories of runners that died with an earlier worker are of no use to anyone."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path

@@ -1,0 +1,53 @@
+"""Tell the controller once a second, and at once on every change, which replicas are here and how they are."""
+
+import uuid
+
+from servery_common.contracts import subjects
+from servery_common.contracts.replicas import WorkerHeartbeat
+from servery_common.messaging.port import Bus
+from servery_common.service import wait_any
+from servery_worker.replicas import Replicas
+from servery_worker.warm_parents import WarmParents
+
+
+class Heartbeat:
+    """The worker's signal of life."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        replicas: Replicas,
+        parents: WarmParents,
+        *,
+        worker_id: str,
+        capacity_slots: int,
+        interval: float,
+    ) -> None:
+        self._bus = bus
+        self._replicas = replicas
+        self._parents = parents
+        self._worker_id = worker_id
+        self._capacity_slots = capacity_slots
+        self._interval = interval
+        self._incarnation = uuid.uuid4().hex
+
+    async def run(self) -> None:
+        """Beat for ever."""
+        while True:
+            # Cleared before looking: a change while the signal is sent brings the next beat at once.
+            self._replicas.changed.clear()
+            await self.beat()
+            await wait_any(self._replicas.changed, self._interval)
+
+    async def beat(self) -> None:
+        """Tell once."""
+        await self._bus.signal(
+            subjects.worker_heartbeat(self._worker_id),
+            WorkerHeartbeat(
+                worker_id=self._worker_id,
+                incarnation=self._incarnation,
+                capacity_slots=self._capacity_slots,
+                replicas=self._replicas.observe(),
+                warm_environments=self._parents.warm_keys(),
+            ),
+        )

@@ -1,0 +1,57 @@
+"""One accepted request."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from servery_common.contracts import frames
+from servery_worker.bodies import Incoming
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """From ACCEPT to RESULT. ``id`` is the gateway's, ``number`` the agent's own, unique over all gateways."""
+
+    reply: str
+    id: int
+    number: int
+    content_type: str
+    request_id: str
+    traceparent: str
+    deadline: float
+    """Event-loop time."""
+    incoming: Incoming
+    accepted_ns: int = field(default_factory=time.time_ns)
+    timer: asyncio.TimerHandle | None = None
+    running: bool = False
+    overdue: bool = False
+    cancelled: bool = False
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What the gateway calls it."""
+        return self.reply, self.id
+
+    @property
+    def runner_head(self) -> dict[str, Any]:
+        """What the runner has to know of it besides the body."""
+        return {"ct": self.content_type, "rid": self.request_id}
+
+
+def from_record(record: frames.Record, reply: str, number: int, deadline: float) -> Job:
+    """Make a job of a REQUEST record. Raises FrameError."""
+    head = record.head
+    total = head.get("total", len(record.body))
+    if not isinstance(total, int):
+        raise frames.FrameError("a total that is no number")
+    return Job(
+        reply=reply,
+        id=record.id,
+        number=number,
+        content_type=str(head.get("ct") or "application/json"),
+        request_id=str(head.get("rid") or ""),
+        traceparent=str(head.get("tp") or ""),
+        deadline=deadline,
+        incoming=Incoming(total, record.body),
+    )

@@ -1,0 +1,162 @@
+"""Start runners: by fork from the environment's warm parent, or from nothing where a fork would not work."""
+
+import asyncio
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from servery_common.contracts.builds import Artifacts
+from servery_worker import frameworks
+from servery_worker.model_log import ModelLog
+from servery_worker.runner import Runner, RunnerFailed
+from servery_worker.warm_parents import WarmParents
+from servery_worker.zygote import WarmParent, WarmParentFailed, kill_group, read_pipe, spawn
+
+log = structlog.get_logger(__name__)
+
+
+class Launcher:
+    """Starts runners and has them load their model."""
+
+    def __init__(
+        self, parents: WarmParents, *, overlay: Path, scratch: Path, load_timeout: float
+    ) -> None:
+        self._parents = parents
+        self._overlay = overlay
+        self._scratch = scratch
+        self._load_timeout = load_timeout
+
+    async def start(
+        self,
+        artifacts: Artifacts,
+        output: ModelLog,
+        *,
+        environment_vars: Mapping[str, str],
+        slots: int,
+        verify: bool = False,
+    ) -> Runner:
+        """Return a runner that has loaded the model. Raises RunnerFailed; then no process is left."""
+        started = time.monotonic()
+        # Its own working directory: a file one model writes must not be found by another.
+        runner = Runner(Path(tempfile.mkdtemp(prefix="runner-", dir=self._scratch)))
+        try:
+            forked = await self._start_process(runner, artifacts, output)
+            head = {
+                "model_path": artifacts.model_path,
+                "directory": str(runner.directory),
+                "slots": slots,
+                "verify": verify,
+            }
+            async with asyncio.timeout(self._load_timeout):
+                await runner.load(head, dict(environment_vars))
+        except TimeoutError:
+            await self.dispose(runner)
+            raise RunnerFailed(
+                "load", f"Loading did not finish within {self._load_timeout:g} s."
+            ) from None
+        except BaseException:
+            await self.dispose(runner)
+            raise
+        log.info(
+            "runner_started",
+            pid=runner.pid,
+            forked=forked,
+            environment_key=artifacts.environment_key,
+            seconds=round(time.monotonic() - started, 3),
+        )
+        return runner
+
+    async def _start_process(
+        self, runner: Runner, artifacts: Artifacts, output: ModelLog
+    ) -> bool:
+        """Start the process; True when it was forked. Raises RunnerFailed (start or import)."""
+        wanted = await asyncio.to_thread(frameworks.of_model, Path(artifacts.model_path))
+        reason = wanted.unforkable
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        try:
+            if not reason:
+                parent = await self._parents.get(artifacts, wanted.modules)
+                reason = parent.unforkable
+                if not reason:
+                    await self._fork(runner, parent, ours, theirs, output)
+                    return True
+            log.info(
+                "runner_not_forked", environment_key=artifacts.environment_key, reason=reason
+            )
+            await self._spawn(runner, artifacts, wanted.modules, ours, theirs, output)
+            return False
+        except WarmParentFailed as error:
+            ours.close()
+            raise RunnerFailed(error.stage, str(error)) from error
+        except OSError as error:
+            ours.close()
+            raise RunnerFailed("start", f"{artifacts.python}: {error.strerror}") from error
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+
+    async def dispose(self, runner: Runner) -> None:
+        """Kill a runner, keep what it printed to the end, remove its directory."""
+        runner.kill()
+        await runner.drained()
+        await asyncio.to_thread(shutil.rmtree, runner.directory, ignore_errors=True)
+
+    async def _fork(
+        self,
+        runner: Runner,
+        parent: WarmParent,
+        ours: socket.socket,
+        theirs: socket.socket,
+        output: ModelLog,
+    ) -> None:
+        read_end, write_end = os.pipe()
+        try:
+            pid, exited = await parent.fork(theirs, write_end)
+        except BaseException:
+            os.close(read_end)
+            raise
+        finally:
+            os.close(write_end)
+        await runner.attach(
+            ours,
+            pid,
+            exited=exited,
+            kill=lambda: parent.kill(pid),
+            output=await read_pipe(read_end, output),
+        )
+
+    async def _spawn(
+        self,
+        runner: Runner,
+        artifacts: Artifacts,
+        modules: tuple[str, ...],
+        ours: socket.socket,
+        theirs: socket.socket,
+        output: ModelLog,
+    ) -> None:
+        arguments = ["-m", "servery_runner", "--runner-fd", str(theirs.fileno())]
+        process, pipe = await spawn(
+            artifacts.python,
+            [*arguments, "--worker-pid", str(os.getpid()), *modules],
+            theirs,
+            overlay=self._overlay,
+            environment=self._parents.environment_of(artifacts),
+            log=output,
+        )
+
+        def kill() -> None:
+            # Once it is waited for, its number may belong to somebody else.
+            if process.returncode is None:
+                kill_group(process.pid)
+
+        exited = asyncio.ensure_future(process.wait())
+        await runner.attach(ours, process.pid, exited=exited, kill=kill, output=pipe)

@@ -1,0 +1,74 @@
+"""The life of a replica's runner: every state change is in this table.
+
+::
+
+    STARTING ──loaded──> READY ──died──> RESTARTING ──loaded──> READY
+       │ failed                              └─died, failed─> RESTARTING (later each time)
+       └──> FAILED
+
+A replica that never became ready will not by trying again: the model cannot be loaded, and a person has
+to know. One that was ready once is brought back for ever.
+"""
+
+from collections.abc import Mapping
+from enum import Enum, auto
+
+from servery_common.contracts.states import ReplicaState
+
+LONGEST_DELAY_SECONDS = 30.0
+FIRST_DELAY_SECONDS = 0.5
+
+
+class Happening(Enum):
+    """What can happen to a runner."""
+
+    LOADED = auto()  #: the model is loaded
+    FAILED = auto()  #: it could not be started, or the model could not be loaded
+    DIED = auto()  #: it was ready and is gone
+    DRAIN = auto()  #: the replica shall finish what it accepted
+    STOPPED = auto()  #: the replica is gone
+
+
+S, H = ReplicaState, Happening
+
+TRANSITIONS: Mapping[ReplicaState, Mapping[Happening, ReplicaState]] = {
+    S.STARTING: {H.LOADED: S.READY, H.FAILED: S.FAILED, H.DRAIN: S.DRAINING, H.STOPPED: S.STOPPED},
+    S.READY: {H.DIED: S.RESTARTING, H.DRAIN: S.DRAINING, H.STOPPED: S.STOPPED},
+    S.RESTARTING: {
+        H.LOADED: S.READY,
+        H.FAILED: S.RESTARTING,
+        H.DRAIN: S.DRAINING,
+        H.STOPPED: S.STOPPED,
+    },
+    S.DRAINING: {
+        H.LOADED: S.DRAINING,
+        H.FAILED: S.DRAINING,
+        H.DIED: S.DRAINING,
+        H.DRAIN: S.DRAINING,
+        H.STOPPED: S.STOPPED,
+    },
+    S.FAILED: {H.DRAIN: S.FAILED, H.STOPPED: S.STOPPED},
+    S.STOPPED: {H.DRAIN: S.STOPPED, H.STOPPED: S.STOPPED},
+}
+
+
+class IllegalTransition(Exception):
+    """A happening that cannot happen in this state."""
+
+
+def after(state: ReplicaState, happening: Happening) -> ReplicaState:
+    """The state that follows. Raises IllegalTransition."""
+    try:
+        return TRANSITIONS[state][happening]
+    except KeyError:
+        raise IllegalTransition(f"{happening.name} in state {state}") from None
+
+
+def restart_delay(fruitless: int) -> float:
+    """Seconds before the next start, after ``fruitless`` runners in a row ended without one answer.
+
+    The first is replaced at once: most often one bad request killed it.
+    """
+    if fruitless <= 1:
+        return 0.0
+    return min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(fruitless - 2, 16))

@@ -1,0 +1,194 @@
+"""One replica: keeps a runner alive behind an agent, from the order to start it to the order to stop it."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from servery_common.contracts import subjects
+from servery_common.contracts.replicas import ReplicaLaunch, ReplicaObservation
+from servery_common.contracts.states import ReplicaState
+from servery_worker.agent import Agent
+from servery_worker.launcher import Launcher
+from servery_worker.lifecycle import Happening, after, restart_delay
+from servery_worker.model_log import ModelLog
+from servery_worker.replies import Replies
+from servery_worker.runner import Runner, RunnerFailed
+
+log = structlog.get_logger(__name__)
+
+QUICK_START_SECONDS = 2.0
+"""A runner that started faster than this is replaced as fast: requests that arrive meanwhile are held for it."""
+
+
+class Replica:
+    """What the controller ordered, and how it is."""
+
+    def __init__(
+        self,
+        launch: ReplicaLaunch,
+        *,
+        launcher: Launcher,
+        nats: Client,
+        replies: Replies,
+        deadline_grace: float,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.launch = launch
+        self.state = ReplicaState.STARTING
+        self.reason = ""
+        self.restarts = 0
+        self.log = ModelLog(self._on_line)
+        self._launcher = launcher
+        self._nats = nats
+        self._on_change = on_change
+        self._agent = Agent(
+            launch, replies, deadline_grace=deadline_grace, on_overdue=self._on_overdue
+        )
+        self._runner: Runner | None = None
+        self._disposals: set[asyncio.Task[None]] = set()
+        self._overdue = False
+        self._start_seconds = 0.0
+        self._keeping_alive: asyncio.Task[None] | None = None
+
+    def observe(self) -> ReplicaObservation:
+        """As told in heartbeats."""
+        return ReplicaObservation(
+            replica_id=self.launch.replica_id,
+            endpoint_id=self.launch.endpoint_id,
+            served_entity_id=self.launch.served_entity_id,
+            state=self.state,
+            reason=self.reason,
+            slots=self.launch.slots,
+            in_flight=self._agent.in_flight,
+            restarts=self.restarts,
+        )
+
+    async def run(self) -> None:
+        """Serve until ``stop``. Returns; it does not raise because of what the model does."""
+        subscription = await self._subscribe()
+        self._keeping_alive = asyncio.create_task(
+            self._keep_alive(), name=f"runner of {self.launch.replica_id}"
+        )
+        try:
+            await asyncio.wait({self._keeping_alive})
+            if not self._keeping_alive.cancelled():
+                self._keeping_alive.result()
+        finally:
+            self._agent.give_up("The replica was stopped.")
+            if self._runner is not None:
+                self._dispose(self._runner)
+            if self._disposals:
+                await asyncio.wait(self._disposals)
+            with contextlib.suppress(NatsError):
+                await subscription.unsubscribe()
+        self._happened(Happening.STOPPED, self.reason)
+
+    def drain(self) -> None:
+        """Take nothing new from now on."""
+        self._agent.draining = True
+        self._happened(Happening.DRAIN, self.reason)
+
+    async def finished(self, grace: float) -> None:
+        """Wait until everything accepted is answered, at most ``grace`` seconds."""
+        try:
+            await asyncio.wait_for(self._agent.idle(), grace)
+        except TimeoutError:
+            log.warning(
+                "replica_not_drained",
+                replica_id=self.launch.replica_id,
+                in_flight=self._agent.in_flight,
+                seconds=grace,
+            )
+
+    def stop(self) -> None:
+        """End ``run``; what is unanswered is answered with an error."""
+        if self._keeping_alive is not None:
+            self._keeping_alive.cancel()
+
+    async def _keep_alive(self) -> None:
+        fruitless = 0
+        while True:
+            try:
+                runner = await self._start()
+            except RunnerFailed as failure:
+                self._agent.give_up(f"The model cannot be started: {failure.error}")
+                self._happened(Happening.FAILED, str(failure))
+                fruitless += 1
+            else:
+                await self._serve(runner)
+                fruitless = 0 if self._agent.answered else fruitless + 1
+                holding = fruitless <= 1 and self._start_seconds < QUICK_START_SECONDS
+                self._agent.suspend(holding=holding)
+                await self._bury(runner)
+            if self.state is ReplicaState.FAILED:
+                # Stays, refusing everything, until somebody has seen why and orders it away.
+                await asyncio.Event().wait()
+            await asyncio.sleep(restart_delay(fruitless))
+            self.restarts += 1
+
+    async def _start(self) -> Runner:
+        started = time.monotonic()
+        runner = await self._launcher.start(
+            self.launch.artifacts,
+            self.log,
+            environment_vars=self.launch.environment_vars,
+            slots=self.launch.slots,
+        )
+        self._start_seconds = time.monotonic() - started
+        return runner
+
+    async def _serve(self, runner: Runner) -> None:
+        """Serve with this runner until it is dead."""
+        self._runner = runner
+        self._overdue = False
+        self._agent.attach(runner)
+        self._happened(Happening.LOADED)
+        await runner.dead.wait()
+
+    async def _bury(self, runner: Runner) -> None:
+        """Answer what it was working on and tell how it ended."""
+        self._runner = None
+        reason = await runner.end_reason()
+        if self._overdue:
+            reason = "was ended because a request computed past its deadline"
+        self._agent.bury(reason)
+        self._dispose(runner)
+        self._happened(Happening.DIED, f"the model's process {reason}")
+
+    def _dispose(self, runner: Runner) -> None:
+        """Not waited for: its replacement starts while its last output is read."""
+        disposal = asyncio.create_task(self._launcher.dispose(runner), name="runner disposal")
+        self._disposals.add(disposal)
+        disposal.add_done_callback(self._disposals.discard)
+
+    def _on_overdue(self) -> None:
+        self._overdue = True
+        if self._runner is not None:
+            self._runner.kill()
+
+    async def _subscribe(self) -> Subscription:
+        subject = subjects.infer(self.launch.replica_id)
+        return await self._nats.subscribe(subject, cb=self._agent.on_message)
+
+    def _happened(self, happening: Happening, reason: str = "") -> None:
+        before, self.state = self.state, after(self.state, happening)
+        self.reason = reason
+        log.info(
+            "replica_state_changed",
+            replica_id=self.launch.replica_id,
+            endpoint=self.launch.endpoint_name,
+            before=before,
+            state=self.state,
+            happening=happening.name,
+            reason=reason,
+        )
+        self._on_change()
+
+    def _on_line(self, line: str) -> None:
+        log.debug("model_printed", replica_id=self.launch.replica_id, line=line)

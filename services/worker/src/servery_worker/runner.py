@@ -1,0 +1,176 @@
+"""One runner process, seen from the worker: its socket, its output, its end."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import structlog
+
+from servery_common.contracts import frames
+from servery_worker.model_log import LogPipe
+from servery_worker.record_stream import RecordStream
+from servery_worker.zygote import describe_exit
+
+log = structlog.get_logger(__name__)
+
+SOCKET_BUFFER_BYTES = 1024 * 1024
+EXIT_REPORT_SECONDS = 1.0
+"""How long the exit status of a runner whose socket closed is waited for. It arrives within milliseconds."""
+
+LAST_ANSWERS_SECONDS = 0.2
+
+
+class RunnerFailed(Exception):
+    """The model cannot be served: ``stage`` is start, import, load or predict."""
+
+    def __init__(self, stage: str, error: str, traceback: str = "") -> None:
+        super().__init__(f"{stage}: {error}")
+        self.stage = stage
+        self.error = error
+        self.traceback = traceback
+
+
+class Runner(asyncio.Protocol):
+    """Records to and from one runner. ``dead`` is set once, whichever of socket and process ends first."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.pid = 0
+        self.dead = asyncio.Event()
+        self.on_result: Callable[[frames.Record], None] = _drop
+        self.description: dict[str, Any] = {}
+        self._transport: asyncio.Transport | None = None
+        self._records = RecordStream()
+        self._stage = "load"
+        self._loaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._exited: asyncio.Future[int] | None = None
+        self._kill: Callable[[], None] = _nothing
+        self._output: LogPipe | None = None
+
+    async def attach(
+        self,
+        channel: socket.socket,
+        pid: int,
+        *,
+        exited: asyncio.Future[int],
+        kill: Callable[[], None],
+        output: LogPipe,
+    ) -> None:
+        """Take over a process that was just started."""
+        self.pid = pid
+        self._exited = exited
+        self._kill = kill
+        self._output = output
+        exited.add_done_callback(self._on_exit)
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=channel)
+
+    async def load(self, head: dict[str, Any], environment_vars: dict[str, str]) -> None:
+        """Have it load the model; returns when it is ready. Raises RunnerFailed."""
+        self._write(frames.encode(frames.LOAD, 0, head, json.dumps(environment_vars).encode()))
+        dead = asyncio.ensure_future(self.dead.wait())
+        try:
+            await asyncio.wait({self._loaded, dead}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            dead.cancel()
+        if self._loaded.done():
+            return self._loaded.result()
+        reason = await self.end_reason()
+        raise RunnerFailed(self._stage, f"The model's process {reason}.")
+
+    def request(self, id: int, head: dict[str, Any], body: bytes | memoryview) -> None:
+        """Hand over a request; its RESULT comes to ``on_result``."""
+        self._write(frames.encode(frames.REQUEST, id, head, body))
+
+    def cancel(self, id: int) -> None:
+        """Drop a request if it has not started. It gets its RESULT in any case."""
+        self._write(frames.encode(frames.CANCEL, id))
+
+    def kill(self) -> None:
+        """End it and everything it started."""
+        self._kill_process()
+        self._end()
+
+    async def end_reason(self) -> str:
+        """How it ended, to be read after "the model's process"."""
+        if self._exited is None:
+            return "did not start"
+        with contextlib.suppress(TimeoutError):
+            return describe_exit(
+                await asyncio.wait_for(asyncio.shield(self._exited), EXIT_REPORT_SECONDS)
+            )
+        return "closed its connection"
+
+    async def drained(self) -> None:
+        """Wait until everything it printed is in its log, for at most a second."""
+        if self._output is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._output.closed.wait(), 1.0)
+            self._output.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Not checked: the classes of uvloop's transports are not asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for record in self._records.feed(data):
+                self._handle(record)
+        except (frames.FrameError, KeyError, TypeError, ValueError) as error:
+            # The other side is untrusted: what it sends may be anything.
+            log.warning("runner_spoke_nonsense", pid=self.pid, error=str(error))
+            self.kill()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        # A process without its socket is of no use.
+        self._kill_process()
+        self._end()
+
+    def _handle(self, record: frames.Record) -> None:
+        if record.kind == frames.RESULT:
+            self.on_result(record)
+        elif self._loaded.done():
+            raise frames.FrameError(f"record of kind {record.kind} after loading")
+        elif record.kind == frames.READY and record.head.get("verifying"):
+            self._stage = "predict"
+        elif record.kind == frames.READY:
+            self.description = record.head
+            self._loaded.set_result(None)
+        elif record.kind == frames.FAILED:
+            head = {name: str(record.head[name]) for name in ("stage", "error", "traceback")}
+            self._loaded.set_exception(RunnerFailed(**head))
+
+    def _kill_process(self) -> None:
+        # Once its end was reported, its number may belong to somebody else.
+        if self._exited is None or not self._exited.done():
+            self._kill()
+
+    def _on_exit(self, _: asyncio.Future[int]) -> None:
+        # Its last answers may still be in the socket, whose end follows them. Unless a process that the
+        # model started holds the other end open: hence not for ever.
+        asyncio.get_running_loop().call_later(LAST_ANSWERS_SECONDS, self._end)
+
+    def _write(self, record: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(record)
+
+    def _end(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+        if self._loaded.done() and not self._loaded.cancelled():
+            # Looked at, so that a failure nobody waits for any more is not reported as forgotten.
+            self._loaded.exception()
+        self.dead.set()
+
+
+def _drop(_record: frames.Record) -> None:
+    return None
+
+
+def _nothing() -> None:
+    return None

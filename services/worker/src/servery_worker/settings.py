@@ -1,0 +1,52 @@
+"""The worker's settings (``SERVERY_WORKER_…``; the data directory has the name all services share)."""
+
+import os
+import uuid
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SLOTS_PER_CPU = 32
+
+
+def _default_capacity() -> int:
+    return max(2, os.cpu_count() or 1) * SLOTS_PER_CPU
+
+
+class WorkerSettings(BaseSettings):
+    """Limits and patience of one worker process."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVERY_WORKER_", populate_by_name=True)
+
+    data_dir: Path = Field(validation_alias="SERVERY_DATA_DIR")
+    """This worker's own state: its id, the runner overlay, scratch directories of replicas."""
+    capacity_slots: int = Field(default_factory=_default_capacity, ge=1)
+    """Slots of all replicas together. A slot is a thread that mostly waits for traffic, so many more fit
+    than there are cores; memory for the models is what ends first, hence 32 per core and not hundreds."""
+    max_warm_environments: int = Field(default=8, ge=1)
+    """Warm parents kept for later. Each holds a framework in memory (100 to 500 MB) to make the next start take
+    a tenth of a second; the least recently used one without runners goes first. Those in use are not limited."""
+    warm_up_timeout_seconds: float = 180.0
+    """Longest a warm parent may import. A cold disk cache makes large frameworks take minutes."""
+    load_timeout_seconds: float = 600.0
+    """Longest a model may load before its start counts as failed. Weights of several GB are read in this time."""
+    deadline_grace_seconds: float = 2.0
+    """How long past its deadline a request may compute before its runner is killed and replaced. The caller
+    has its answer by then; a little patience saves the other requests of that runner from dying with it."""
+    drain_grace_seconds: float = 25.0
+    """How long accepted requests may finish after SIGTERM. Kubernetes sends SIGKILL after 30 s by default."""
+    heartbeat_seconds: float = 1.0
+    """Pause between heartbeats; a change of state is told at once. The controller counts missed ones."""
+    kept_logs: int = Field(default=50, ge=0)
+    """Logs of replicas that are gone, kept for whoever asks why they are."""
+
+    def worker_id(self) -> str:
+        """The id of this data directory, made at the first call: the same after a restart."""
+        path = self.data_dir / "worker_id"
+        if not path.exists():
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            fresh = path.with_suffix(f".{os.getpid()}")
+            fresh.write_text(uuid.uuid4().hex)
+            os.replace(fresh, path)
+        return path.read_text().strip()

@@ -1,0 +1,290 @@
+"""One warm parent process, seen from the worker: start it, have it fork runners, learn how they ended."""
+
+import array
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from servery_runner import control
+from servery_worker.model_log import LogPipe, ModelLog
+
+log = structlog.get_logger(__name__)
+
+FORK_TIMEOUT_SECONDS = 10.0
+"""A fork takes milliseconds; a parent that does not answer for this long is broken and is replaced."""
+
+
+class WarmParentFailed(Exception):
+    """The interpreter cannot be started, ended, or does not answer. One line, for people."""
+
+    def __init__(self, message: str, stage: str = "import") -> None:
+        super().__init__(message)
+        self.stage = stage
+
+
+class WarmParent:
+    """A process of one model environment that has imported its framework and forks runners."""
+
+    def __init__(self, environment_key: str) -> None:
+        self.environment_key = environment_key
+        self.unforkable = ""
+        """Why its forks would not work: then it is only good for nothing and runners start without it."""
+        self.log = ModelLog()
+        self.died = asyncio.Event()
+        self.pid = 0
+        self._warm = asyncio.Event()
+        self._control: socket.socket | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._output: LogPipe | None = None
+        self._lines = control.Lines()
+        self._forks: dict[int, asyncio.Future[int]] = {}
+        self._exits: dict[int, asyncio.Future[int]] = {}
+        self._next_fork = 0
+
+    @property
+    def runners(self) -> int:
+        """How many of its runners are alive, those being forked included."""
+        return len(self._exits) + len(self._forks)
+
+    async def start(
+        self,
+        python: str,
+        modules: Sequence[str],
+        *,
+        overlay: Path,
+        environment: Mapping[str, str],
+        timeout: float,
+    ) -> None:
+        """Start it and wait until it has imported everything. Raises WarmParentFailed."""
+        started = time.monotonic()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        command = ["-m", "servery_runner", "--control-fd", str(theirs.fileno())]
+        try:
+            self._process, self._output = await spawn(
+                python,
+                [*command, "--worker-pid", str(os.getpid()), *modules],
+                theirs,
+                overlay=overlay,
+                environment=environment,
+                log=self.log,
+            )
+        except OSError as error:
+            ours.close()
+            raise WarmParentFailed(f"{python} cannot be started: {error.strerror}", "start") from error
+        finally:
+            theirs.close()
+        self.pid = self._process.pid
+        self._control = ours
+        asyncio.get_running_loop().add_reader(ours, self._receive)
+        await self._until_warm(timeout)
+        log.info(
+            "warm_parent_started",
+            environment_key=self.environment_key,
+            pid=self.pid,
+            seconds=round(time.monotonic() - started, 3),
+            unforkable=self.unforkable,
+        )
+
+    async def fork(self, channel: socket.socket, output_fd: int) -> tuple[int, asyncio.Future[int]]:
+        """Fork a runner on these descriptors. Returns its pid and its exit status to be. Raises WarmParentFailed."""
+        self._next_fork += 1
+        id = self._next_fork
+        forked = self._forks[id] = asyncio.get_running_loop().create_future()
+        descriptors = array.array("i", [channel.fileno(), output_fd])
+        try:
+            if self._control is None:
+                raise WarmParentFailed(self._why_dead())
+            order = control.encode(control.FORK, id=id)
+            self._control.sendmsg(
+                [order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors.tobytes())]
+            )
+            pid = await asyncio.wait_for(forked, FORK_TIMEOUT_SECONDS)
+        except OSError as error:
+            self.close()
+            raise WarmParentFailed(f"the warm parent does not take orders: {error}") from error
+        except TimeoutError:
+            self.close()
+            raise WarmParentFailed("the warm parent does not answer") from None
+        finally:
+            self._forks.pop(id, None)
+        return pid, self._exits[pid]
+
+    def kill(self, pid: int) -> None:
+        """Kill one of its runners and what that started. The parent does it: it alone knows the pid is still theirs."""
+        if self._control is None:
+            kill_group(pid)
+            return
+        try:
+            self._control.send(control.encode(control.KILL, pid=pid))
+        except OSError:
+            kill_group(pid)
+
+    def close(self) -> None:
+        """End it and its runners."""
+        if self._control is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._control)
+        self._control.close()
+        self._control = None
+        if self._process is not None and self._process.returncode is None:
+            # It would end at the end of file; SIGTERM also ends one that still imports.
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+        self._abandon()
+
+    async def closed(self, patience: float = 2.0) -> None:
+        """Wait for its end after ``close``; kill it if that takes longer than ``patience`` seconds."""
+        if self._process is None:
+            return
+        try:
+            await asyncio.wait_for(self._process.wait(), patience)
+        except TimeoutError:
+            kill_group(self._process.pid)
+            await self._process.wait()
+
+    async def _until_warm(self, timeout: float) -> None:
+        dead = asyncio.ensure_future(self.died.wait())
+        warm = asyncio.ensure_future(self._warm.wait())
+        try:
+            await asyncio.wait({dead, warm}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            dead.cancel()
+            warm.cancel()
+        if self._warm.is_set():
+            return
+        if self.died.is_set():
+            assert self._process is not None
+            assert self._output is not None
+            status = await self._process.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._output.closed.wait(), 1.0)
+            raise WarmParentFailed(f"the interpreter {describe_exit(status)}{self._last_words()}")
+        self.close()
+        raise WarmParentFailed(f"importing did not finish within {timeout:g} s")
+
+    def _receive(self) -> None:
+        assert self._control is not None
+        try:
+            data = self._control.recv(64 * 1024)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            log.warning("warm_parent_died", environment_key=self.environment_key, pid=self.pid)
+            self.close()
+            return
+        for message in self._lines.feed(data):
+            self._handle(message)
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        match message["what"]:
+            case control.WARM:
+                self.unforkable = message["unforkable"]
+                self._warm.set()
+            case control.FORKED:
+                self._exits[message["pid"]] = asyncio.get_running_loop().create_future()
+                self._answer(message["id"], message["pid"])
+            case control.REFUSED:
+                self._answer(message["id"], WarmParentFailed(f"fork failed: {message['error']}"))
+            case control.EXITED:
+                exited = self._exits.pop(message["pid"], None)
+                if exited is not None and not exited.done():
+                    exited.set_result(message["status"])
+            case unknown:
+                log.error("warm_parent_message_unknown", what=unknown)
+
+    def _answer(self, id: int, answer: int | WarmParentFailed) -> None:
+        forked = self._forks.pop(id, None)
+        if forked is None or forked.done():
+            # Whoever ordered this fork gave up waiting; nobody else knows its pid.
+            if isinstance(answer, int):
+                self.kill(answer)
+        elif isinstance(answer, int):
+            forked.set_result(answer)
+        else:
+            forked.set_exception(answer)
+
+    def _abandon(self) -> None:
+        """Its runners die with it: the kernel sees to the processes, this to those who wait for them."""
+        self.died.set()
+        for forked in self._forks.values():
+            if not forked.done():
+                forked.set_exception(WarmParentFailed(self._why_dead()))
+        for pid, exited in self._exits.items():
+            kill_group(pid)
+            if not exited.done():
+                exited.set_result(-signal.SIGKILL)
+        self._exits.clear()
+
+    def _why_dead(self) -> str:
+        return f"the warm parent of environment {self.environment_key} is gone"
+
+    def _last_words(self) -> str:
+        lines = [line for line in self.log.tail(20) if line.strip()]
+        return f": {lines[-1].strip()}" if lines else ""
+
+
+async def spawn(
+    python: str,
+    arguments: Sequence[str],
+    channel: socket.socket,
+    *,
+    overlay: Path,
+    environment: Mapping[str, str],
+    log: ModelLog,
+) -> tuple[asyncio.subprocess.Process, LogPipe]:
+    """Start an interpreter of a model's environment that inherits only ``channel``. Raises OSError."""
+    read_end, write_end = os.pipe()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            python,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=write_end,
+            stderr=write_end,
+            pass_fds=[channel.fileno()],
+            # ``-m`` puts the working directory first on the path: the overlay, and nothing a model can write to.
+            cwd=overlay,
+            env=dict(environment),
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(read_end)
+        raise
+    finally:
+        os.close(write_end)
+    return process, await read_pipe(read_end, log)
+
+
+async def read_pipe(read_end: int, log: ModelLog) -> LogPipe:
+    """Have what comes out of a pipe appended to a log."""
+    os.set_blocking(read_end, False)
+    loop = asyncio.get_running_loop()
+    _, pipe = await loop.connect_read_pipe(lambda: LogPipe(log), os.fdopen(read_end, "rb", 0))
+    return pipe
+
+
+def kill_group(pid: int) -> None:
+    """Kill a process and what it started; gone is fine."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def describe_exit(status: int) -> str:
+    """How a process ended, for people."""
+    if status >= 0:
+        return f"exited with status {status}"
+    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+    hint = " (out of memory?)" if status == -signal.SIGKILL and sys.platform == "linux" else ""
+    return f"was killed by {name}{hint}"

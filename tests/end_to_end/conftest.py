@@ -1,0 +1,97 @@
+"""One stack for the whole session, and what tests need to talk to it.
+
+The session's stack sends its traces to a receiver of the tests. Tests that kill services start a stack of
+their own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import pytest
+from tests.end_to_end.client import Client, Registered, registrar
+from tests.end_to_end.otlp_receiver import OtlpReceiver
+from tests.end_to_end.stack import Stack, run_stack, running
+from tests.models import zoo
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+    """Add to each failure what the services and the builds had to say."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed:
+        for stack in running:
+            report.sections += [*stack.report(), ("endpoints that do not serve", _unsettled(stack))]
+
+
+def _unsettled(stack: Stack) -> str:
+    client = Client(stack)
+    try:
+        return client.unsettled()
+    except Exception as error:  # the report must not hide the failure it belongs to
+        return repr(error)
+    finally:
+        client.close()
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def receiver() -> Iterator[OtlpReceiver]:
+    """Takes the spans of the session's stack."""
+    receiver = OtlpReceiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture(scope="session")
+def stack(receiver: OtlpReceiver) -> Iterator[Stack]:
+    """The session's stack. Leave it as you found it: other tests use it too."""
+    yield from run_stack(
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+            "OTEL_TRACES_SAMPLER": "always_on",
+            "OTEL_BSP_SCHEDULE_DELAY": "500",
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def client(stack: Stack) -> Iterator[Client]:
+    """Administrator of the session's stack."""
+    client = Client(stack)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def register(client: Client) -> Registered:
+    """Registers models with the session's stack."""
+    return registrar(client)
+
+
+@pytest.fixture
+def new_name(client: Client) -> Iterator[Callable[[], str]]:
+    """Makes endpoint names nobody uses; their endpoints are deleted after the test."""
+    names: list[str] = []
+
+    def make() -> str:
+        names.append(f"e2e-{next(_numbers)}")
+        return names[-1]
+
+    yield make
+    for name in names:
+        client.delete(name)
+
+
+@pytest.fixture(scope="module")
+def misbehaving(client: Client, register: Registered) -> Iterator[str]:
+    """An endpoint of the model that sleeps, raises or exits when told so."""
+    name = f"e2e-misbehaving-{next(_numbers)}"
+    client.deploy(name, "misbehaves", register(zoo.misbehaves()))
+    yield name
+    client.delete(name)

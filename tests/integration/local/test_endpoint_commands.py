@@ -1,0 +1,183 @@
+"""The endpoint commands against an HTTP server that answers as the management API does."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+API = "/api/2.0/serving-endpoints"
+
+
+class FakeApi(ThreadingHTTPServer):
+    """One endpoint `iris` whose deployment takes `steps` polls and ends in `final_state`."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.exists = False
+        self.steps = 2
+        self.final_state = "NOT_UPDATING"
+        self.log = ""
+        self.configs: list[tuple[str, dict]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def deploy(self, method: str, config: dict) -> dict:
+        self.exists = True
+        self.configs.append((method, config))
+        return self.endpoint("IN_PROGRESS")
+
+    def poll(self) -> dict:
+        self.steps -= 1
+        return self.endpoint("IN_PROGRESS" if self.steps > 0 else self.final_state)
+
+    def endpoint(self, update: str) -> dict:
+        message = {"UPDATE_FAILED": "No module named 'xgboost'"}.get(update, "Building.")
+        entity = {"name": "iris-3", "entity_name": "iris", "entity_version": "3"}
+        entity |= {"state": {"deployment": "", "deployment_state_message": message}}
+        return {
+            "name": "iris",
+            "state": {"ready": "NOT_READY", "config_update": update},
+            "pending_config": {"served_entities": [entity]},
+        }
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: FakeApi
+
+    def do_GET(self) -> None:
+        if self.headers["Authorization"] != "Bearer dapi1":
+            self.answer(401, {"error_code": "UNAUTHENTICATED", "message": "who are you?"})
+        elif self.path.endswith("/iris-3/build-logs"):
+            self.server.log += f"step {len(self.server.log.splitlines()) + 1}\n"
+            self.answer(200, {"logs": self.server.log})
+        elif self.path == API:
+            self.answer(200, {"endpoints": [self.server.endpoint("NOT_UPDATING")]})
+        elif self.server.exists:
+            self.answer(200, self.server.poll())
+        else:
+            self.answer(404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such thing"})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == API:
+            self.answer(200, self.server.deploy("POST", json.loads(body)["config"]))
+        else:
+            self.answer(200, {"body": body.decode(), "type": self.headers["Content-Type"]})
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(200, self.server.deploy("PUT", json.loads(body)))
+
+    def do_DELETE(self) -> None:
+        self.answer(200, {})
+
+    def answer(self, status: int, body: dict) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    server = FakeApi()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def servery(
+    api: FakeApi, *arguments: str, token: str = "dapi1", stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "servery_local", *arguments],
+        env={"DATABRICKS_HOST": api.url, "DATABRICKS_TOKEN": token, "PATH": "/usr/bin:/bin"},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_deploy_creates_an_endpoint_and_shows_each_part_of_the_build_log_once(api: FakeApi) -> None:
+    result = servery(api, "deploy", "models:/iris/3", "--name", "iris", "--env", "A=b")
+    assert result.returncode == 0, result.stderr
+    entity = {"entity_name": "iris", "entity_version": "3", "workload_size": "Small"}
+    entity |= {"scale_to_zero_enabled": False, "environment_vars": {"A": "b"}}
+    assert api.configs == [("POST", {"served_entities": [entity]})]
+    for step in api.log.splitlines():
+        assert result.stdout.splitlines().count(step) == 1
+    assert "iris is ready" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_deploy_updates_an_endpoint_that_exists(api: FakeApi) -> None:
+    api.exists = True
+    result = servery(api, "deploy", "models:/iris@champion", "--name", "iris", "--no-wait")
+    assert result.returncode == 0, result.stderr
+    [(method, config)] = api.configs
+    assert method == "PUT"
+    assert config["served_entities"][0]["entity_version"] == "@champion"
+
+
+def test_a_failed_deployment_tells_why_and_fails(api: FakeApi) -> None:
+    api.final_state = "UPDATE_FAILED"
+    result = servery(api, "deploy", "models:/iris/3", "--name", "iris")
+    assert result.returncode == 1
+    assert "No module named 'xgboost'" in result.stderr
+
+
+def test_json_output_is_what_the_api_answered_and_nothing_else(api: FakeApi) -> None:
+    result = servery(api, "deploy", "models:/iris/3", "--name", "iris", "--json")
+    assert json.loads(result.stdout) == api.endpoint("NOT_UPDATING")
+    assert "step 1" in result.stderr
+    listed = servery(api, "list", "--json")
+    assert json.loads(listed.stdout) == {"endpoints": [api.endpoint("NOT_UPDATING")]}
+
+
+def test_endpoints_are_shown_to_people(api: FakeApi) -> None:
+    api.exists = True
+    assert "iris/3" in servery(api, "list").stdout
+    shown = servery(api, "get", "iris").stdout
+    assert "iris-3" in shown
+    assert "Building." in shown
+    assert servery(api, "delete", "iris").stdout == "deleted endpoint iris\n"
+
+
+@pytest.mark.parametrize("way", ["inline", "file", "stdin"])
+def test_a_query_takes_its_body_from_anywhere(api: FakeApi, tmp_path, way: str) -> None:
+    file = tmp_path / "body.json"
+    file.write_text('{"inputs": [1]}')
+    data = {"inline": '{"inputs": [1]}', "file": f"@{file}", "stdin": "-"}[way]
+    result = servery(api, "query", "iris", "-d", data, stdin='{"inputs": [1]}')
+    assert json.loads(result.stdout) == {"body": '{"inputs": [1]}', "type": "application/json"}
+
+
+def test_an_error_of_the_api_is_printed_with_its_code(api: FakeApi) -> None:
+    result = servery(api, "get", "iris", token="wrong")
+    assert result.returncode == 1
+    assert result.stderr == "error: UNAUTHENTICATED: who are you?\n"
+
+
+def test_without_a_stack_the_two_ways_to_one_are_told(api: FakeApi, tmp_path) -> None:
+    result = servery(api, "list", "--data-dir", str(tmp_path), token="")
+    assert result.returncode == 1
+    assert "servery up" in result.stderr
+    assert "DATABRICKS_HOST" in result.stderr

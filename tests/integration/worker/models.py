@@ -1,0 +1,111 @@
+"""Models of the worker's tests, logged as code: the runner's environment does not contain the tests."""
+
+import contextlib
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import mlflow.pyfunc
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
+
+OBEDIENT = """
+import os, sys, time
+import mlflow
+from mlflow.pyfunc import PythonModel
+
+def links():
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found[fd] = os.readlink("/proc/self/fd/" + fd)
+        except OSError:
+            pass
+    return found
+
+class Obedient(PythonModel):
+    def predict(self, context, model_input, params=None):
+        word, _, argument = str(model_input["do"].iloc[0]).partition(":")
+        if word == "echo":
+            return model_input["do"].tolist()
+        if word == "pid":
+            return [os.getpid(), os.getppid()]
+        if word == "exit":
+            os._exit(int(argument))
+        if word == "sysexit":
+            sys.exit(argument)
+        if word == "raise":
+            raise ValueError(argument)
+        if word == "sleep":
+            time.sleep(float(argument))
+            return ["slept"]
+        if word == "big":
+            return ["x" * int(argument)]
+        if word == "length":
+            return [len(argument)]
+        if word == "env":
+            return sorted(os.environ)
+        if word == "getenv":
+            return [os.environ.get(argument)]
+        if word == "fds":
+            return [links()]
+        if word == "print":
+            for number in range(int(argument)):
+                print("line", number, "." * 100)
+            return ["printed"]
+        if word == "object":
+            return object()
+        if word == "child":
+            import subprocess
+            return [subprocess.Popen(["sleep", "600"]).pid]
+        raise LookupError(word)
+
+mlflow.models.set_model(Obedient())
+"""
+
+BROKEN_IMPORT = """
+import a_package_nobody_has
+"""
+
+BROKEN_PREDICT = """
+import mlflow
+from mlflow.pyfunc import PythonModel
+
+class Broken(PythonModel):
+    def predict(self, context, model_input, params=None):
+        raise RuntimeError("no weights for " + ", ".join(model_input.columns))
+
+mlflow.models.set_model(Broken())
+"""
+
+NEVER_LOADED = """
+import time
+print("loading for ever")
+time.sleep(600)
+"""
+
+DYING_LOAD = """
+import os
+os._exit(7)
+"""
+
+SIGNATURE = ModelSignature(inputs=Schema([ColSpec("string", "do")]))
+
+
+def save(directory: Path, name: str, code: str, *, input_example: Any = None) -> Path:
+    """Save a model whose code is ``code``, without running it when it has no example."""
+    good = directory / f"{name}.py"
+    good.write_text(dedent(OBEDIENT))
+    path = directory / name
+    # MLflow takes the lock file of a project it is called in for the model's.
+    with contextlib.chdir(directory):
+        mlflow.pyfunc.save_model(
+            path,
+            python_model=str(good),
+            signature=SIGNATURE,
+            input_example=input_example,
+            pip_requirements=["mlflow"],
+        )
+    # Saved as a healthy model, since MLflow runs the code it saves, and spoiled afterwards.
+    (path / good.name).write_text(dedent(code))
+    return path

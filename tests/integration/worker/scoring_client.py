@@ -1,0 +1,102 @@
+"""A small gateway: frames to one replica and back, as ``contracts.frames`` describes."""
+
+import asyncio
+import itertools
+import json
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from servery_common.contracts import frames, subjects
+
+
+@dataclass
+class Call:
+    """One request and what came back for it."""
+
+    body: bytes
+    sent: int = 0
+    acknowledged: int = 0
+    accepted: asyncio.Event = field(default_factory=asyncio.Event)
+    refused: str | None = None
+    head: dict[str, Any] = field(default_factory=dict)
+    answer: bytearray = field(default_factory=bytearray)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def status(self) -> int:
+        return self.head["status"]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.answer)
+
+
+class ScoringClient:
+    """Sends requests to replicas and collects their answers."""
+
+    def __init__(self, nats: Client) -> None:
+        self._nats = nats
+        self._reply = subjects.replies(uuid.uuid4().hex)
+        self._ids = itertools.count(1)
+        self._calls: dict[int, tuple[str, Call]] = {}
+
+    async def start(self) -> "ScoringClient":
+        await self._nats.subscribe(self._reply, cb=self._on_message)
+        return self
+
+    async def send(self, replica_id: str, body: bytes, *, ttl: int = 30_000, **head: Any) -> tuple[int, Call]:
+        """Send a request; does not wait for anything."""
+        id, call = next(self._ids), Call(body)
+        self._calls[id] = replica_id, call
+        first = body[: frames.CHUNK_BYTES]
+        call.sent = len(first)
+        head = {"ct": "application/json", "ttl": ttl, "rid": f"request-{id}", "total": len(body)} | head
+        await self._publish(replica_id, frames.encode(frames.REQUEST, id, head, first))
+        await self._send_rest(id)
+        return id, call
+
+    async def ask(self, replica_id: str, do: str, *, within: float = 20.0, **options: Any) -> Call:
+        """Have the obedient model do something and return the finished call."""
+        _, call = await self.send(replica_id, do_body(do), **options)
+        await asyncio.wait_for(call.done.wait(), within)
+        return call
+
+    async def cancel(self, id: int) -> None:
+        await self._publish(self._calls[id][0], frames.encode(frames.CANCEL, id))
+
+    async def _send_rest(self, id: int) -> None:
+        replica_id, call = self._calls[id]
+        while call.sent < len(call.body) and call.sent - call.acknowledged < frames.WINDOW_BYTES:
+            piece = call.body[call.sent : call.sent + frames.CHUNK_BYTES]
+            call.sent += len(piece)
+            await self._publish(replica_id, frames.encode(frames.CHUNK, id, None, piece))
+
+    async def _publish(self, replica_id: str, frame: bytes) -> None:
+        await self._nats.publish(subjects.infer(replica_id), frame, reply=self._reply)
+
+    async def _on_message(self, message: Msg) -> None:
+        for record in frames.decode(message.data):
+            replica_id, call = self._calls[record.id]
+            if record.kind == frames.ACCEPT:
+                call.accepted.set()
+            elif record.kind == frames.REFUSE:
+                call.refused = record.head["reason"]
+                call.done.set()
+            elif record.kind == frames.WINDOW:
+                call.acknowledged += record.head["bytes"]
+                await self._send_rest(record.id)
+            else:
+                call.head |= record.head
+                call.answer += record.body
+                if len(call.answer) == call.head.get("total", len(call.answer)):
+                    call.done.set()
+                else:
+                    window = frames.encode(frames.WINDOW, record.id, {"bytes": len(record.body)})
+                    await self._publish(replica_id, window)
+
+
+def do_body(do: str) -> bytes:
+    return json.dumps({"dataframe_split": {"columns": ["do"], "data": [[do]]}}).encode()

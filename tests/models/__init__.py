@@ -1,0 +1,1 @@
+"""Real MLflow models to test with, and the bodies to send them."""

@@ -1,0 +1,229 @@
+"""The zoo's own Python models: each shows one way a prediction can look, or go wrong.
+
+They are pickled by value (see ``zoo.log``), so the model's environment needs nothing of this repository.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.protos import databricks_pb2
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+
+class RepeatText(PythonModel):
+    """Takes inference parameters of every kind: number, text, flag and list."""
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> list[str]:
+        chosen = params or {}
+        text = model_input["text"].str.upper() if chosen.get("shout") else model_input["text"]
+        joined = chosen.get("separator", " ").join
+        ending = "".join(chosen.get("endings", []))
+        return [joined([one] * chosen.get("times", 1)) + ending for one in text]
+
+
+class FrameOutput(PythonModel):
+    """Answers a DataFrame with a column of each common type and an index of its own."""
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> pd.DataFrame:
+        x = model_input["x"]
+        return pd.DataFrame(
+            {"twice": x * 2, "whole": x.astype("int64"), "big": x > 1, "text": x.astype(str)},
+            index=[f"row {i}" for i in range(len(x))],
+        )
+
+
+class SeriesOutput(PythonModel):
+    """Answers a named Series."""
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> pd.Series[float]:
+        return model_input["x"].rename("half") / 2
+
+
+class DictOutput(PythonModel):
+    """Answers a dictionary that holds NumPy values at several depths."""
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> dict[str, Any]:
+        x = model_input["x"].to_numpy()
+        return {
+            "mean": x.mean(),
+            "count": np.int32(len(x)),
+            "any_big": bool((x > 1).any()),
+            "squares": x**2,
+            "nested": {"first": x[0] if len(x) else None, "text": "ünïcode ✓"},
+        }
+
+
+class TextOutput(PythonModel):
+    """Answers one string for the whole request."""
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> str:
+        return f'{len(model_input)} rows, "quoted" and ünïcode ✓'
+
+
+class NextDay(PythonModel):
+    """Takes datetimes, answers datetimes and what it understood of them."""
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> pd.DataFrame:
+        when = pd.to_datetime(model_input["when"])
+        return pd.DataFrame(
+            {
+                "next_day": when + pd.Timedelta(days=1),
+                "weekday": when.dt.day_name(),
+                "type": str(model_input["when"].dtype),
+            }
+        )
+
+
+class OptionalColumns(PythonModel):
+    """Says which of its optional columns it was given, and as what type."""
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> list[dict[str, Any]]:
+        note = model_input["note"] if "note" in model_input else pd.Series([None] * len(model_input))
+        weight = model_input["weight"].dtype if "weight" in model_input else "absent"
+        return [
+            {"x": x, "note": None if pd.isna(n) else n, "weight": str(weight)}
+            for x, n in zip(model_input["x"], note, strict=True)
+        ]
+
+
+class DescribeInput(PythonModel):
+    """No signature: says what MLflow made of the body."""
+
+    def predict(
+        self, context: PythonModelContext, model_input: Any, params: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        if isinstance(model_input, pd.DataFrame):
+            types = {str(name): str(dtype) for name, dtype in model_input.dtypes.items()}
+            return {"type": "DataFrame", "dtypes": types, "rows": len(model_input), "params": params}
+        return {"type": type(model_input).__name__, "repr": repr(model_input), "params": params}
+
+
+class NamedTensors(PythonModel):
+    """Takes two tensors by name, answers one of another shape."""
+
+    def predict(self, context: PythonModelContext, model_input: dict[str, np.ndarray]) -> dict[str, Any]:
+        left, right = model_input["left"], model_input["right"]
+        return {"product": left @ right.T, "shape": list(left.shape), "dtype": str(left.dtype)}
+
+
+class NestedTypes(PythonModel):
+    """Takes lists and objects in its columns."""
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> list[Any]:
+        return [
+            {"city": row["address"]["city"], "total": sum(row["amounts"])}
+            for row in model_input.to_dict(orient="records")
+        ]
+
+
+class NotFinite(PythonModel):
+    """Answers NaN and infinities: in an array, a frame or nested, as asked."""
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> Any:
+        x = model_input["x"].to_numpy()
+        with np.errstate(all="ignore"):
+            values = np.concatenate([x / 0.0, [np.nan, np.inf, -np.inf]])
+        match str(model_input["as"].iloc[0]):
+            case "array":
+                return values
+            case "frame":
+                return pd.DataFrame({"v": values, "missing": None})
+            case _:
+                return {"v": float("nan"), "deep": [{"w": float("-inf")}]}
+
+
+class Raises(PythonModel):
+    """Raises the exception it is asked for."""
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> Any:
+        match str(model_input["kind"].iloc[0]):
+            case "value":
+                raise ValueError("the model does not like this row")
+            case "key":
+                return model_input["there is no such column"]
+            case "zero":
+                return 1 // 0
+            case "chained":
+                try:
+                    raise OSError("disk on fire")
+                except OSError as error:
+                    raise RuntimeError("could not predict") from error
+            case "unprintable":
+                raise _UnprintableError
+            case _:
+                return ["fine"] * len(model_input)
+
+
+class _UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even this works")
+
+
+class RaisesMlflow(PythonModel):
+    """Raises an MlflowException with the error code it is asked for."""
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> Any:
+        code = str(model_input["code"].iloc[0])
+        if code == "fine":
+            return ["fine"] * len(model_input)
+        raise MlflowException(
+            f"the model answers {code}", error_code=getattr(databricks_pb2, code), hint="try another row"
+        )
+
+
+class NotSerialisable(PythonModel):
+    """Answers values JSON has no words for."""
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> Any:
+        match str(model_input["kind"].iloc[0]):
+            case "object":
+                return [object()]
+            case "set":
+                return {1, 2, 3}
+            case "complex":
+                return [1 + 2j]
+            case "bytes":
+                return [b"bytes become base64"]
+            case "generator":
+                return (x for x in range(3))
+            case "keys":
+                return {("a", "b"): 1}
+            case "surrogate":
+                return ["\ud800"]
+            case "none":
+                return None
+            case _:
+                return ["fine"]
+
+
+class Misbehaves(PythonModel):
+    """Does to its process what it is told: for tests of isolation and lifecycle.
+
+    ``kind`` of the first row: ``exit`` and ``raise`` do that, ``sleep:<seconds>`` waits first. The answer to
+    each row is the process id, the version the model was built as and ``kind`` itself; for ``environment``
+    also the environment variables.
+    """
+
+    def __init__(self, version: str = "1") -> None:
+        self.version = version
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> list[dict[str, Any]]:
+        kind = str(model_input["kind"].iloc[0])
+        if kind == "exit":
+            os._exit(3)
+        if kind == "raise":
+            raise ValueError("the model does not like this row")
+        if kind.startswith("sleep:"):
+            time.sleep(float(kind.removeprefix("sleep:")))
+        answer: dict[str, Any] = {"pid": os.getpid(), "version": self.version}
+        if kind == "environment":
+            answer["environment"] = dict(os.environ)
+        return [{**answer, "kind": kind} for kind in model_input["kind"]]

@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+
+from servery_local.data_directory import Secrets
+from servery_local.services import SERVICES, Addresses, variables
+
+SECRETS = Secrets(admin_token="dapi0", nats_password="n0", stack_id="s0")
+ADDRESSES = Addresses(
+    gateway_host="127.0.0.1",
+    gateway_port=8080,
+    nats_url="nats://127.0.0.1:4222",
+    postgres_url="postgresql://servery@/servery?host=%2Frun",
+    mlflow_url="http://127.0.0.1:5000",
+)
+SHELL = {
+    "PATH": "/bin",
+    "SERVERY_NATS_URL": "nats://elsewhere:4222",
+    "SERVERY_DATA_DIR": "/the/whole/stack",
+    "AWS_SECRET_ACCESS_KEY": "s",
+    "UV_INDEX_URL": "https://packages.example/simple",
+    "CUDA_VISIBLE_DEVICES": "0",
+}
+
+
+def environments() -> dict[str, dict[str, str]]:
+    return {
+        service.name: variables(
+            service, Path("/data", service.name), Path("/artifacts"), SECRETS, ADDRESSES, SHELL
+        )
+        for service in SERVICES
+    }
+
+
+@pytest.mark.parametrize(
+    ("variable", "services"),
+    [
+        ("SERVERY_NATS_URL", {"gateway", "controller", "builder", "scaler", "worker"}),
+        ("SERVERY_NATS_PASSWORD", {"gateway", "controller", "builder", "scaler", "worker"}),
+        ("SERVERY_POSTGRES_URL", {"controller", "builder"}),
+        ("SERVERY_ADMIN_TOKEN", {"controller"}),
+        ("SERVERY_GATEWAY_PORT", {"gateway"}),
+        ("SERVERY_ARTIFACTS_DIR", {"builder", "worker"}),
+        ("MLFLOW_TRACKING_URI", {"builder"}),
+        ("AWS_SECRET_ACCESS_KEY", {"builder"}),
+        ("UV_INDEX_URL", {"builder"}),
+        ("CUDA_VISIBLE_DEVICES", {"controller", "worker"}),
+    ],
+)
+def test_a_variable_goes_only_where_it_is_needed(variable: str, services: set[str]) -> None:
+    assert {name for name, env in environments().items() if variable in env} == services
+
+
+def test_the_stack_wins_over_the_shell() -> None:
+    gateway = environments()["gateway"]
+    assert gateway["SERVERY_NATS_URL"] == "nats://127.0.0.1:4222"
+    assert gateway["SERVERY_DATA_DIR"] == "/data/gateway"
+
+
+def test_the_gateway_stops_before_those_it_sends_to() -> None:
+    stages = {service.name: service.stop_stage for service in SERVICES}
+    assert stages.pop("gateway") < min(stages.values())
