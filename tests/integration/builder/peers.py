@@ -202,6 +202,7 @@ async def running_builder(nats_url: str, settings: BuilderSettings, pool: Pool) 
     async with connect_bus(NatsSettings(url=nats_url), name="builder") as bus:
         running = asyncio.create_task(run(context, settings, pool, bus))
         try:
+            await Orderer(bus).describe("nothing")
             yield
         finally:
             context.stop()

@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from pydantic import SecretStr
 from tests.infrastructure import NatsServer, running_nats
 from tests.messages import Answer, Ask
+from tests.waiting import until
 
 from servery_common.messaging import client as client_module
 from servery_common.messaging.bus import NatsBus, connect_bus, connect_inference
@@ -24,9 +25,7 @@ async def echo(message: Ask) -> Answer:
 
 
 async def reconnects(client: Client, count: int, seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while client.stats["reconnects"] < count or not client.is_connected:
-            await asyncio.sleep(0.02)
+    await until(lambda: client.stats["reconnects"] >= count and client.is_connected, seconds)
 
 
 async def test_a_service_may_start_before_nats(tmp_path: Path) -> None:
@@ -99,9 +98,7 @@ async def test_the_inference_connection_keeps_nothing_for_later(nats_server: Nat
     )
     try:
         nats_server.kill()
-        async with asyncio.timeout(3):
-            while not lost:
-                await asyncio.sleep(0.01)
+        await until(lambda: bool(lost), 3)
         with pytest.raises(nats_errors.OutboundBufferLimitError):
             await client.publish("servery.infer.x", b"frame")
         with pytest.raises(nats_errors.OutboundBufferLimitError):

@@ -7,6 +7,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from tests.infrastructure import PostgresServer
+from tests.waiting import until
 
 from servery_common.contracts.builds import BuildRequested, BuildStarted
 from servery_common.errors import BadRequest, Unavailable
@@ -144,9 +145,7 @@ async def test_the_relay_outlives_a_bus_that_is_away(pool: Pool) -> None:
         await asyncio.sleep(0.3)
         assert bus.events == []
         bus.fail(False)
-        async with asyncio.timeout(5):
-            while not bus.events:
-                await asyncio.sleep(0.02)
+        await until(lambda: bool(bus.events), 5)
     finally:
         relaying.cancel()
         await asyncio.gather(relaying, return_exceptions=True)

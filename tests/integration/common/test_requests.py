@@ -9,6 +9,7 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 from tests.infrastructure import NatsServer
 from tests.messages import Answer, Ask, Other
+from tests.waiting import until
 
 from servery_common import errors
 from servery_common.messaging import serving
@@ -104,8 +105,7 @@ async def test_a_request_whose_caller_gave_up_is_not_started(
 
     await other_bus.serve("servery.api.test.expired", Ask, handler)
     first = asyncio.create_task(bus.request("servery.api.test.expired", Ask(text="1"), Answer, timeout=10))
-    while not handled:
-        await asyncio.sleep(0.01)
+    await until(lambda: bool(handled))
     with pytest.raises(errors.Unavailable):
         await bus.request("servery.api.test.expired", Ask(text="2"), Answer, timeout=0.2)
     release.set()
@@ -149,13 +149,10 @@ async def test_a_stream_that_falls_silent_is_unavailable(bus: NatsBus, other_bus
         await asyncio.sleep(30)
 
     await other_bus.serve_stream("servery.api.test.silent", Ask, handler)
-    received = list[object]()
+    answers = aiter(bus.request_stream("servery.api.test.silent", Ask(text="1"), [Answer], silence=0.3))
+    assert await anext(answers) == Answer(text="1")
     with pytest.raises(errors.Unavailable):
-        async for answer in bus.request_stream(
-            "servery.api.test.silent", Ask(text="1"), [Answer], silence=0.3
-        ):
-            received.append(answer)
-    assert received == [Answer(text="1")]
+        await anext(answers)
 
 
 async def test_an_error_in_a_stream_arrives(bus: NatsBus, other_bus: NatsBus) -> None:
@@ -164,9 +161,10 @@ async def test_an_error_in_a_stream_arrives(bus: NatsBus, other_bus: NatsBus) ->
         raise errors.NotFound("gone")
 
     await other_bus.serve_stream("servery.api.test.broken", Ask, handler)
+    answers = aiter(bus.request_stream("servery.api.test.broken", Ask(text="1"), [Answer], silence=5))
+    assert await anext(answers) == Answer(text="1")
     with pytest.raises(errors.NotFound):
-        async for _ in bus.request_stream("servery.api.test.broken", Ask(text="1"), [Answer], silence=5):
-            pass
+        await anext(answers)
 
 
 async def test_the_trace_of_the_caller_reaches_the_handler(bus: NatsBus, other_bus: NatsBus) -> None:

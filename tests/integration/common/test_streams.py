@@ -9,6 +9,7 @@ import pytest
 from nats.js.api import StreamConfig
 from tests.infrastructure import NatsServer
 from tests.messages import Ask, Other
+from tests.waiting import until
 
 from servery_common.contracts.message import Message
 from servery_common.contracts.subjects import EVENTS_STREAM, JOBS_STREAM
@@ -65,9 +66,7 @@ async def test_a_failing_handler_gets_the_message_again(bus: NatsBus, other_bus:
 
     await bus.publish(subject, Ask(text="1"), event_id=uuid4().hex)
     async with consuming(other_bus, subject, {Ask: handle}, JOBS_STREAM):
-        async with asyncio.timeout(10):
-            while received.qsize() < 2:
-                await asyncio.sleep(0.05)
+        await until(lambda: received.qsize() == 2)
 
 
 async def test_unreadable_and_hopeless_messages_do_not_hold_up_the_others(
@@ -88,7 +87,9 @@ async def test_unreadable_and_hopeless_messages_do_not_hold_up_the_others(
     await bus.publish(subject, Ask(text="good"), event_id=uuid4().hex)
     js = bus.nats.jetstream()
     async with consuming(other_bus, subject, {Ask: handle}, JOBS_STREAM), asyncio.timeout(15):
-        while (await js.stream_info(JOBS_STREAM, subjects_filter=subject)).state.subjects:
+        while True:
+            if not (await js.stream_info(JOBS_STREAM, subjects_filter=subject)).state.subjects:
+                break
             await asyncio.sleep(0.1)
     texts = [received.get_nowait() for _ in range(received.qsize())]
     assert sorted(texts) == ["good", "hopeless", "hopeless"]
@@ -139,11 +140,9 @@ async def test_consuming_goes_on_after_nats_lost_its_disk(
 async def test_publishing_fails_at_once_while_nats_is_away(bus: NatsBus, nats_server: NatsServer) -> None:
     nats_server.kill()
     try:
-        async with asyncio.timeout(3):
-            while bus.connected:
-                await asyncio.sleep(0.01)
-            with pytest.raises(Unavailable):
-                await bus.publish(new_subject(), Ask(text="x"), event_id="x")
+        await until(lambda: not bus.connected, 3)
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(bus.publish(new_subject(), Ask(text="x"), event_id="x"), 1)
     finally:
         nats_server.start()
 

@@ -146,9 +146,13 @@ def entity(name: str, *replicas: ReplicaRoute, weight: int = 100) -> ServedEntit
 
 
 def endpoint(name: str, *entities: ServedEntityRoute, revision: int = 1, **fields) -> EndpointRoute:
+    endpoint_id = f"e{name}".replace("-", "")
+    entities = tuple(
+        one.model_copy(update={"served_entity_id": f"{endpoint_id}{one.served_entity_id}"}) for one in entities
+    )
     return EndpointRoute(
         **{
-            "endpoint_id": f"e{name}".replace("-", ""),
+            "endpoint_id": endpoint_id,
             "workspace_id": "7",
             "name": name,
             "revision": revision,

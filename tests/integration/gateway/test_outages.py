@@ -13,9 +13,9 @@ from tests.integration.gateway.peers import endpoint, entity
 
 @pytest.fixture(autouse=True)
 async def running_nats(nats_server: NatsServer) -> AsyncIterator[None]:
+    nats_server.resume()
     yield
     nats_server.resume()
-    nats_server.restart()
 
 
 async def test_requests_in_flight_fail_at_once_when_nats_dies_and_scoring_resumes_with_it(world: World) -> None:

@@ -284,14 +284,14 @@ async def test_the_scaler_hears_how_much_there_is_to_do(world: World) -> None:
     calls = [asyncio.create_task(world.score("load")) for _ in range(5)]
 
     def busy():
-        loads = [e for load in heard for e in load.entities if e.served_entity_id == "idload1"]
+        loads = [e for load in heard for e in load.entities if e.served_entity_id == "eloadidload1"]
         return any(e.in_flight == 2 and e.queued == 3 for e in loads)
 
     await eventually(busy)
     release.set()
     assert {answer.status_code for answer in await asyncio.gather(*calls)} == {200}
     await eventually(
-        lambda: any(e.served_entity_id == "idload1" and e.requests == 5 for load in heard for e in load.entities)
+        lambda: any(e.served_entity_id == "eloadidload1" and e.requests == 5 for load in heard for e in load.entities)
     )
 
 

@@ -22,7 +22,7 @@ from servery_local.processes import identify, is_alive
 
 def sql(stack: Stack, statement: str) -> list[asyncpg.Record]:
     async def run() -> list[asyncpg.Record]:
-        connection = await asyncpg.connect(postgres_url(stack.data_dir / "run"))
+        connection = await asyncpg.connect(postgres_url(stack.data_dir / "run"), timeout=5)
         try:
             return await connection.fetch(statement)
         finally:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import nats
 import pytest
-from servery_common.messaging.bus import connect_bus
-from servery_common.messaging.port import Bus
-from servery_common.settings import NatsSettings
-
 from tests.integration.worker import models
 from tests.integration.worker.scoring_client import ScoringClient
 from tests.integration.worker.worker_process import WorkerOrders, WorkerProcess
+
+from servery_common.messaging.bus import connect_bus
+from servery_common.messaging.port import Bus
+from servery_common.settings import NatsSettings
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+
 from servery_common.contracts import frames, subjects
 
 

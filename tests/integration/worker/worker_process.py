@@ -115,16 +115,16 @@ class WorkerOrders:
         order = StopReplica(replica_id=replica_id, grace_seconds=grace)
         await self._bus.request(subjects.worker_stop(self._worker_id), order, Done, timeout=5)
 
-    async def until_state(self, replica_id: str, state: ReplicaState, within: float = 60.0) -> ReplicaObservation:
+    async def until_state(
+        self, replica_id: str, state: ReplicaState, within: float = 60.0
+    ) -> ReplicaObservation:
         ends = {state, ReplicaState.FAILED}
         beat = await self.until(lambda beat: _state(beat, replica_id) in ends, within)
         found = next(one for one in beat.replicas if one.replica_id == replica_id)
         assert found.state == state, found.reason
         return found
 
-    async def until(
-        self, true: Callable[[WorkerHeartbeat], bool], within: float = 60.0
-    ) -> WorkerHeartbeat:
+    async def until(self, true: Callable[[WorkerHeartbeat], bool], within: float = 60.0) -> WorkerHeartbeat:
         async with asyncio.timeout(within), self._changed:
             await self._changed.wait_for(lambda: self.beat is not None and true(self.beat))
         assert self.beat is not None

@@ -72,6 +72,8 @@ def _renderers(settings: LogSettings) -> list[Processor]:
 
 
 def _add_span(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    if "trace_id" in event:
+        return event  # the line is about another trace than the one its task belongs to
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
         event["trace_id"] = trace.format_trace_id(context.trace_id)

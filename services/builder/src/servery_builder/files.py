@@ -26,9 +26,16 @@ def sync_directory(path: Path) -> None:
 
 
 def hash_path(path: Path) -> str:
-    """Return a digest of a file, or of a folder's files and their names. Raises ``FileNotFoundError``."""
+    """Return a digest of a file, or of a folder's files and their names. Raises ``FileNotFoundError``.
+
+    Bytecode that Python leaves beside a source file it ran is not counted.
+    """
     digest = hashlib.sha256()
-    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        files = sorted(
+            item for item in path.rglob("*") if item.is_file() and item.parent.name != "__pycache__"
+        )
     for file in files:
         digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
         with file.open("rb") as content:

@@ -50,7 +50,7 @@ class Target(NamedTuple):
 class _Exchange:
     """One request and what is known about its answer so far."""
 
-    __slots__ = ("headers", "receive", "request_id", "response_headers", "target", "trace")
+    __slots__ = ("headers", "receive", "request_id", "response_headers", "served_entity", "target", "trace")
 
     def __init__(
         self, target: Target, headers: Mapping[bytes, bytes], receive: Receive, trace: RequestTrace
@@ -62,6 +62,7 @@ class _Exchange:
         request_id = request_id_of(headers)
         self.request_id = request_id.decode()
         self.response_headers: list[Header] = [(b"x-request-id", request_id)]
+        self.served_entity: str | None = None
 
 
 class ScoringHandler:
@@ -100,6 +101,8 @@ class ScoringHandler:
             exchange.trace.ended(CLIENT_CLOSED_REQUEST)
             return
         exchange.trace.ended(answer.status)
+        if exchange.served_entity is not None:
+            exchange.response_headers.append((b"served-model-name", header_value(exchange.served_entity)))
         await send_answer(send, answer, exchange.response_headers)
 
     async def _answer(self, exchange: _Exchange) -> Answer:
@@ -114,18 +117,16 @@ class ScoringHandler:
         body = await self._read_body(exchange, deadline)
         for _ in range(MAX_REROUTES):
             entity = admission.find_served_entity(route, exchange.target.served_entity, self._draw())
+            exchange.served_entity = entity.name
             exchange.trace.admitted(route.name, entity.name, exchange.request_id, len(body))
             request = ScoringRequest(
                 entity.served_entity_id, content_type, exchange.request_id, body, deadline, exchange.trace
             )
             try:
-                answer = await self._dispatch(request, exchange.receive)
+                return await self._dispatch(request, exchange.receive)
             except EntityWithdrawn:
                 # The endpoint was updated while the request waited: it may be served by what came instead.
                 route = admission.find_route(self._table.snapshot, identity, exchange.target.endpoint)
-                continue
-            exchange.response_headers.append((b"served-model-name", header_value(entity.name)))
-            return answer
         raise Unavailable("The endpoint is being updated. Try again in a moment.")
 
     def _admit(self, exchange: _Exchange) -> tuple[Identity, EndpointRoute, str]:

@@ -41,14 +41,16 @@ def load(model_path: str) -> Scorer:
     try:
         import mlflow
         import mlflow.pyfunc
-        import mlflow.pyfunc.scoring_server
+        from mlflow.pyfunc import scoring_server
     except ModuleNotFoundError as error:
         if error.name == "mlflow":
-            raise LoadFailure("import", "The model's environment does not contain MLflow; add mlflow to its requirements.") from error
+            raise LoadFailure(
+                "import", "The model's environment does not contain MLflow; add mlflow to its requirements."
+            ) from error
         raise _failure("import", error) from error
     except BaseException as error:
         raise _failure("import", error) from error
-    if not hasattr(mlflow.pyfunc.scoring_server, "invocations"):
+    if not hasattr(scoring_server, "invocations"):
         raise LoadFailure(
             "import",
             f"The model's environment contains MLflow {mlflow.__version__}; Servery needs MLflow 2.9 or newer. "
@@ -56,10 +58,10 @@ def load(model_path: str) -> Scorer:
         )
     try:
         return Scorer(mlflow.pyfunc.load_model(model_path))
-    except (ImportError, AttributeError) as error:
-        # Unpickling meets a module or a name that the environment does not have.
-        raise _failure("import" if isinstance(error, ImportError) else "load", error) from error
     except BaseException as error:
+        missing = _import_error(error)
+        if missing is not None:
+            raise _failure("import", missing) from error
         raise _failure("load", error) from error
 
 
@@ -92,9 +94,20 @@ def _serving_input(metadata: Any, model_path: str) -> Optional[bytes]:
         return file.read()
 
 
+def _import_error(error: Optional[BaseException]) -> Optional[ImportError]:
+    """The import that failed behind an error: MLflow wraps what a model's own code raises."""
+    while error is not None:
+        if isinstance(error, ImportError):
+            return error
+        error = error.__cause__
+    return None
+
+
 def _failure(stage: str, error: BaseException) -> LoadFailure:
     line = traceback.format_exception_only(type(error), error)[-1].strip()
-    return LoadFailure(stage, line, "".join(traceback.format_exception(type(error), error, error.__traceback__)))
+    return LoadFailure(
+        stage, line, "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    )
 
 
 def _failed_answer(body: str) -> LoadFailure:

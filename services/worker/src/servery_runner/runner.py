@@ -32,7 +32,7 @@ def run(channel_socket: socket.socket) -> NoReturn:
         os._exit(0)
     requests = _Requests(channel)
     threading.Thread(target=requests.read, name="reader", daemon=True).start()
-    os.environ.update(json.loads(order.body or b"{}"))
+    os.environ.update(json.loads(bytes(order.body) or b"{}"))
     os.chdir(order.head["directory"])
     started = time.monotonic()
     try:

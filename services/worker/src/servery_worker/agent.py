@@ -27,9 +27,7 @@ from servery_worker.runner import Runner
 log = structlog.get_logger(__name__)
 
 JSON = "application/json"
-TOO_SLOW = (
-    "Timed out while evaluating the model. Verify that the model evaluates within the timeout."
-)
+TOO_SLOW = "Timed out while evaluating the model. Verify that the model evaluates within the timeout."
 
 
 class Agent:

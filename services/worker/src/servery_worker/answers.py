@@ -59,9 +59,7 @@ class Answers:
         """Wait until no answer is under way."""
         await self._none.wait()
 
-    def _continue(
-        self, key: tuple[str, int], outgoing: Outgoing, pieces: list[memoryview]
-    ) -> None:
+    def _continue(self, key: tuple[str, int], outgoing: Outgoing, pieces: list[memoryview]) -> None:
         for piece in pieces:
             self._replies.send(key[0], frames.encode(frames.CHUNK, key[1], None, piece))
         if outgoing.complete:

@@ -20,13 +20,14 @@ from servery_worker.zygote import WarmParent, WarmParentFailed, kill_group, read
 
 log = structlog.get_logger(__name__)
 
+QUICK_LOAD_SECONDS = 2.0
+"""A model that loads within this is worth holding requests for while its runner is replaced."""
+
 
 class Launcher:
     """Starts runners and has them load their model."""
 
-    def __init__(
-        self, parents: WarmParents, *, overlay: Path, scratch: Path, load_timeout: float
-    ) -> None:
+    def __init__(self, parents: WarmParents, *, overlay: Path, scratch: Path, load_timeout: float) -> None:
         self._parents = parents
         self._overlay = overlay
         self._scratch = scratch
@@ -53,13 +54,13 @@ class Launcher:
                 "slots": slots,
                 "verify": verify,
             }
+            loading = time.monotonic()
             async with asyncio.timeout(self._load_timeout):
                 await runner.load(head, dict(environment_vars))
+            runner.quick = forked and time.monotonic() - loading < QUICK_LOAD_SECONDS
         except TimeoutError:
             await self.dispose(runner)
-            raise RunnerFailed(
-                "load", f"Loading did not finish within {self._load_timeout:g} s."
-            ) from None
+            raise RunnerFailed("load", f"Loading did not finish within {self._load_timeout:g} s.") from None
         except BaseException:
             await self.dispose(runner)
             raise
@@ -72,9 +73,7 @@ class Launcher:
         )
         return runner
 
-    async def _start_process(
-        self, runner: Runner, artifacts: Artifacts, output: ModelLog
-    ) -> bool:
+    async def _start_process(self, runner: Runner, artifacts: Artifacts, output: ModelLog) -> bool:
         """Start the process; True when it was forked. Raises RunnerFailed (start or import)."""
         wanted = await asyncio.to_thread(frameworks.of_model, Path(artifacts.model_path))
         reason = wanted.unforkable
@@ -87,9 +86,7 @@ class Launcher:
                 if not reason:
                     await self._fork(runner, parent, ours, theirs, output)
                     return True
-            log.info(
-                "runner_not_forked", environment_key=artifacts.environment_key, reason=reason
-            )
+            log.info("runner_not_forked", environment_key=artifacts.environment_key, reason=reason)
             await self._spawn(runner, artifacts, wanted.modules, ours, theirs, output)
             return False
         except WarmParentFailed as error:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 
 import structlog
@@ -21,9 +20,6 @@ from servery_worker.replies import Replies
 from servery_worker.runner import Runner, RunnerFailed
 
 log = structlog.get_logger(__name__)
-
-QUICK_START_SECONDS = 2.0
-"""A runner that started faster than this is replaced as fast: requests that arrive meanwhile are held for it."""
 
 
 class Replica:
@@ -47,13 +43,10 @@ class Replica:
         self._launcher = launcher
         self._nats = nats
         self._on_change = on_change
-        self._agent = Agent(
-            launch, replies, deadline_grace=deadline_grace, on_overdue=self._on_overdue
-        )
+        self._agent = Agent(launch, replies, deadline_grace=deadline_grace, on_overdue=self._on_overdue)
         self._runner: Runner | None = None
         self._disposals: set[asyncio.Task[None]] = set()
         self._overdue = False
-        self._start_seconds = 0.0
         self._keeping_alive: asyncio.Task[None] | None = None
 
     def observe(self) -> ReplicaObservation:
@@ -123,8 +116,7 @@ class Replica:
             else:
                 await self._serve(runner)
                 fruitless = 0 if self._agent.answered else fruitless + 1
-                holding = fruitless <= 1 and self._start_seconds < QUICK_START_SECONDS
-                self._agent.suspend(holding=holding)
+                self._agent.suspend(holding=runner.quick and fruitless <= 1)
                 await self._bury(runner)
             if self.state is ReplicaState.FAILED:
                 # Stays, refusing everything, until somebody has seen why and orders it away.
@@ -133,15 +125,12 @@ class Replica:
             self.restarts += 1
 
     async def _start(self) -> Runner:
-        started = time.monotonic()
-        runner = await self._launcher.start(
+        return await self._launcher.start(
             self.launch.artifacts,
             self.log,
             environment_vars=self.launch.environment_vars,
             slots=self.launch.slots,
         )
-        self._start_seconds = time.monotonic() - started
-        return runner
 
     async def _serve(self, runner: Runner) -> None:
         """Serve with this runner until it is dead."""

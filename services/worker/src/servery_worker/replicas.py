@@ -65,9 +65,7 @@ class Replicas:
             )
         replica = self._make(launch, self.changed.set)
         self._replicas[launch.replica_id] = replica
-        self._running[launch.replica_id] = self._spawn(
-            f"replica {launch.replica_id}", replica.run()
-        )
+        self._running[launch.replica_id] = self._spawn(f"replica {launch.replica_id}", replica.run())
         self.changed.set()
         return Done()
 

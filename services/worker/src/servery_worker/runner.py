@@ -40,6 +40,8 @@ class Runner(asyncio.Protocol):
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.pid = 0
+        self.quick = False
+        """It was forked and loaded within a moment; its replacement will be too."""
         self.dead = asyncio.Event()
         self.on_result: Callable[[frames.Record], None] = _drop
         self.description: dict[str, Any] = {}
@@ -100,9 +102,7 @@ class Runner(asyncio.Protocol):
         if self._exited is None:
             return "did not start"
         with contextlib.suppress(TimeoutError):
-            return describe_exit(
-                await asyncio.wait_for(asyncio.shield(self._exited), EXIT_REPORT_SECONDS)
-            )
+            return describe_exit(await asyncio.wait_for(asyncio.shield(self._exited), EXIT_REPORT_SECONDS))
         return "closed its connection"
 
     async def drained(self) -> None:

@@ -58,9 +58,7 @@ class Verifier:
                     verify=True,
                 )
         except TimeoutError:
-            verdict = _failed(
-                order, "load", f"did not finish within {order.timeout_seconds:g} s"
-            )
+            verdict = _failed(order, "load", f"did not finish within {order.timeout_seconds:g} s")
         except RunnerFailed as failure:
             verdict = _failed(order, failure.stage, failure.error, failure.traceback)
         else:
@@ -100,6 +98,4 @@ def _verified(order: VerifyModel, runner: Runner) -> ModelVerified:
 
 
 def _failed(order: VerifyModel, stage: str, error: str, traceback: str = "") -> ModelVerified:
-    return ModelVerified(
-        build_id=order.build_id, ok=False, stage=stage, error=error, traceback=traceback
-    )
+    return ModelVerified(build_id=order.build_id, ok=False, stage=stage, error=error, traceback=traceback)

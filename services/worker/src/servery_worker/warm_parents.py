@@ -91,9 +91,7 @@ class WarmParents:
 
     def _live(self) -> list[tuple[str, WarmParent]]:
         return [
-            (key, task.result())
-            for key, task in self._parents.items()
-            if task.done() and not _useless(task)
+            (key, task.result()) for key, task in self._parents.items() if task.done() and not _useless(task)
         ]
 
 

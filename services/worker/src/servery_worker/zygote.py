@@ -105,16 +105,14 @@ class WarmParent:
             if self._control is None:
                 raise WarmParentFailed(self._why_dead())
             order = control.encode(control.FORK, id=id)
-            self._control.sendmsg(
-                [order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors.tobytes())]
-            )
+            self._control.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors.tobytes())])
             pid = await asyncio.wait_for(forked, FORK_TIMEOUT_SECONDS)
-        except OSError as error:
-            self.close()
-            raise WarmParentFailed(f"the warm parent does not take orders: {error}") from error
         except TimeoutError:
             self.close()
             raise WarmParentFailed("the warm parent does not answer") from None
+        except OSError as error:
+            self.close()
+            raise WarmParentFailed(f"the warm parent does not take orders: {error}") from error
         finally:
             self._forks.pop(id, None)
         return pid, self._exits[pid]

@@ -9,7 +9,6 @@ from typing import Literal
 
 from servery_common.contracts.message import Message, Value
 
-
 RouteStatus = Literal["serving", "deploying", "failed", "stopped"]
 
 

@@ -68,6 +68,11 @@ class View(Generic[M]):
         self._missing.discard(key)
         return [KvChange(kind="put", key=key, value=value, revision=revision)]
 
+    def keep(self, key: str) -> None:
+        """A value was listed or stored that cannot be read: the last good one stays in use."""
+        if self._listed is not None:
+            self._listed.add(key)
+
     def delete(self, key: str, revision: int) -> list[KvChange[M]]:
         """A delete marker was listed or stored."""
         if key not in self._known and key not in self._missing:
@@ -118,11 +123,11 @@ class Buckets:
                 asyncio.timeout(SILENCE_SECONDS),
                 contextlib.aclosing(self._session(bucket, headers_only=True)) as session,
             ):
-                async for msg in session:
-                    if msg is None:
+                async for step in session:
+                    if step is None:
                         return keys
-                    if not _is_delete(msg):
-                        keys.append(_key(bucket, msg))
+                    if isinstance(step, Msg) and not _is_delete(step):
+                        keys.append(_key(bucket, step))
         except _FAILURES as error:
             raise _not_available(bucket) from error
         raise _not_available(bucket)
@@ -133,12 +138,11 @@ class Buckets:
         delays = full_jitter(0.1, 1.0)
         while True:
             try:
-                view.begin(await self._incarnation(bucket))
                 async with contextlib.aclosing(self._session(bucket)) as session:
-                    async for msg in session:
-                        for change in _apply(view, bucket, message, msg):
+                    async for step in session:
+                        for change in _apply(view, bucket, message, step):
                             yield change
-                        if msg is None:
+                        if step is None:
                             delays = full_jitter(0.1, 1.0)
             except _FAILURES as error:
                 log.info("bucket_watch_interrupted", bucket=bucket, error=repr(error))
@@ -166,42 +170,35 @@ class Buckets:
             info = await self._js.stream_info(name)
         return str(info.created)
 
-    async def _session(self, bucket: str, *, headers_only: bool = False) -> AsyncGenerator[Msg | None]:
-        """Yield the last message of each key, None once all were delivered, then each new one.
+    async def _session(self, bucket: str, *, headers_only: bool = False) -> AsyncGenerator[str | Msg | None]:
+        """Yield the bucket's incarnation, the last message of each key, None, then each new message.
 
         Ends when messages may have been missed.
         """
         arrived: asyncio.Queue[Msg | None] = asyncio.Queue()
+        interrupted = False
 
         async def take(msg: Msg) -> None:
             arrived.put_nowait(msg)
 
         def lost() -> None:
+            nonlocal interrupted
+            interrupted = True
             arrived.put_nowait(None)
 
         inbox = self._client.new_inbox()
         self._client.disconnect_callbacks.append(lost)
         subscription = await self._client.subscribe(inbox, cb=take, pending_bytes_limit=0)
         try:
-            consumer = await self._js.add_consumer(
-                streams.bucket_stream(bucket),
-                ConsumerConfig(
-                    deliver_subject=inbox,
-                    deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
-                    ack_policy=AckPolicy.NONE,
-                    filter_subject=streams.bucket_subject(bucket, ">"),
-                    idle_heartbeat=HEARTBEAT_SECONDS,
-                    inactive_threshold=SILENCE_SECONDS,
-                    headers_only=headers_only,
-                    mem_storage=True,
-                    num_replicas=1,
-                    max_deliver=1,
-                ),
-            )
-            sequence = 0
-            listing = consumer.num_pending or 0
+            incarnation = await self._incarnation(bucket)
+            listing = await self._create_consumer(bucket, inbox, headers_only=headers_only)
+            if interrupted:
+                # NATS may have lost its disk in between: the consumer would list another incarnation.
+                return
+            yield incarnation
             if not listing:
                 yield None
+            sequence, listed = 0, not listing
             while True:
                 async with asyncio.timeout(SILENCE_SECONDS):
                     msg = await arrived.get()
@@ -212,30 +209,53 @@ class Buckets:
                     if int(headers.get("Nats-Last-Consumer", sequence)) != sequence:
                         return
                     continue
-                metadata = msg.metadata
                 sequence += 1
-                if metadata.sequence.consumer != sequence:
+                if msg.metadata.sequence.consumer != sequence:
                     return
                 yield msg
-                if sequence == listing:
+                # Fewer than counted arrive when a delete marker expired meanwhile.
+                if not listed and (sequence >= listing or msg.metadata.num_pending == 0):
+                    listed = True
                     yield None
         finally:
             self._client.disconnect_callbacks.remove(lost)
             with contextlib.suppress(nats_errors.Error):
                 await subscription.unsubscribe()
 
+    async def _create_consumer(self, bucket: str, inbox: str, *, headers_only: bool) -> int:
+        """Let the server send everything to ``inbox``; returns how many messages there are now."""
+        consumer = await self._js.add_consumer(
+            streams.bucket_stream(bucket),
+            ConsumerConfig(
+                deliver_subject=inbox,
+                deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
+                ack_policy=AckPolicy.NONE,
+                filter_subject=streams.bucket_subject(bucket, ">"),
+                idle_heartbeat=HEARTBEAT_SECONDS,
+                inactive_threshold=SILENCE_SECONDS,
+                headers_only=headers_only,
+                mem_storage=True,
+                num_replicas=1,
+                max_deliver=1,
+            ),
+        )
+        return consumer.num_pending or 0
 
-def _apply(view: View[M], bucket: str, message: type[M], msg: Msg | None) -> list[KvChange[M]]:
-    if msg is None:
+
+def _apply(view: View[M], bucket: str, message: type[M], step: str | Msg | None) -> list[KvChange[M]]:
+    if step is None:
         return view.caught_up()
-    key, revision = _key(bucket, msg), msg.metadata.sequence.stream
-    if _is_delete(msg):
+    if isinstance(step, str):
+        view.begin(step)
+        return []
+    key, revision = _key(bucket, step), step.metadata.sequence.stream
+    if _is_delete(step):
         return view.delete(key, revision)
     try:
-        value = envelope.decode(message, msg.data)
+        value = envelope.decode(message, step.data)
     except envelope.UndecodableError as error:
-        # One unreadable value must not hide the readable ones; the last good one stays in use.
         log.error("bucket_value_undecodable", bucket=bucket, key=key, error=str(error))
+        view.keep(key)
         return []
     return view.put(key, revision, value)
 

@@ -1,6 +1,7 @@
 """``docs/events.md``: every message for people who read."""
 
 import inspect
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,7 +87,7 @@ def _frames() -> Iterator[str]:
     yield from _fenced(story.split("\n\n", 1)[1])
     yield from ("", "| name | value | meaning |", "|---|---|---|")
     for name, (value, text) in constants(frames).items():
-        yield f"| `{name}` | {value} | {text} |"
+        yield f"| `{name}` | {value} | {_cell(text)} |"
 
 
 def _fenced(text: str) -> Iterator[str]:
@@ -118,8 +119,14 @@ def _fields(entry: Entry) -> Iterator[str]:
             yield from ("", f"`{name}`: {part.get('description', '').split(chr(10))[0]}")
         yield from ("", "| field | type | default | meaning |", "|---|---|---|---|")
         for field, detail in part["properties"].items():
-            default = "required" if field in part.get("required", []) else f"`{detail.get('default')!r}`"
-            yield f"| `{field}` | {_type(detail)} | {default} | {detail.get('description', '')} |"
+            default = (
+                "required" if field in part.get("required", []) else f"`{json.dumps(detail.get('default'))}`"
+            )
+            yield f"| `{field}` | {_type(detail)} | {default} | {_cell(detail.get('description', ''))} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _type(detail: dict[str, Any]) -> str:

@@ -23,6 +23,9 @@ def explain_install(output: str, *, python_version: str) -> Failure:
     """Explain a failed ``uv pip install``; ``output`` is everything it printed."""
     # uv wraps its explanation with indentation and, in older versions, box characters.
     flat = re.sub(r"\s+", " ", _BOXES.sub(" ", output))
+    unreadable = _not_a_requirement(output)
+    if unreadable is not None:
+        return unreadable
     for rule in _RULES:
         failure = rule(flat, python_version)
         if failure is not None:
@@ -142,16 +145,15 @@ def _unauthorized(flat: str, _python: str) -> Failure | None:
     )
 
 
-def _not_a_requirement(flat: str, _python: str) -> Failure | None:
-    found = re.search(
-        r"Failed to parse: `(?P<line>[^`]+)`|Couldn't parse requirement in `[^`]+` at position \d+", flat
-    )
-    if not found:
+def _not_a_requirement(output: str) -> Failure | None:
+    if "Couldn't parse requirement" not in output and "Failed to parse: `" not in output:
         return None
-    line = found["line"] or "a line"
+    # uv prints the line and marks the place below it.
+    marked = re.search(r"^\s*(?P<line>\S.*)\n\s*\^+", output, re.MULTILINE)
+    line = repr(marked["line"].strip()) if marked else "A line"
     return Failure(
         FailureCode.INSTALL_FAILED,
-        f"{line!r} in the model's requirements is not a valid requirement: correct it and log the model again.",
+        f"{line} in the model's requirements is not a valid requirement: correct it and log the model again.",
     )
 
 
@@ -322,7 +324,6 @@ def _version_conflict(flat: str, _python: str) -> Failure | None:
 _RULES: tuple[Callable[[str, str], Failure | None], ...] = (
     _disk_full,
     _offline,
-    _not_a_requirement,
     _missing_file,
     # Before the network rules: a source build's own output may mention a failed connection.
     _build_from_source,

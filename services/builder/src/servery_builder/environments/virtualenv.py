@@ -30,6 +30,7 @@ MARKER = ".servery-ready"
 _REQUIREMENTS = "servery-requirements.txt"
 _BUILD_DEPENDENCIES = "servery-build-dependencies.txt"
 _CONSTRAINTS = "servery-constraints.txt"
+_SOURCES = "servery-sources"
 
 Say = Callable[[str], None]
 """Takes a line for the build log."""
@@ -116,13 +117,17 @@ class VirtualenvCache:
             file = _write_lines(path / _BUILD_DEPENDENCIES, spec.build_dependencies)
             await install("--requirements", file)
         say(f"Installing {count} requirements: {', '.join(_shown(requirements.lines))}.")
-        await install(*self._install_arguments(path, spec))
+        await install(*await asyncio.to_thread(self._install_arguments, path, spec))
         await asyncio.to_thread(_complete, path, interpreter)
 
     def _install_arguments(self, path: Path, spec: EnvironmentSpec) -> list[str]:
         requirements = spec.requirements
         options = [option for option in requirements.options if option != "--pre"]
-        arguments = ["--requirements", _write_lines(path / _REQUIREMENTS, (*options, *requirements.lines))]
+        lines = [
+            _with_copied_source(line, requirements.local_paths, path / _SOURCES)
+            for line in requirements.lines
+        ]
+        arguments = ["--requirements", _write_lines(path / _REQUIREMENTS, (*options, *lines))]
         if requirements.constraints:
             arguments += ["--constraints", _write_lines(path / _CONSTRAINTS, requirements.constraints)]
         if "--pre" in requirements.options:
@@ -157,6 +162,18 @@ def _complete(path: Path, interpreter: Interpreter) -> None:
 def _write_lines(path: Path, lines: Sequence[str]) -> str:
     path.write_text("".join(f"{line}\n" for line in lines))
     return str(path)
+
+
+def _with_copied_source(line: str, local_paths: Sequence[Path], sources: Path) -> str:
+    """Return ``line`` with a folder to install replaced by a copy of it."""
+    for number, local in enumerate(local_paths):
+        rest = line.removeprefix(str(local))
+        if rest != line and rest[:1] in {"", "[", " "} and local.is_dir():
+            # Building a package writes into its folder, and a model's files must stay as they were logged.
+            copy = sources / str(number) / local.name
+            shutil.copytree(local, copy)
+            return f"{copy}{rest}"
+    return line
 
 
 def _shown(lines: Sequence[str]) -> list[str]:

@@ -1,0 +1,104 @@
+"""Processes that are killed, and a worker that is asked to stop: nothing is left behind, nothing hangs."""
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.integration.worker.scoring_client import ScoringClient, do_body
+from tests.integration.worker.worker_process import WorkerOrders, WorkerProcess, alive, until_gone
+
+from servery_common.contracts.states import ReplicaState
+from servery_common.messaging.port import Bus
+
+
+@pytest.fixture
+def own_worker(nats_url: str, tmp_path: Path) -> Iterator[WorkerProcess]:
+    """A worker that the test may end."""
+    process = WorkerProcess(nats_url, tmp_path / "worker")
+    yield process
+    process.stop()
+
+
+async def pids(client: ScoringClient, replica_id: str) -> tuple[int, int]:
+    """The runner's and its warm parent's."""
+    runner, parent = (await client.ask(replica_id, "pid")).json["predictions"]
+    return runner, parent
+
+
+async def test_a_killed_runner_is_replaced_and_its_requests_are_told(
+    client: ScoringClient, orders: WorkerOrders, obedient: Path
+):
+    replica_id = await orders.launch(obedient)
+    runner, parent = await pids(client, replica_id)
+    _, lost = await client.send(replica_id, do_body("sleep:30"))
+    await asyncio.wait_for(lost.accepted.wait(), 5)
+    os.kill(runner, signal.SIGKILL)
+    await asyncio.wait_for(lost.done.wait(), 5)
+    assert (lost.status, lost.head["lost"]) == (503, True)
+    assert "SIGKILL" in lost.json["message"]
+    replacement, same_parent = await pids(client, replica_id)
+    assert replacement != runner
+    assert same_parent == parent
+    await until_gone(runner)
+
+
+async def test_a_killed_warm_parent_takes_its_runners_and_all_come_back(
+    client: ScoringClient, orders: WorkerOrders, obedient: Path
+):
+    replica_id = await orders.launch(obedient)
+    runner, parent = await pids(client, replica_id)
+    os.kill(parent, signal.SIGKILL)
+    await until_gone(runner, parent)
+    new_runner, new_parent = await pids(client, replica_id)
+    assert new_runner != runner
+    assert new_parent != parent
+
+
+async def test_a_killed_worker_leaves_no_process(
+    client: ScoringClient, bus: Bus, own_worker: WorkerProcess, obedient: Path
+):
+    orders = await WorkerOrders(bus, own_worker.id).start()
+    replica_id = await orders.launch(obedient)
+    runner, parent = await pids(client, replica_id)
+    child = (await client.ask(replica_id, "child")).json["predictions"][0]
+    own_worker.process.kill()
+    own_worker.process.wait()
+    await until_gone(runner, parent, child)
+
+
+async def test_a_stopping_worker_finishes_accepted_work_and_leaves_no_process(
+    client: ScoringClient, bus: Bus, own_worker: WorkerProcess, obedient: Path
+):
+    orders = await WorkerOrders(bus, own_worker.id).start()
+    replica_id = await orders.launch(obedient)
+    runner, parent = await pids(client, replica_id)
+    _, accepted = await client.send(replica_id, do_body("sleep:1"))
+    await asyncio.wait_for(accepted.accepted.wait(), 5)
+    own_worker.process.send_signal(signal.SIGTERM)
+    await orders.until_state(replica_id, ReplicaState.DRAINING, 5)
+    assert (await client.ask(replica_id, "echo")).refused == "draining"
+    await asyncio.wait_for(accepted.done.wait(), 5)
+    assert accepted.json == {"predictions": ["slept"]}
+    # Not stop(): a second SIGTERM means that nobody wants to wait any more.
+    assert await asyncio.to_thread(own_worker.process.wait, 20) == 0
+    await until_gone(runner, parent)
+    assert orders.states[replica_id][-2:] == [ReplicaState.DRAINING, ReplicaState.STOPPED]
+
+
+async def test_an_environment_that_does_not_survive_a_fork_starts_each_runner_from_nothing(
+    client: ScoringClient, orders: WorkerOrders, worker: WorkerProcess, obedient: Path, tmp_path: Path
+):
+    copy = tmp_path / "copy"
+    shutil.copytree(obedient, copy)
+    (copy / "requirements.txt").write_text("mlflow\ntensorflow==2.18\n")
+    replica_id = await orders.launch(copy)
+    runner, parent = await pids(client, replica_id)
+    assert parent == worker.pid
+    assert "runner_not_forked" in worker.log_path.read_text()
+    await orders.stop(replica_id)
+    await until_gone(runner)
+    assert alive(worker.pid)
