@@ -50,14 +50,14 @@ class ScoringClient:
 
     async def send(self, replica_id: str, body: bytes, *, ttl: int = 30_000, **head: Any) -> tuple[int, Call]:
         """Send a request; does not wait for anything."""
-        id, call = next(self._ids), Call(body)
-        self._calls[id] = replica_id, call
+        number, call = next(self._ids), Call(body)
+        self._calls[number] = replica_id, call
         first = body[: frames.CHUNK_BYTES]
         call.sent = len(first)
-        head = {"ct": "application/json", "ttl": ttl, "rid": f"request-{id}", "total": len(body)} | head
-        await self._publish(replica_id, frames.encode(frames.REQUEST, id, head, first))
-        await self._send_rest(id)
-        return id, call
+        head = {"ct": "application/json", "ttl": ttl, "rid": f"request-{number}", "total": len(body)} | head
+        await self._publish(replica_id, frames.encode(frames.REQUEST, number, head, first))
+        await self._send_rest(number)
+        return number, call
 
     async def ask(self, replica_id: str, do: str, *, within: float = 20.0, **options: Any) -> Call:
         """Have the obedient model do something and return the finished call."""

@@ -72,6 +72,6 @@ async def test_orders_of_a_replaced_controller_are_refused(
     await orders.ensure(launch(obedient, epoch=7))
     with pytest.raises(Conflict):
         await orders.ensure(launch(obedient, epoch=6))
+    order = StopReplica(replica_id="r1", grace_seconds=1, epoch=6)
     with pytest.raises(Conflict):
-        order = StopReplica(replica_id="r1", grace_seconds=1, epoch=6)
         await bus.request(subjects.worker_stop(worker.id), order, Done, timeout=5)

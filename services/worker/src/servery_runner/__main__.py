@@ -40,7 +40,7 @@ def main() -> None:
 
 def import_best_effort(module: str) -> None:
     """Import a module if it can be: a missing one is reported by the runner that needs it."""
-    print("importing", module, flush=True)
+    process.say(f"importing {module}")
     try:
         importlib.import_module(module)
     except Exception:

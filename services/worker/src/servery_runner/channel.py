@@ -26,12 +26,12 @@ class Channel:
         header = self._read(frames.HEADER.size)
         if header is None:
             return None
-        kind, _flags, head_length, body_length, id = frames.HEADER.unpack(header)
+        kind, _flags, head_length, body_length, number = frames.HEADER.unpack(header)
         head = self._read(head_length)
         body = self._read(body_length)
         if head is None or body is None:
             return None
-        return frames.Record(kind, id, json.loads(head) if head else {}, bytes(body))
+        return frames.Record(kind, number, json.loads(head) if head else {}, bytes(body))
 
     def send(self, kind: int, id: int, head: dict[str, Any], body: bytes = b"") -> None:
         """Send one record whole. Raises OSError when the agent is gone."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import traceback
+from pathlib import Path
 from typing import Any, Optional
 
 from servery_runner.scoring import Scorer
@@ -90,8 +91,7 @@ def _serving_input(metadata: Any, model_path: str) -> Optional[bytes]:
     name = information.get("serving_input_path")
     if not name:
         return None
-    with open(os.path.join(model_path, name), "rb") as file:
-        return file.read()
+    return Path(model_path, name).read_bytes()
 
 
 def _import_error(error: Optional[BaseException]) -> Optional[ImportError]:

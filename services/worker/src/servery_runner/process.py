@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
 import random
 import signal
 import sys
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 """``prctl`` option: the signal the kernel sends to this process when its parent ends."""
@@ -47,16 +49,20 @@ def become_runner(parent_pid: int, channel_fd: int, output_fd: int) -> int:
     return 3
 
 
+def say(line: str) -> None:
+    """Print a line to the log of whoever reads this process' output."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def kill_group(pid: int) -> None:
     """Kill a process and what it started; one that is gone is fine."""
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         # Killed between fork and setsid: it leads no group yet.
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def _dup_above(fd: int, lowest: int) -> int:
@@ -64,7 +70,7 @@ def _dup_above(fd: int, lowest: int) -> int:
 
 
 def _highest_fd() -> int:
-    return max(int(name) for name in os.listdir("/proc/self/fd"))
+    return max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
 
 
 def _reseed() -> None:

@@ -16,7 +16,7 @@ import time
 from typing import NoReturn
 
 from servery_common.contracts import frames
-from servery_runner import loading
+from servery_runner import loading, process
 from servery_runner.channel import Channel
 from servery_runner.scoring import Scorer
 
@@ -41,7 +41,7 @@ def run(channel_socket: socket.socket) -> NoReturn:
         if order.head.get("verify"):
             # Should the process die from here on, it was the prediction.
             channel.send(frames.READY, 0, {"verifying": True})
-            print("predicting the input example", flush=True)
+            process.say("predicting the input example")
             example_predicted = loading.predict_example(scorer, order.head["model_path"])
     except loading.LoadFailure as failure:
         channel.send(frames.FAILED, 0, failure.head())

@@ -27,14 +27,14 @@ class Answers:
 
     def send(self, key: tuple[str, int], head: dict[str, Any], body: bytes | memoryview) -> None:
         """Send a result to ``(reply subject, request id)``."""
-        reply, id = key
+        reply, number = key
         if len(body) <= frames.CHUNK_BYTES:
-            self._replies.send(reply, frames.encode(frames.RESULT, id, head, body))
+            self._replies.send(reply, frames.encode(frames.RESULT, number, head, body))
             return
         outgoing = Outgoing(body)
         first, *more = outgoing.pieces()
         head = head | {"total": len(body)}
-        self._replies.send(reply, frames.encode(frames.RESULT, id, head, first))
+        self._replies.send(reply, frames.encode(frames.RESULT, number, head, first))
         self._under_way[key] = outgoing
         self._none.clear()
         self._continue(key, outgoing, more)

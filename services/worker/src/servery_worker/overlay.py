@@ -5,7 +5,6 @@ the old one keep theirs.
 """
 
 import hashlib
-import os
 import shutil
 import tempfile
 from importlib.util import find_spec
@@ -29,7 +28,7 @@ def materialise(data_dir: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     try:
-        os.rename(staging, target)
+        staging.rename(target)
     except OSError:
         # Another process was first; same hash, same content.
         shutil.rmtree(staging)

@@ -98,21 +98,22 @@ class Replicas:
     async def drain(self, grace: float) -> None:
         """Take nothing new, finish what was accepted for at most ``grace`` seconds, stop everything."""
         self._draining = True
-        for id, replica in self._replicas.items():
-            if id not in self._stopping and replica.state is not ReplicaState.STOPPED:
-                self._stopping[id] = self._spawn(f"stop of {id}", self._stop(replica, grace))
+        for replica_id, replica in self._replicas.items():
+            if replica_id not in self._stopping and replica.state is not ReplicaState.STOPPED:
+                stopping = self._stop(replica, grace)
+                self._stopping[replica_id] = self._spawn(f"stop of {replica_id}", stopping)
         if self._stopping:
             await asyncio.wait(self._stopping.values())
 
     async def _stop(self, replica: Replica, grace: float) -> None:
-        id = replica.launch.replica_id
+        replica_id = replica.launch.replica_id
         replica.drain()
         await replica.finished(grace)
         replica.stop()
-        await asyncio.wait({self._running[id]})
-        del self._running[id]
-        del self._stopping[id]
-        self._old_logs[id] = replica.log
+        await asyncio.wait({self._running[replica_id]})
+        del self._running[replica_id]
+        del self._stopping[replica_id]
+        self._old_logs[replica_id] = replica.log
         while len(self._old_logs) > self._kept_logs:
             self._old_logs.popitem(last=False)
 

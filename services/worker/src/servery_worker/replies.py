@@ -22,11 +22,14 @@ class Replies:
         self._nats = nats
         self._waiting: defaultdict[str, list[bytes]] = defaultdict(list)
         self._some = asyncio.Event()
+        self._none = asyncio.Event()
+        self._none.set()
 
     def send(self, subject: str, record: bytes) -> None:
         """Send a record soon; never blocks. Lost without connection: the gateway has given up by then."""
         self._waiting[subject].append(record)
         self._some.set()
+        self._none.clear()
 
     async def run(self) -> None:
         """Publish for ever."""
@@ -38,13 +41,14 @@ class Replies:
             for subject, records in waiting.items():
                 for message in packed(records, LARGEST_MESSAGE_BYTES):
                     await self._publish(subject, message)
+            if not self._waiting:
+                self._none.set()
 
     async def flush(self, timeout: float) -> None:
         """Return when everything sent so far has reached the server, or after ``timeout`` seconds."""
         try:
             async with asyncio.timeout(timeout):
-                while self._waiting:
-                    await asyncio.sleep(0.005)
+                await self._none.wait()
                 await self._nats.flush()
         except (TimeoutError, NatsError):
             log.warning("replies_not_flushed", subjects=len(self._waiting))

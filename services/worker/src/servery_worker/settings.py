@@ -48,5 +48,5 @@ class WorkerSettings(BaseSettings):
             self.data_dir.mkdir(parents=True, exist_ok=True)
             fresh = path.with_suffix(f".{os.getpid()}")
             fresh.write_text(uuid.uuid4().hex)
-            os.replace(fresh, path)
+            fresh.replace(path)
         return path.read_text().strip()

@@ -37,7 +37,7 @@ class WarmParent:
     def __init__(self, environment_key: str) -> None:
         self.environment_key = environment_key
         self.unforkable = ""
-        """Why its forks would not work: then it is only good for nothing and runners start without it."""
+        """Why its forks would not work; then runners start without it."""
         self.log = ModelLog()
         self.died = asyncio.Event()
         self.pid = 0
@@ -48,7 +48,7 @@ class WarmParent:
         self._lines = control.Lines()
         self._forks: dict[int, asyncio.Future[int]] = {}
         self._exits: dict[int, asyncio.Future[int]] = {}
-        self._next_fork = 0
+        self._last_fork = 0
 
     @property
     def runners(self) -> int:
@@ -97,14 +97,14 @@ class WarmParent:
 
     async def fork(self, channel: socket.socket, output_fd: int) -> tuple[int, asyncio.Future[int]]:
         """Fork a runner on these descriptors. Returns its pid and its exit status to be. Raises WarmParentFailed."""
-        self._next_fork += 1
-        id = self._next_fork
-        forked = self._forks[id] = asyncio.get_running_loop().create_future()
+        self._last_fork += 1
+        number = self._last_fork
+        forked = self._forks[number] = asyncio.get_running_loop().create_future()
         descriptors = array.array("i", [channel.fileno(), output_fd])
         try:
             if self._control is None:
                 raise WarmParentFailed(self._why_dead())
-            order = control.encode(control.FORK, id=id)
+            order = control.encode(control.FORK, id=number)
             self._control.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors.tobytes())])
             pid = await asyncio.wait_for(forked, FORK_TIMEOUT_SECONDS)
         except TimeoutError:
@@ -114,7 +114,7 @@ class WarmParent:
             self.close()
             raise WarmParentFailed(f"the warm parent does not take orders: {error}") from error
         finally:
-            self._forks.pop(id, None)
+            self._forks.pop(number, None)
         return pid, self._exits[pid]
 
     def kill(self, pid: int) -> None:

@@ -1,0 +1,34 @@
+import pytest
+
+from servery_gateway.inbox import AnswerTooLong, Inbox
+from servery_gateway.transport import Outcome
+
+
+def test_a_short_answer_is_whole_at_once() -> None:
+    assert Inbox(10).result(1, {"status": 200, "ct": "a/b"}, b"xy") == Outcome(200, "a/b", b"xy")
+
+
+def test_a_long_answer_is_put_together_in_order() -> None:
+    inbox = Inbox(10)
+    assert inbox.result(1, {"status": 400, "ct": "a/b", "total": 5}, b"12") is None
+    assert inbox.chunk(1, b"34") is None
+    assert inbox.chunk(1, b"5") == Outcome(400, "a/b", b"12345")
+    assert inbox.chunk(1, b"6") is None
+
+
+def test_pieces_of_a_forgotten_answer_are_ignored() -> None:
+    inbox = Inbox(10)
+    inbox.result(1, {"status": 200, "total": 5}, b"12")
+    inbox.forget(1)
+    assert inbox.chunk(1, b"345") is None
+
+
+def test_an_answer_that_is_too_long_is_not_begun() -> None:
+    with pytest.raises(AnswerTooLong):
+        Inbox(10).result(1, {"status": 200, "total": 11}, b"12")
+
+
+def test_a_lost_request_says_so() -> None:
+    outcome = Inbox(10).result(1, {"lost": True}, b"")
+    assert outcome is not None
+    assert outcome.lost

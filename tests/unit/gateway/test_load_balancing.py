@@ -1,0 +1,71 @@
+import collections
+import random
+from dataclasses import dataclass
+
+from servery_common.contracts.routes import ServedEntityRoute
+from servery_gateway.load_balancing import choose_served_entity, power_of_two_choices
+
+
+@dataclass
+class Replica:
+    name: str
+    in_flight: int = 0
+
+
+def weighted(**weights: int) -> list[ServedEntityRoute]:
+    return [
+        ServedEntityRoute(served_entity_id=name, name=name, traffic_percentage=weight)
+        for name, weight in weights.items()
+    ]
+
+
+def chosen(entities, point: float) -> str | None:
+    entity = choose_served_entity(entities, point)
+    return entity.name if entity else None
+
+
+def test_the_point_falls_on_an_entity_by_its_share() -> None:
+    entities = weighted(a=20, none=0, b=80)
+    assert [chosen(entities, point) for point in (0.0, 0.19, 0.2, 0.99)] == ["a", "a", "b", "b"]
+
+
+def test_weights_need_not_add_up_to_100() -> None:
+    assert [chosen(weighted(a=1, b=1), point) for point in (0.49, 0.51)] == ["a", "b"]
+
+
+def test_without_a_weight_above_zero_nothing_is_chosen() -> None:
+    assert chosen(weighted(a=0), 0.5) is None
+    assert chosen([], 0.5) is None
+
+
+def test_an_entity_of_weight_zero_is_never_chosen() -> None:
+    assert {chosen(weighted(a=0, b=3, c=0), point / 100) for point in range(100)} == {"b"}
+
+
+def test_the_less_loaded_of_two_different_replicas_is_taken() -> None:
+    replicas = [Replica("a", 5), Replica("b", 1), Replica("c", 9)]
+    draws = iter([0.0, 0.0])  # the first, and the first of the others
+    assert power_of_two_choices(replicas, lambda: next(draws)) is replicas[1]
+
+
+def test_there_may_be_one_replica_or_none() -> None:
+    only = Replica("a", 99)
+    assert power_of_two_choices([only], random.random) is only
+    assert power_of_two_choices([], random.random) is None
+
+
+def test_two_choices_keep_the_load_nearly_even() -> None:
+    replicas = [Replica(str(number)) for number in range(10)]
+    draw = random.Random(1).random
+    for _ in range(1000):
+        replica = power_of_two_choices(replicas, draw)
+        assert replica is not None
+        replica.in_flight += 1
+    assert max(r.in_flight for r in replicas) - min(r.in_flight for r in replicas) <= 6
+
+
+def test_equal_replicas_are_all_drawn() -> None:
+    replicas = [Replica(str(number)) for number in range(4)]
+    draw = random.Random(1).random
+    counts = collections.Counter(getattr(power_of_two_choices(replicas, draw), "name", "") for _ in range(400))
+    assert min(counts.values()) > 60

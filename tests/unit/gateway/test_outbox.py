@@ -1,0 +1,134 @@
+from servery_common.contracts import frames
+from servery_gateway.outbox import FRAME_BYTES, PIECE_BYTES, Outbox
+from servery_gateway.transport import ReplicaRequest
+
+
+def request(id: int, body: bytes = b"{}", traceparent: str | None = None) -> ReplicaRequest:
+    return ReplicaRequest(
+        id=id,
+        content_type="application/json",
+        request_id=f"r{id}",
+        body=body,
+        ttl_ms=1000,
+        sent_at_ms=5,
+        traceparent=traceparent,
+    )
+
+
+def kinds(frame) -> list[tuple[int, int]]:
+    return [(record.kind, record.id) for record in frames.decode(frame.payload)]
+
+
+def test_short_requests_travel_in_one_frame() -> None:
+    outbox = Outbox()
+    for id in (1, 2, 3):
+        outbox.add(request(id))
+    frame = outbox.take_short()
+    assert frame is not None
+    assert kinds(frame) == [(frames.REQUEST, 1), (frames.REQUEST, 2), (frames.REQUEST, 3)]
+    assert outbox.take_short() is None
+    assert outbox.empty
+
+
+def test_a_frame_is_never_longer_than_its_limit() -> None:
+    outbox = Outbox()
+    for id in range(1, 8):
+        outbox.add(request(id, b"x" * 200_000))
+    sizes = []
+    while (frame := outbox.take_short()) is not None:
+        sizes.append(len(frame.payload))
+    assert len(sizes) == 4
+    assert max(sizes) <= FRAME_BYTES
+
+
+def test_the_head_carries_what_the_agent_needs() -> None:
+    outbox = Outbox()
+    outbox.add(request(1, traceparent="00-a-b-01"))
+    frame = outbox.take_short()
+    assert frame is not None
+    (record,) = frames.decode(frame.payload)
+    assert record.head == {"ct": "application/json", "ttl": 1000, "rid": "r1", "at": 5, "tp": "00-a-b-01"}
+
+
+def test_only_a_frame_of_one_request_has_a_traceparent() -> None:
+    outbox = Outbox()
+    outbox.add(request(1, traceparent="one"))
+    frame = outbox.take_short()
+    assert frame is not None
+    assert frame.traceparent == "one"
+    outbox.add(request(2, traceparent="two"))
+    outbox.add(request(3, traceparent="three"))
+    frame = outbox.take_short()
+    assert frame is not None
+    assert frame.traceparent is None
+
+
+def test_a_long_body_stops_at_its_window_and_goes_on_when_it_opens() -> None:
+    outbox = Outbox()
+    body = bytes(range(256)) * (6 * 1024 * 1024 // 256)
+    outbox.add(request(1, body))
+    received = bytearray()
+
+    def drain() -> int:
+        before = len(received)
+        while (frame := outbox.take_piece()) is not None:
+            assert len(frame.payload) <= FRAME_BYTES
+            for record in frames.decode(frame.payload):
+                assert record.kind == (frames.CHUNK if received else frames.REQUEST)
+                assert record.head.get("total") == (None if received else len(body))
+                received.extend(record.body)
+        return len(received) - before
+
+    first = drain()
+    assert frames.WINDOW_BYTES - PIECE_BYTES < first <= frames.WINDOW_BYTES
+    assert not outbox.has_piece
+    assert not outbox.empty
+    outbox.open_window(1, PIECE_BYTES)
+    assert drain() == PIECE_BYTES
+    outbox.open_window(1, frames.WINDOW_BYTES)
+    drain()
+    assert bytes(received) == body
+    assert outbox.empty
+
+
+def test_long_bodies_take_turns() -> None:
+    outbox = Outbox()
+    for id in (1, 2):
+        outbox.add(request(id, b"x" * (2 * PIECE_BYTES)))
+    order = []
+    while (frame := outbox.take_piece()) is not None:
+        order += [id for _, id in kinds(frame)]
+    assert order == [1, 2, 1, 2]
+
+
+def test_a_request_that_was_not_sent_is_taken_back_without_a_word() -> None:
+    outbox = Outbox()
+    outbox.add(request(1))
+    outbox.add(request(2, b"x" * (PIECE_BYTES + 1)))
+    outbox.cancel(1)
+    outbox.cancel(2)
+    assert outbox.take_short() is None
+    assert outbox.take_piece() is None
+    assert outbox.empty
+
+
+def test_a_request_that_was_sent_is_cancelled_and_the_rest_of_its_body_dropped() -> None:
+    outbox = Outbox()
+    outbox.add(request(1))
+    outbox.take_short()
+    outbox.cancel(1)
+    outbox.add(request(2, b"x" * (3 * PIECE_BYTES)))
+    outbox.take_piece()
+    outbox.cancel(2)
+    frame = outbox.take_short()
+    assert frame is not None
+    assert kinds(frame) == [(frames.CANCEL, 1), (frames.CANCEL, 2)]
+    assert outbox.take_piece() is None
+
+
+def test_a_probe_is_an_empty_frame() -> None:
+    outbox = Outbox()
+    outbox.add_probe()
+    frame = outbox.take_short()
+    assert frame is not None
+    assert frame.payload == b""
