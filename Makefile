@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml uv.lock $(wildcard libs/*/pyproject.toml serv
 	@touch $@
 
 demo: install ## Start Servery, deploy a real model, score it (make down stops it)
-	@$(BIN)/python -m servery_local.demo
+	@$(BIN)/python examples/demo.py
 
 down: ## Stop what make demo or servery up started
 	@if [ -x $(RUN_SERVERY) ]; then $(RUN_SERVERY) down; else echo "Nothing is installed, so nothing runs."; fi

@@ -18,11 +18,14 @@ from tests.models import zoo
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
     """Add to each failure what the services and the builds had to say."""
     outcome = yield
     report = outcome.get_result()
-    if report.failed:
+    # A fixture that failed fails all of its tests with the same exception; once is enough.
+    error = call.excinfo.value if call.excinfo else None
+    if report.failed and error not in _reported:
+        _reported.append(error)
         for stack in running:
             report.sections += [*stack.report(), ("endpoints that do not serve", _unsettled(stack))]
 
@@ -38,6 +41,7 @@ def _unsettled(stack: Stack) -> str:
 
 
 _numbers = itertools.count(1)
+_reported: list[BaseException | None] = []
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +60,7 @@ def stack(receiver: OtlpReceiver) -> Iterator[Stack]:
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
             "OTEL_TRACES_SAMPLER": "always_on",
             "OTEL_BSP_SCHEDULE_DELAY": "500",
+            "SERVERY_WORKER_CAPACITY_SLOTS": "160",  # the whole model zoo at once
         }
     )
 

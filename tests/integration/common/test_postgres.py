@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -13,7 +15,7 @@ from servery_common.contracts.builds import BuildRequested, BuildStarted
 from servery_common.errors import BadRequest, Unavailable
 from servery_common.messaging.envelope import Event
 from servery_common.messaging.testing import InMemoryBus
-from servery_common.postgres import MigrationError, Pool, create_pool, leases, migrate, outbox
+from servery_common.postgres import OUTAGE, MigrationError, Pool, create_pool, leases, migrate, outbox
 from servery_common.settings import PostgresSettings
 
 JOB = BuildRequested(
@@ -68,21 +70,41 @@ async def test_nothing_waits_for_ever(empty_pool: Pool) -> None:
             await empty_pool.release(connection)
 
 
-async def test_a_service_may_start_before_postgres(tmp_path_factory: pytest.TempPathFactory) -> None:
-    directory = Path(tmp_path_factory.mktemp("postgres"))
-    directory.parent.chmod(0o755)
-    directory.parent.parent.chmod(0o755)
-    server = PostgresServer(directory)
-    connecting = asyncio.create_task(create_pool(PostgresSettings(url=server.url)))
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server that is not started yet, and may be stopped."""
+    with tempfile.TemporaryDirectory(prefix="servery-postgres-", ignore_cleanup_errors=True) as directory:
+        server = PostgresServer(Path(directory))
+        yield server
+        server.stop()
+
+
+async def test_a_service_may_start_before_postgres(own_postgres: PostgresServer) -> None:
+    connecting = asyncio.create_task(create_pool(PostgresSettings(url=own_postgres.url)))
     await asyncio.sleep(0.3)
     assert not connecting.done()
-    await asyncio.to_thread(server.start)
-    try:
-        pool = await asyncio.wait_for(connecting, 10)
-        assert await pool.fetchval("SELECT 1") == 1
-        await asyncio.wait_for(pool.close(), 5)
-    finally:
-        await asyncio.to_thread(server.stop)
+    await asyncio.to_thread(own_postgres.start)
+    pool = await asyncio.wait_for(connecting, 10)
+    assert await pool.fetchval("SELECT 1") == 1
+    await asyncio.wait_for(pool.close(), 5)
+
+
+async def test_a_crash_of_postgres_shows_as_an_outage_and_heals(own_postgres: PostgresServer) -> None:
+    await asyncio.to_thread(own_postgres.start)
+    pool = await create_pool(PostgresSettings(url=own_postgres.url))
+
+    async def crash_in_a_transaction() -> None:
+        async with pool.acquire() as connection, connection.transaction():
+            await asyncio.to_thread(own_postgres.stop)
+            await connection.execute("SELECT 1")
+
+    with pytest.raises(OUTAGE):
+        await crash_in_a_transaction()
+    with pytest.raises(OUTAGE):
+        await pool.fetchval("SELECT 1")
+    await asyncio.to_thread(own_postgres.start)
+    assert await pool.fetchval("SELECT 1") == 1
+    await asyncio.wait_for(pool.close(), 5)
 
 
 async def test_a_message_is_published_if_and_only_if_its_transaction_commits(pool: Pool) -> None:

@@ -6,13 +6,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, use_span
 from tests.infrastructure import NatsServer
 from tests.messages import Answer, Ask, Other
 from tests.waiting import until
 
 from servery_common import errors
-from servery_common.messaging import serving
+from servery_common.messaging import requests, serving
 from servery_common.messaging.bus import NatsBus
 
 
@@ -181,6 +184,23 @@ async def test_the_trace_of_the_caller_reaches_the_handler(bus: NatsBus, other_b
     with use_span(NonRecordingSpan(context)):
         await bus.request("servery.api.test.trace", Ask(text="x"), Answer, timeout=5)
     assert seen == [0xABCDEF]
+
+
+async def test_the_spans_of_caller_and_handler_are_one_trace(
+    bus: NatsBus, other_bus: NatsBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    for module in (requests, serving):
+        monkeypatch.setattr(module, "tracer", provider.get_tracer("test"))
+    await other_bus.serve("servery.api.test.spans", Ask, echo)
+    await bus.request("servery.api.test.spans", Ask(text="x"), Answer, timeout=5)
+    await until(lambda: len(exporter.get_finished_spans()) == 2)
+    spans = {span.kind: span for span in exporter.get_finished_spans()}
+    caller, handler = spans[SpanKind.CLIENT], spans[SpanKind.SERVER]
+    assert (caller.name, handler.name) == ("test.spans request", "test.spans process")
+    assert handler.parent is not None
+    assert handler.parent.span_id == caller.context.span_id
 
 
 async def test_what_is_in_flight_fails_at_once_when_nats_dies_and_works_again_after(

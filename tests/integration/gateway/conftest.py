@@ -7,6 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.infrastructure import NatsServer
+from tests.integration.gateway.peers import FakeReplica, echo, identity
 
 from servery_common.contracts import subjects
 from servery_common.contracts.routes import EndpointRoute
@@ -16,8 +18,6 @@ from servery_common.messaging.port import Bus
 from servery_common.settings import NatsSettings
 from servery_gateway.app import GatewayService
 from servery_gateway.settings import GatewaySettings
-from tests.infrastructure import NatsServer
-from tests.integration.gateway.peers import FakeReplica, echo, identity
 
 TOKEN = "good-token"
 
@@ -81,11 +81,17 @@ class World:
         return task
 
     def dead_tasks(self) -> list[str]:
-        return [task.get_name() for task in self._tasks if task.done() and not task.cancelled() and task.exception()]
+        return [
+            task.get_name()
+            for task in self._tasks
+            if task.done() and not task.cancelled() and task.exception()
+        ]
 
     async def replica(self, replica_id: str, model=echo) -> FakeReplica:
         if self._replica_client is None:
-            self._replica_client = await connect_inference(self.nats, name="agents", on_disconnect=lambda: None)
+            self._replica_client = await connect_inference(
+                self.nats, name="agents", on_disconnect=lambda: None
+            )
             self._stack.push_async_callback(self._replica_client.close)
         return await FakeReplica(self._replica_client, replica_id, model).start()
 

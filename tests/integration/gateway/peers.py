@@ -32,7 +32,9 @@ async def echo(work: Work) -> tuple[int, bytes]:
 class FakeReplica:
     """An agent with its model: accepts at once, then runs ``model`` in a task of its own."""
 
-    def __init__(self, client: Client, replica_id: str, model: Callable[[Work], Awaitable[tuple]] = echo) -> None:
+    def __init__(
+        self, client: Client, replica_id: str, model: Callable[[Work], Awaitable[tuple]] = echo
+    ) -> None:
         self.client = client
         self.replica_id = replica_id
         self.model = model
@@ -68,25 +70,25 @@ class FakeReplica:
     async def _on_message(self, message: Msg) -> None:
         self.messages += 1
         out = []
-        for kind, id, head, body in frames.decode(message.data):
+        for kind, work_id, head, body in frames.decode(message.data):
             if kind == frames.REQUEST:
                 if self.silent:
                     continue
                 if self.refuse:
-                    out.append(frames.encode(frames.REFUSE, id, {"reason": self.refuse}))
+                    out.append(frames.encode(frames.REFUSE, work_id, {"reason": self.refuse}))
                     continue
-                self.work[id] = Work(id, message.reply, head, nats_headers=message.headers)
-                out.append(frames.encode(frames.ACCEPT, id))
-                out += self._take(id, body)
-            elif kind == frames.CHUNK and id in self.work:
-                out += self._take(id, body)
+                self.work[work_id] = Work(work_id, message.reply, head, nats_headers=message.headers)
+                out.append(frames.encode(frames.ACCEPT, work_id))
+                out += self._take(work_id, body)
+            elif kind == frames.CHUNK and work_id in self.work:
+                out += self._take(work_id, body)
             elif kind == frames.CANCEL:
-                self.cancels.append(id)
-                if id in self.work:
-                    self.work[id].cancelled = True
-            elif kind == frames.WINDOW and id in self.windows:
-                self.unacknowledged[id] -= head["bytes"]
-                self.windows[id].set()
+                self.cancels.append(work_id)
+                if work_id in self.work:
+                    self.work[work_id].cancelled = True
+            elif kind == frames.WINDOW and work_id in self.windows:
+                self.unacknowledged[work_id] -= head["bytes"]
+                self.windows[work_id].set()
         if out:
             await self.send(message.reply, *out)
 
@@ -148,7 +150,8 @@ def entity(name: str, *replicas: ReplicaRoute, weight: int = 100) -> ServedEntit
 def endpoint(name: str, *entities: ServedEntityRoute, revision: int = 1, **fields) -> EndpointRoute:
     endpoint_id = f"e{name}".replace("-", "")
     entities = tuple(
-        one.model_copy(update={"served_entity_id": f"{endpoint_id}{one.served_entity_id}"}) for one in entities
+        one.model_copy(update={"served_entity_id": f"{endpoint_id}{one.served_entity_id}"})
+        for one in entities
     )
     return EndpointRoute(
         **{

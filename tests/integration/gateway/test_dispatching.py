@@ -154,7 +154,8 @@ async def test_a_client_that_leaves_while_it_uploads_was_never_here(world: World
     _, writer = await asyncio.open_connection("127.0.0.1", world.gateway.port)
     writer.write(
         f"POST /serving-endpoints/upload/invocations HTTP/1.1\r\nHost: x\r\n"
-        f"Authorization: Bearer {TOKEN}\r\nContent-Length: 200000\r\n\r\n".encode() + b"x" * 100_000
+        f"Authorization: Bearer {TOKEN}\r\nContent-Length: 200000\r\n\r\n".encode()
+        + b"x" * 100_000
     )
     await writer.drain()
     await asyncio.sleep(0.05)

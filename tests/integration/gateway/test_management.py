@@ -6,12 +6,12 @@ import time
 
 from databricks.sdk import WorkspaceClient
 from mlflow.deployments import get_deploy_client
+from tests.integration.gateway.conftest import TOKEN, World
+from tests.integration.gateway.peers import endpoint, entity
 
 from servery_common.contracts import subjects
 from servery_common.contracts.management import HttpAnswer, HttpCall
 from servery_common.errors import Conflict
-from tests.integration.gateway.conftest import TOKEN, World
-from tests.integration.gateway.peers import endpoint, entity
 
 
 async def play_controller(world: World) -> list[HttpCall]:

@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-
 from tests.infrastructure import NatsServer
 from tests.integration.gateway.conftest import World, eventually
 from tests.integration.gateway.peers import endpoint, entity
@@ -18,7 +17,9 @@ async def running_nats(nats_server: NatsServer) -> AsyncIterator[None]:
     nats_server.resume()
 
 
-async def test_requests_in_flight_fail_at_once_when_nats_dies_and_scoring_resumes_with_it(world: World) -> None:
+async def test_requests_in_flight_fail_at_once_when_nats_dies_and_scoring_resumes_with_it(
+    world: World,
+) -> None:
     async def model(work):
         await asyncio.sleep(0.02)
         return 200, b"{}"
@@ -75,12 +76,7 @@ async def test_a_gateway_that_starts_without_nats_knows_its_routes_and_scores_wh
     management = await world.http.get("/api/2.0/serving-endpoints")
     assert (management.status_code, management.headers["retry-after"]) == (503, "1")
     world.server.start()
-    for _ in range(200):
-        answer = await world.score("known")
-        if answer.status_code == 200:
-            break
-        await asyncio.sleep(0.05)
-    assert answer.status_code == 200
+    await scores_again(world, "known")
 
 
 async def test_routes_outlive_the_loss_of_all_that_nats_had_stored(world: World) -> None:
@@ -90,7 +86,7 @@ async def test_routes_outlive_the_loss_of_all_that_nats_had_stored(world: World)
     world.server.restart(lose_data=True)
     await eventually(lambda: world.gateway.table.snapshot.routes_incarnation != incarnation, 15)
     await eventually(lambda: world.gateway.why_not_ready() is None, 15)
-    assert (await world.score("survivor")).status_code == 200
+    await scores_again(world, "survivor")
 
 
 async def test_a_frozen_nats_does_not_hold_a_request_past_its_deadline(world: World) -> None:
@@ -121,3 +117,11 @@ async def test_a_stopping_gateway_finishes_what_it_took(world: World) -> None:
     release.set()
     assert (await call).status_code == 200
     await asyncio.wait_for(stopping, 3)
+
+
+async def scores_again(world: World, name: str) -> None:
+    """Agents reconnect in their own time; requests are refused until then."""
+    async with asyncio.timeout(10):
+        while (answer := await world.score(name)).status_code != 200:
+            assert answer.status_code == 503
+            await asyncio.sleep(0.05)

@@ -6,11 +6,11 @@ import collections
 import time
 
 import pytest
+from tests.integration.gateway.conftest import TOKEN, World, eventually
+from tests.integration.gateway.peers import endpoint, entity, identity, said
 
 from servery_common.contracts import subjects
 from servery_common.contracts.scaling import GatewayLoad
-from tests.integration.gateway.conftest import TOKEN, World, eventually
-from tests.integration.gateway.peers import endpoint, entity, identity, said
 
 MIB = 1024 * 1024
 
@@ -37,8 +37,10 @@ async def test_only_a_valid_token_comes_in_and_every_other_is_answered_alike(wor
         late = identity(token, **fields)
         await world.bus.kv_put(subjects.IDENTITIES_BUCKET, late.token_sha256, late)
     await eventually(
-        lambda: {identity("late").token_sha256, identity("long").token_sha256}
-        <= world.gateway.table.snapshot.identities.keys()
+        lambda: (
+            {identity("late").token_sha256, identity("long").token_sha256}
+            <= world.gateway.table.snapshot.identities.keys()
+        )
     )
 
     def basic(user: str, password: str) -> str:
@@ -48,7 +50,15 @@ async def test_only_a_valid_token_comes_in_and_every_other_is_answered_alike(wor
         answer = await world.score("door", headers={"authorization": accepted})
         assert answer.status_code == 200, accepted
     bodies = set()
-    refused = ["Bearer late", "Bearer wrong", "Bearer", basic("ann", TOKEN), "Basic %%%", f"Token {TOKEN}", TOKEN]
+    refused = [
+        "Bearer late",
+        "Bearer wrong",
+        "Bearer",
+        basic("ann", TOKEN),
+        "Basic %%%",
+        f"Token {TOKEN}",
+        TOKEN,
+    ]
     for header in refused:
         answer = await world.score("door", headers={"authorization": header})
         assert answer.status_code == 401, header
@@ -194,7 +204,9 @@ async def test_one_byte_more_is_answered_once_and_the_connection_goes_on(world: 
     replica = await world.replica("r8")
     await world.publish(endpoint("over", entity("m-1", replica.route())))
     reader, writer = await asyncio.open_connection("127.0.0.1", world.gateway.port)
-    head = f"POST /serving-endpoints/over/invocations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+    head = (
+        f"POST /serving-endpoints/over/invocations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+    )
     for framing in ("content-length", "chunked"):
         body = b"x" * (16 * MIB + 1)
         if framing == "chunked":
@@ -291,7 +303,9 @@ async def test_the_scaler_hears_how_much_there_is_to_do(world: World) -> None:
     release.set()
     assert {answer.status_code for answer in await asyncio.gather(*calls)} == {200}
     await eventually(
-        lambda: any(e.served_entity_id == "eloadidload1" and e.requests == 5 for load in heard for e in load.entities)
+        lambda: any(
+            e.served_entity_id == "eloadidload1" and e.requests == 5 for load in heard for e in load.entities
+        )
     )
 
 

@@ -1,6 +1,6 @@
 from tests.messages import Ask
 
-from servery_common.messaging.kv import View
+from servery_common.messaging.kv_view import View
 from servery_common.messaging.port import KvChange
 
 ONE = Ask(text="1")

@@ -15,7 +15,11 @@ def error(status: int, body: bytes | dict, content_type: str = "application/json
 
 def test_a_success_passes_byte_for_byte() -> None:
     answer = scoring_answer(Outcome(200, "application/json", b'{"predictions" : [1]}'))
-    assert (answer.status, answer.body, answer.content_type) == (200, b'{"predictions" : [1]}', b"application/json")
+    assert (answer.status, answer.body, answer.content_type) == (
+        200,
+        b'{"predictions" : [1]}',
+        b"application/json",
+    )
 
 
 def test_a_content_type_cannot_smuggle_a_header_in() -> None:
@@ -31,7 +35,9 @@ def test_the_status_follows_from_the_code() -> None:
     assert error(400, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "m"})[0] == 404
 
 
-@pytest.mark.parametrize("code", ["INTERNAL_ERROR", "NOT_IMPLEMENTED", "TEMPORARILY_UNAVAILABLE", "WHO_KNOWS"])
+@pytest.mark.parametrize(
+    "code", ["INTERNAL_ERROR", "NOT_IMPLEMENTED", "TEMPORARILY_UNAVAILABLE", "WHO_KNOWS"]
+)
 def test_a_fault_of_the_model_is_never_a_fault_of_the_platform(code: str) -> None:
     status, body = error(500, {"error_code": code, "message": "boom"})
     assert (status, body["error_code"], body["message"]) == (400, "BAD_REQUEST", "boom")
@@ -44,7 +50,9 @@ def test_plain_text_is_wrapped() -> None:
     )
 
 
-@pytest.mark.parametrize("body", [b'{"detail": "x"}', b"[1]", b'"x"', b"\xff\xfe", b'{"error_code": 1, "message": 2}'])
+@pytest.mark.parametrize(
+    "body", [b'{"detail": "x"}', b"[1]", b'"x"', b"\xff\xfe", b'{"error_code": 1, "message": 2}']
+)
 def test_json_of_another_shape_is_wrapped_too(body: bytes) -> None:
     status, parsed = error(500, body)
     assert (status, parsed["error_code"]) == (400, "BAD_REQUEST")

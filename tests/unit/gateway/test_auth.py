@@ -26,7 +26,18 @@ def test_a_token_is_found_in_both_forms() -> None:
 
 
 @pytest.mark.parametrize(
-    "header", [b"", b"Bearer", b"Bearer ", b"abc", b"Digest abc", basic("ann:abc"), basic("token:"), b"Basic %", b"Basic a"]
+    "header",
+    [
+        b"",
+        b"Bearer",
+        b"Bearer ",
+        b"abc",
+        b"Digest abc",
+        basic("ann:abc"),
+        basic("token:"),
+        b"Basic %",
+        b"Basic a",
+    ],
 )
 def test_anything_else_holds_no_token(header: bytes) -> None:
     assert token_of(header) is None

@@ -67,5 +67,7 @@ def test_two_choices_keep_the_load_nearly_even() -> None:
 def test_equal_replicas_are_all_drawn() -> None:
     replicas = [Replica(str(number)) for number in range(4)]
     draw = random.Random(1).random
-    counts = collections.Counter(getattr(power_of_two_choices(replicas, draw), "name", "") for _ in range(400))
+    counts = collections.Counter(
+        getattr(power_of_two_choices(replicas, draw), "name", "") for _ in range(400)
+    )
     assert min(counts.values()) > 60

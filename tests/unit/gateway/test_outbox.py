@@ -21,8 +21,8 @@ def kinds(frame) -> list[tuple[int, int]]:
 
 def test_short_requests_travel_in_one_frame() -> None:
     outbox = Outbox()
-    for id in (1, 2, 3):
-        outbox.add(request(id))
+    for number in (1, 2, 3):
+        outbox.add(request(number))
     frame = outbox.take_short()
     assert frame is not None
     assert kinds(frame) == [(frames.REQUEST, 1), (frames.REQUEST, 2), (frames.REQUEST, 3)]
@@ -32,8 +32,8 @@ def test_short_requests_travel_in_one_frame() -> None:
 
 def test_a_frame_is_never_longer_than_its_limit() -> None:
     outbox = Outbox()
-    for id in range(1, 8):
-        outbox.add(request(id, b"x" * 200_000))
+    for number in range(1, 8):
+        outbox.add(request(number, b"x" * 200_000))
     sizes = []
     while (frame := outbox.take_short()) is not None:
         sizes.append(len(frame.payload))
@@ -93,11 +93,11 @@ def test_a_long_body_stops_at_its_window_and_goes_on_when_it_opens() -> None:
 
 def test_long_bodies_take_turns() -> None:
     outbox = Outbox()
-    for id in (1, 2):
-        outbox.add(request(id, b"x" * (2 * PIECE_BYTES)))
+    for number in (1, 2):
+        outbox.add(request(number, b"x" * (2 * PIECE_BYTES)))
     order = []
     while (frame := outbox.take_piece()) is not None:
-        order += [id for _, id in kinds(frame)]
+        order += [number for _, number in kinds(frame)]
     assert order == [1, 2, 1, 2]
 
 

@@ -34,6 +34,8 @@ class BuilderApi:
 
     async def resolve(self, request: ResolveModel) -> ModelResolved:
         """Ask MLflow; raises ``NotFound``, ``InvalidParameter`` or ``Unavailable``."""
+        # Not counted as time that MLflow takes: right after the start its client is still being imported.
+        await self._registry.start()
         try:
             async with asyncio.timeout(self._resolve_timeout_seconds):
                 return await self._registry.resolve(request.name, request.version)

@@ -51,7 +51,7 @@ class BuildLog:
         time = self._now().strftime("%Y-%m-%d %H:%M:%S")
         for line in self._redact(text).splitlines():
             # Postgres takes no NUL in text, and a program may print one.
-            clean = line.rstrip().replace("\0", "")[:_LONGEST_LINE]
+            clean = line.replace("\0", "").rstrip()[:_LONGEST_LINE]
             if len(self._waiting) >= _MOST_WAITING:
                 self._dropped += 1
             else:

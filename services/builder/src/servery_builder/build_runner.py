@@ -99,6 +99,7 @@ class BuildRunner:
         try:
             await asyncio.wait({beating, making}, return_when=asyncio.FIRST_COMPLETED)
             if not making.done():
+                beating.result()
                 log.warning("build_lost", build_id=build.build_id)
                 return
             await self._finish(claim, making.result(), build_log)

@@ -61,8 +61,12 @@ class Pipeline:
             await on_step(step)
             say(f"== {name}: {step}")
             begun = time.monotonic()
-            with _tracer.start_as_current_span(f"build.{name}"):
-                result = await work()
+            try:
+                with _tracer.start_as_current_span(f"build.{name}"):
+                    result = await work()
+            except BuildError:
+                say(f"== {name} failed after {time.monotonic() - begun:.2f} s")
+                raise
             say(f"== {name} took {time.monotonic() - begun:.2f} s")
             return result
 

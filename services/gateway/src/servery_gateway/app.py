@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import structlog
 import uvicorn
+from nats import errors
 
 from servery_common.contracts import subjects
 from servery_common.contracts.routes import EndpointRoute, Identity
@@ -37,6 +38,7 @@ KEEP_ALIVE_SECONDS = 75
 """An idle client connection is kept this long; longer than the usual 60 s of load balancers, so that they
 close first and never send into a closing connection."""
 TICK_SECONDS = 1.0
+CLOSE_SECONDS = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -163,7 +165,9 @@ class GatewayService:
             await self.transport.attach(client)
             await asyncio.Event().wait()
         finally:
-            await client.close()
+            # Closing a connection that is being replaced may wait for the server; the process should end.
+            with contextlib.suppress(errors.Error, OSError, TimeoutError):
+                await asyncio.wait_for(client.close(), CLOSE_SECONDS)
 
     async def _run_bus(self, spawn: Spawner) -> None:
         async with connect_bus(self._nats, name=f"gateway-{self.gateway_id}") as bus:

@@ -35,7 +35,11 @@ from servery_gateway.transport import Outcome, ReplicaRequest, ReplicaTransport
 BUSY_REST = 0.025
 """Seconds a replica gets nothing after it refused as busy: other gateways fill its slots too."""
 SILENT_REST = 1.0
-"""Seconds a replica gets nothing after it was silent, draining or gone; the route usually drops it by then."""
+"""Seconds a replica gets nothing after it was silent or draining; the route usually drops it by then."""
+GONE_REST = 0.25
+"""Seconds until a replica nobody listens for is tried again. Asking is cheap, the answer is immediate, and after a
+restart of NATS agents are back a moment later than the gateway."""
+REFUSED_REST = {"draining": SILENT_REST, "unknown": GONE_REST}
 MAX_SILENCES = 2
 """Attempts that may end in silence: the first one and one more."""
 PROBE_AFTER = 1.0
@@ -192,7 +196,7 @@ class Dispatcher:
         elif reason == "expired" and ticket.request.deadline <= self._loop.time():
             self._end(ticket, DeadlineExceeded(TIMED_OUT))
         else:
-            self._again(ticket, rest=SILENT_REST if reason in ("draining", "unknown") else BUSY_REST)
+            self._again(ticket, rest=REFUSED_REST.get(reason, BUSY_REST))
 
     def on_progress(self, id: int) -> None:
         """Implement TransportListener: a long body takes longer than the accept timeout to arrive."""
@@ -222,12 +226,12 @@ class Dispatcher:
             replica = pool.replicas.get(replica_id)
             if replica is not None:
                 replica.gone = True
-                self._rest(pool, replica, SILENT_REST)
+                self._rest(pool, replica, GONE_REST)
         for ticket in hit:
             if ticket.accepted_at is not None:
                 self._end(ticket, Unavailable(REPLICA_DIED, retry_after=1))
             else:
-                self._again(ticket, rest=SILENT_REST)
+                self._again(ticket, rest=GONE_REST)
 
     def on_disconnect(self) -> None:
         """Implement TransportListener: fail everything now rather than each at its deadline."""

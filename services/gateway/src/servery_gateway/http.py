@@ -1,6 +1,7 @@
 """Just enough HTTP over raw ASGI: answers, bodies, and noticing that the client left."""
 
 import asyncio
+import functools
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
@@ -60,6 +61,7 @@ async def send_answer(send: Send, answer: Answer, headers: list[Header]) -> None
     await send({"type": "http.response.body", "body": answer.body})
 
 
+@functools.lru_cache(maxsize=1024)
 def header_value(text: str) -> bytes:
     """Return ``text`` as a header value; what may not stand in one (line breaks first of all) becomes ``?``."""
     return bytes(byte if 32 <= byte < 127 else 63 for byte in text.encode("ascii", "replace"))

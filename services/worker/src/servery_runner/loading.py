@@ -58,7 +58,9 @@ def load(model_path: str) -> Scorer:
             "Log the model again with a newer MLflow.",
         )
     try:
-        return Scorer(mlflow.pyfunc.load_model(model_path))
+        # Suppressed with the warnings: MLflow's comparison of the model's requirements with what is installed,
+        # which takes a second. The environment was made from these requirements.
+        return Scorer(mlflow.pyfunc.load_model(model_path, suppress_warnings=True))
     except BaseException as error:
         missing = _import_error(error)
         if missing is not None:

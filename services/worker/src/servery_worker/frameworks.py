@@ -1,7 +1,7 @@
 """What a warm parent imports for a model, and which frameworks must not be forked.
 
 Read from the model's own ``MLmodel`` and ``requirements.txt``: both are untrusted text, and all that is taken
-from them is keys of the tables below.
+from them is keys of the tables below, and names of MLflow's own modules.
 """
 
 import re
@@ -26,6 +26,7 @@ FRAMEWORK_MODULES: Mapping[str, tuple[str, ...]] = {
         "sklearn.ensemble",
         "sklearn.linear_model",
         "sklearn.pipeline",
+        "skops.io",
     ),
     "scipy": ("scipy",),
     "sentence-transformers": ("sentence_transformers",),
@@ -55,6 +56,7 @@ UNFORKABLE: Mapping[str, str] = {
 """Flavor or distribution name -> why an environment with it starts each runner from nothing."""
 
 _REQUIREMENT_NAME = re.compile(r"^\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
+_MLFLOW_MODULE = re.compile(r"mlflow(\.[a-z_]+)+")
 _LONGEST_FILE = 1024 * 1024
 
 
@@ -69,28 +71,38 @@ class Frameworks(NamedTuple):
 
 def of_model(model_path: Path) -> Frameworks:
     """Read the model's directory. Files that are missing or unreadable say nothing."""
-    return choose(_flavors(model_path / "MLmodel"), _requirements(model_path / "requirements.txt"))
+    flavors = _flavors(_read(model_path / "MLmodel"))
+    return choose(flavors, _loader(flavors), _requirements(_read(model_path / "requirements.txt")))
 
 
-def choose(flavors: Iterable[str], requirements: Iterable[str]) -> Frameworks:
-    """Decide from the names of flavors and required distributions."""
+def choose(flavors: Iterable[str], loader: str, requirements: Iterable[str]) -> Frameworks:
+    """Decide from the names of flavors, the module MLflow loads the model with, and required distributions."""
     names = {FLAVOR_NAMES.get(name, name) for name in flavors} | set(requirements)
     reasons = [f"{name}: {UNFORKABLE[name]}" for name in sorted(names & UNFORKABLE.keys())]
     modules = [module for name in sorted(names) for module in FRAMEWORK_MODULES.get(name, ())]
+    if _MLFLOW_MODULE.fullmatch(loader):
+        modules.append(loader)
     return Frameworks(tuple(dict.fromkeys(modules)), "; ".join(reasons))
 
 
-def _flavors(path: Path) -> set[str]:
+def _flavors(text: str) -> dict[str, Any]:
     try:
-        loaded: Any = yaml.safe_load(_read(path))
+        loaded: Any = yaml.safe_load(text)
     except yaml.YAMLError:
-        return set()
+        return {}
     flavors: Any = cast(dict[str, Any], loaded).get("flavors") if isinstance(loaded, dict) else None
-    return {str(name) for name in cast(dict[Any, Any], flavors)} if isinstance(flavors, dict) else set()
+    if not isinstance(flavors, dict):
+        return {}
+    return {str(name): flavor for name, flavor in cast(dict[Any, Any], flavors).items()}
 
 
-def _requirements(path: Path) -> set[str]:
-    matches = (_REQUIREMENT_NAME.match(line) for line in _read(path).splitlines())
+def _loader(flavors: Mapping[str, Any]) -> str:
+    generic = flavors.get("python_function")
+    return str(cast(dict[str, Any], generic).get("loader_module")) if isinstance(generic, dict) else ""
+
+
+def _requirements(text: str) -> set[str]:
+    matches = (_REQUIREMENT_NAME.match(line) for line in text.splitlines())
     return {re.sub(r"[._-]+", "-", match[1]).lower() for match in matches if match}
 
 

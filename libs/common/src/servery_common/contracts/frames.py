@@ -38,7 +38,7 @@ WINDOW_BYTES = 4 * 1024 * 1024
 # Kinds of records.
 REQUEST = 1
 """Head: ``ct`` content type, ``ttl`` milliseconds left, ``tp`` traceparent, ``rid`` request id, ``total`` bytes of
-body."""
+body, ``at`` epoch milliseconds when the gateway sent it (an agent that was frozen can see that a request is old)."""
 CHUNK = 2
 CANCEL = 3
 """The caller left, or its deadline passed."""

@@ -3,13 +3,13 @@
 Following does not use nats-py's watcher, which stays silent for good when its server-side consumer is lost
 in a restart. Here a follower is a loop of sessions: list everything, then apply changes, and on any doubt
 (connection lost, a sequence number missing, a heartbeat late) begin a new session. What the sessions mean
-for the follower is decided by ``View``, without I/O.
+for the follower is decided by ``kv_view.View``, without I/O.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import structlog
 from nats import errors as nats_errors
@@ -23,6 +23,7 @@ from servery_common.contracts.message import Message
 from servery_common.errors import Unavailable
 from servery_common.messaging import envelope, streams
 from servery_common.messaging.client import ResilientClient
+from servery_common.messaging.kv_view import View
 from servery_common.messaging.port import KvChange
 from servery_common.messaging.requests import too_large
 
@@ -35,62 +36,6 @@ SILENCE_SECONDS = 5.0
 """Without a message or heartbeat for so long, a session is over."""
 
 _FAILURES = (nats_errors.Error, js_errors.Error, OSError, TimeoutError)
-
-
-class View(Generic[M]):
-    """What a follower knows of a bucket, and what each session changes about it.
-
-    A key that a new listing lacks was deleted while nobody looked, if the bucket is still the same one. If
-    the bucket was made anew, all of its keys are gone and none was deleted: those are ``missing``.
-    """
-
-    def __init__(self) -> None:
-        self._incarnation = ""
-        self._known: dict[str, int] = {}
-        self._missing: set[str] = set()
-        self._listed: set[str] | None = None
-
-    def begin(self, incarnation: str) -> None:
-        """A session begins: everything will be listed."""
-        if self._incarnation and incarnation != self._incarnation:
-            self._missing.update(self._known)
-            self._known.clear()
-        self._incarnation = incarnation
-        self._listed = set()
-
-    def put(self, key: str, revision: int, value: M) -> list[KvChange[M]]:
-        """A value was listed or stored."""
-        if self._listed is not None:
-            self._listed.add(key)
-        if self._known.get(key) == revision:
-            return []
-        self._known[key] = revision
-        self._missing.discard(key)
-        return [KvChange(kind="put", key=key, value=value, revision=revision)]
-
-    def keep(self, key: str) -> None:
-        """A value was listed or stored that cannot be read: the last good one stays in use."""
-        if self._listed is not None:
-            self._listed.add(key)
-
-    def delete(self, key: str, revision: int) -> list[KvChange[M]]:
-        """A delete marker was listed or stored."""
-        if key not in self._known and key not in self._missing:
-            return []
-        self._known.pop(key, None)
-        self._missing.discard(key)
-        return [KvChange(kind="delete", key=key, revision=revision)]
-
-    def caught_up(self) -> list[KvChange[M]]:
-        """The listing is complete."""
-        listed, self._listed = self._listed or set(), None
-        vanished = [key for key in self._known if key not in listed]
-        for key in vanished:
-            del self._known[key]
-        return [
-            *(KvChange[M](kind="delete", key=key) for key in vanished),
-            KvChange(kind="caught_up", incarnation=self._incarnation, missing=frozenset(self._missing)),
-        ]
 
 
 class Buckets:

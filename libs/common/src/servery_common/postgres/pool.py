@@ -26,6 +26,7 @@ Connection = asyncpg.Connection | PoolConnectionProxy
 OUTAGE: tuple[type[Exception], ...] = (
     OSError,
     TimeoutError,
+    # Rolling back on a connection that just died raises this one and hides the first error.
     asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
@@ -34,6 +35,7 @@ OUTAGE: tuple[type[Exception], ...] = (
     asyncpg.TooManyConnectionsError,
     asyncpg.QueryCanceledError,
     asyncpg.LockNotAvailableError,
+    asyncpg.DeadlockDetectedError,
 )
 """What a query raises because of the state Postgres is in, and not because of the query: worth a retry."""
 

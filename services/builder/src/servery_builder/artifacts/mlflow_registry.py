@@ -51,7 +51,7 @@ class MlflowRegistry:
         self._client: asyncio.Future[Any] | None = None
 
     async def start(self) -> None:
-        """Import MLflow and make its client. Never raises: what is wrong is said to who asks for a model."""
+        """Import MLflow and make its client, once. Never raises: what is wrong is said to who asks for a model."""
         with suppress(ServeryError):
             await self._connected()
 
@@ -180,9 +180,10 @@ def _what_exists(client: Any, name: str, version: str) -> str:
         aliases = ", ".join(f"@{alias}" for alias in sorted(model.aliases))
         others = f"its aliases are {aliases}" if aliases else "it has no aliases"
         return f"Registered model {name!r} has no alias {version}; {others}."
-    quoted = name.replace("'", "''")
+    # MLflow's filters know both quotes and no way to escape one.
+    quote = '"' if "'" in name else "'"
     versions = client.search_model_versions(
-        f"name = '{quoted}'", max_results=1, order_by=["version_number DESC"]
+        f"name = {quote}{name}{quote}", max_results=1, order_by=["version_number DESC"]
     )
     latest = f"its latest version is {versions[0].version}" if versions else "it has no versions"
     return f"Registered model {name!r} has no version {version}; {latest}."

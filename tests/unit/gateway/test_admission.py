@@ -1,0 +1,79 @@
+import pytest
+
+from servery_common.contracts.routes import EndpointRoute, Identity
+from servery_common.errors import BadRequest, EndpointNotFound, Unavailable
+from servery_gateway.admission import content_type_of, find_route, find_served_entity, time_budget
+from servery_gateway.asgi import scoring_target
+from servery_gateway.http import header_value, request_id_of
+from servery_gateway.routing_table import Snapshot
+from servery_gateway.scoring import Target
+
+ANN = Identity(token_sha256="aa", user_name="ann", workspace_id="1")
+
+
+def snapshot(status: str, message: str = "", workspace_id: str = "1") -> Snapshot:
+    route = EndpointRoute.model_validate(
+        {
+            "endpoint_id": "e",
+            "workspace_id": workspace_id,
+            "name": "e",
+            "revision": 1,
+            "status": status,
+            "message": message,
+        }
+    )
+    return Snapshot(routes={"e": route})
+
+
+def test_an_endpoint_of_another_workspace_does_not_exist() -> None:
+    with pytest.raises(EndpointNotFound):
+        find_route(snapshot("serving", workspace_id="2"), ANN, "e")
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [("stopped", BadRequest), ("failed", BadRequest), ("deploying", Unavailable)]
+)
+def test_what_does_not_serve_says_why(status: str, error: type[Exception]) -> None:
+    with pytest.raises(error, match="because of this"):
+        find_route(snapshot(status, "because of this"), ANN, "e")
+
+
+def test_an_endpoint_without_traffic_is_unavailable() -> None:
+    with pytest.raises(Unavailable):
+        find_served_entity(find_route(snapshot("serving"), ANN, "e"), None, 0.5)
+
+
+def test_no_content_type_and_a_form_mean_json() -> None:
+    assert content_type_of({}) == "application/json"
+    assert content_type_of({b"content-type": b"application/x-www-form-urlencoded; x=y"}) == "application/json"
+    assert content_type_of({b"content-type": b"text/csv"}) == "text/csv"
+
+
+def test_the_answer_is_out_before_the_client_stops_waiting() -> None:
+    assert time_budget(60.0, 1.0) == 59.0
+    assert time_budget(1.0, 1.0) == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/serving-endpoints/a/invocations", Target("a")),
+        ("/serving-endpoints/a/invocations/", Target("a")),
+        ("/serving-endpoints/a/served-models/b/invocations", Target("a", "b")),
+        ("/serving-endpoints/a", None),
+        ("/x/serving-endpoints/a/invocations", None),
+        ("/serving-endpoints/a/other/b/invocations", None),
+    ],
+)
+def test_scoring_paths_are_told_from_others(path: str, target: Target | None) -> None:
+    assert scoring_target(path) == target
+
+
+def test_a_header_value_has_no_line_breaks() -> None:
+    assert header_value("a\r\nb: ü") == b"a??b: ?"
+
+
+def test_a_sane_request_id_is_kept_and_any_other_replaced() -> None:
+    assert request_id_of({b"x-request-id": b"abc-1"}) == b"abc-1"
+    for strange in (b"", b"a b", b"a\nb", b"x" * 129, "ü".encode()):
+        assert len(request_id_of({b"x-request-id": strange})) == 36

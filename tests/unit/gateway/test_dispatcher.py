@@ -1,0 +1,244 @@
+"""The dispatcher with a transport that only writes down; times are the event loop's, none is waited for."""
+
+import asyncio
+
+import pytest
+
+from servery_common.contracts.routes import EndpointRoute, ReplicaRoute, ServedEntityRoute
+from servery_common.errors import ResourceExhausted, ServeryError, Unavailable
+from servery_gateway.dispatcher import Dispatcher, DispatchLimits, EntityWithdrawn, ScoringRequest, Ticket
+from servery_gateway.request_trace import UNTRACED
+from servery_gateway.transport import Outcome, ReplicaRequest
+
+DONE = Outcome(200, "application/json", b"{}")
+
+
+class Notebook:
+    """A transport without replicas."""
+
+    def __init__(self) -> None:
+        self.connected = True
+        self.sent: list[tuple[str, ReplicaRequest]] = []
+        self.cancelled: list[tuple[str, int]] = []
+        self.probed: list[str] = []
+
+    def send(self, replica_id: str, request: ReplicaRequest) -> None:
+        self.sent.append((replica_id, request))
+
+    def cancel(self, replica_id: str, id: int) -> None:
+        self.cancelled.append((replica_id, id))
+
+    def probe(self, replica_id: str) -> None:
+        self.probed.append(replica_id)
+
+    async def settle(self) -> None:
+        pass
+
+
+def route(*replicas: str, slots: int = 1, max_queued: int = 2, entity: str = "s1") -> EndpointRoute:
+    return EndpointRoute(
+        endpoint_id="e1",
+        workspace_id="1",
+        name="e",
+        revision=1,
+        status="serving",
+        max_queued=max_queued,
+        served_entities=(
+            ServedEntityRoute(
+                served_entity_id=entity,
+                name=entity,
+                traffic_percentage=100,
+                replicas=tuple(ReplicaRoute(replica_id=name, slots=slots) for name in replicas),
+            ),
+        ),
+    )
+
+
+def dispatcher(
+    *replicas: str, accept_timeout: float = 60.0, replica_wait: float = 60.0, **fields
+) -> Dispatcher:
+    made = Dispatcher(Notebook(), DispatchLimits(accept_timeout, replica_wait), lambda: 0.0)
+    made.update([route(*replicas, **fields)])
+    return made
+
+
+def submit(to: Dispatcher, request_id: str = "r", seconds: float = 60.0) -> Ticket:
+    deadline = asyncio.get_running_loop().time() + seconds
+    return to.submit(ScoringRequest("s1", "application/json", request_id, b"{}", deadline, UNTRACED))
+
+
+def places(of: Dispatcher) -> list[tuple[str, str]]:
+    assert isinstance(of.transport, Notebook)
+    return [(replica, request.request_id) for replica, request in of.transport.sent]
+
+
+async def test_requests_wait_in_order_for_a_free_slot() -> None:
+    one = dispatcher("a")
+    first, second, third = (submit(one, str(number)) for number in (1, 2, 3))
+    assert places(one) == [("a", "1")]
+    one.on_result(first.attempt, DONE)
+    assert places(one) == [("a", "1"), ("a", "2")]
+    one.on_result(second.attempt, DONE)
+    one.on_result(third.attempt, DONE)
+    assert [ticket.outcome.result() for ticket in (first, second, third)] == [DONE] * 3
+    assert one.unfinished == 0
+
+
+async def test_a_full_queue_takes_nothing_more() -> None:
+    one = dispatcher("a", max_queued=1)
+    submit(one)
+    submit(one)
+    with pytest.raises(ResourceExhausted):
+        submit(one)
+
+
+async def test_nothing_is_taken_without_a_connection() -> None:
+    one = dispatcher("a")
+    assert isinstance(one.transport, Notebook)
+    one.transport.connected = False
+    with pytest.raises(Unavailable):
+        submit(one)
+
+
+async def test_a_refused_request_moves_and_keeps_its_place_in_front() -> None:
+    one = dispatcher("a", "b")
+    first, _, waiting = submit(one, "1"), submit(one, "2"), submit(one, "3")
+    refuser = places(one)[0][0]
+    one.on_refuse(first.attempt, "busy")
+    assert waiting.attempt == 0
+    second_id = 2
+    one.on_result(second_id, DONE)
+    assert places(one)[2] == ("b" if refuser == "a" else "a", "1")
+
+
+async def test_a_late_answer_to_an_attempt_that_was_given_up_finds_nobody() -> None:
+    one = dispatcher("a", "b")
+    ticket = submit(one)
+    old = ticket.attempt
+    one.on_refuse(old, "draining")
+    assert ticket.attempt != old
+    one.on_accept(old)
+    one.on_result(old, DONE)
+    assert ticket.accepted_at is None
+    assert not ticket.outcome.done()
+    one.on_result(ticket.attempt, DONE)
+    assert ticket.outcome.result() == DONE
+
+
+async def test_after_accept_nothing_makes_a_request_run_again() -> None:
+    for loss in ("gone", "refused", "lost"):
+        one = dispatcher("a", "b")
+        ticket = submit(one)
+        replica = places(one)[0][0]
+        one.on_accept(ticket.attempt)
+        if loss == "gone":
+            one.on_gone(replica)
+        elif loss == "refused":
+            one.on_refuse(ticket.attempt, "busy")
+        else:
+            one.on_result(ticket.attempt, Outcome(500, "", b"", lost=True))
+        assert isinstance(ticket.outcome.exception(), Unavailable)
+        assert len(places(one)) == 1
+
+
+async def test_an_agent_that_is_gone_loses_what_it_had_not_accepted_to_another() -> None:
+    one = dispatcher("a", "b")
+    ticket = submit(one)
+    gone = places(one)[0][0]
+    one.on_gone(gone)
+    assert places(one)[1][0] != gone
+    assert not ticket.outcome.done()
+
+
+async def test_silence_cancels_first_and_then_asks_another() -> None:
+    one = dispatcher("a", "b", accept_timeout=0.0)
+    ticket = submit(one)
+    assert isinstance(one.transport, Notebook)
+    silent, attempt = places(one)[0][0], ticket.attempt
+    async with asyncio.timeout(5):
+        while ticket.attempt == attempt:  # noqa: ASYNC110 - a few turns of the loop, no waiting
+            await asyncio.sleep(0)
+    one.on_accept(ticket.attempt)
+    assert one.transport.cancelled == [(silent, attempt)]
+    assert places(one)[1][0] != silent
+
+
+async def test_an_accept_that_arrives_while_the_transport_settles_counts() -> None:
+    one = dispatcher("a", "b", accept_timeout=0.0)
+    ticket = submit(one)
+    assert isinstance(one.transport, Notebook)
+    settled = asyncio.Event()
+
+    async def settle() -> None:
+        one.on_accept(ticket.attempt)
+        settled.set()
+
+    one.transport.settle = settle  # type: ignore[method-assign]
+    await settled.wait()
+    await asyncio.sleep(0)
+    assert one.transport.cancelled == []
+    assert len(places(one)) == 1
+    one.on_result(ticket.attempt, DONE)
+
+
+async def test_a_lost_connection_fails_everything_at_once() -> None:
+    one = dispatcher("a")
+    tickets = [submit(one) for _ in range(3)]
+    one.on_disconnect()
+    assert all(isinstance(ticket.outcome.exception(), Unavailable) for ticket in tickets)
+    assert one.unfinished == 0
+    (pool,) = one.pools()
+    assert (pool.load.in_flight, pool.load.queued) == (0, 0)
+    assert len(places(one)) == 1
+
+
+async def test_who_leaves_frees_the_slot_and_cancels_the_work() -> None:
+    one = dispatcher("a")
+    first, second = submit(one, "1"), submit(one, "2")
+    assert isinstance(one.transport, Notebook)
+    one.abandon(first)
+    assert one.transport.cancelled == [("a", 1)]
+    assert places(one)[1] == ("a", "2")
+    one.abandon(second)
+    one.abandon(second)
+    assert one.unfinished == 0
+    assert first.outcome.exception() is not None
+    assert second.outcome.exception() is not None
+
+
+async def test_a_request_that_waits_learns_that_its_entity_left() -> None:
+    one = dispatcher()
+    ticket = submit(one)
+    one.update([route("a", entity="s2")])
+    assert isinstance(ticket.outcome.exception(), EntityWithdrawn)
+    with pytest.raises(EntityWithdrawn):
+        submit(one)
+
+
+async def test_a_replica_that_stays_in_the_route_keeps_its_count() -> None:
+    one = dispatcher("a")
+    submit(one, "1")
+    one.update([route("a", "b")])
+    submit(one, "2")
+    assert places(one) == [("a", "1"), ("b", "2")]
+
+
+async def test_the_deadline_passes_with_the_request_as_time_left() -> None:
+    one = dispatcher("a")
+    submit(one, seconds=2.0)
+    assert isinstance(one.transport, Notebook)
+    assert 1000 < one.transport.sent[0][1].ttl_ms <= 2000
+
+
+async def test_a_request_past_its_deadline_is_withdrawn_wherever_it_is() -> None:
+    one = dispatcher("a")
+    running, waiting = submit(one, seconds=0.0), submit(one, seconds=0.0)
+    codes = []
+    for ticket in (running, waiting):
+        with pytest.raises(ServeryError) as caught:
+            await ticket.outcome
+        codes.append(caught.value.error_code)
+    assert codes == ["DEADLINE_EXCEEDED"] * 2
+    assert isinstance(one.transport, Notebook)
+    assert ("a", 1) in one.transport.cancelled
+    assert one.unfinished == 0

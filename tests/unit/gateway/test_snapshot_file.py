@@ -1,0 +1,42 @@
+from pathlib import Path
+
+from servery_common.contracts.routes import EndpointRoute, Identity
+from servery_gateway.routing_table import Snapshot
+from servery_gateway.snapshot_file import SnapshotFile, decode, encode
+
+SNAPSHOT = Snapshot(
+    routes={"e": EndpointRoute(endpoint_id="e", workspace_id="1", name="n", revision=3, status="serving")},
+    identities={"aa": Identity(token_sha256="aa", user_name="ann", workspace_id="1")},
+    routes_incarnation="one",
+    identities_incarnation="two",
+)
+
+
+def test_a_snapshot_survives_the_file_unchanged() -> None:
+    assert decode(encode(SNAPSHOT)) == SNAPSHOT
+
+
+def test_the_file_is_its_owners_alone_and_leaves_no_draft(tmp_path: Path) -> None:
+    file = SnapshotFile(tmp_path / "new")
+    file.save(Snapshot())
+    file.save(SNAPSHOT)
+    assert file.load() == SNAPSHOT
+    (only,) = (tmp_path / "new").iterdir()
+    assert only.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_cannot_be_read_is_an_empty_snapshot(tmp_path: Path) -> None:
+    file = SnapshotFile(tmp_path)
+    assert file.load() == Snapshot()
+    file.save(SNAPSHOT)
+    (path,) = tmp_path.iterdir()
+    for content in (
+        b"",
+        b"{}",
+        b"[]",
+        encode(SNAPSHOT)[:-5],
+        b'{"format": 2}',
+        b'{"format": 1, "routes": {"e": {}}}',
+    ):
+        path.write_bytes(content)
+        assert file.load() == Snapshot()

@@ -1,0 +1,213 @@
+import json
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from servery_common.contracts import frames
+from servery_common.contracts.builds import Artifacts
+from servery_common.contracts.replicas import ReplicaLaunch
+from servery_worker.agent import Agent
+
+LAUNCH = ReplicaLaunch(
+    replica_id="r1",
+    endpoint_id="e1",
+    endpoint_name="iris",
+    served_entity_id="s1",
+    served_entity_name="iris-1",
+    artifacts=Artifacts(model_path="m", environment_path="e", python="p", environment_key="k"),
+    slots=2,
+)
+
+
+class Sent:
+    """Stands in for Replies and keeps what was sent, decoded."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, frames.Record]] = []
+
+    def send(self, subject: str, record: bytes) -> None:
+        self.records += [(subject, one) for one in frames.decode(record)]
+
+    def kinds(self) -> list[int]:
+        return [record.kind for _, record in self.records]
+
+    def results(self) -> list[tuple[int, int, bool]]:
+        """Id, status, lost."""
+        return [
+            (record.id, record.head["status"], record.head.get("lost", False))
+            for _, record in self.records
+            if record.kind == frames.RESULT
+        ]
+
+
+class FakeRunner:
+    """Stands in for a runner process and keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[int, dict[str, Any], bytes]] = []
+        self.cancelled: list[int] = []
+        self.on_result: Any = None
+
+    def request(self, id: int, head: dict[str, Any], body: bytes | memoryview) -> None:
+        self.requests.append((id, head, bytes(body)))
+
+    def cancel(self, id: int) -> None:
+        self.cancelled.append(id)
+
+    def answer(self, number: int, status: int = 200, body: bytes = b"{}") -> None:
+        self.on_result(
+            frames.Record(frames.RESULT, number, {"status": status, "ct": "application/json"}, body)
+        )
+
+
+@pytest.fixture
+def sent() -> Sent:
+    return Sent()
+
+
+@pytest.fixture
+async def agent(sent: Sent) -> Agent:
+    return Agent(LAUNCH, sent, deadline_grace=2.0, on_overdue=lambda: None)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def runner(agent: Agent) -> FakeRunner:
+    runner = FakeRunner()
+    agent.attach(runner)  # type: ignore[arg-type]
+    return runner
+
+
+async def deliver(agent: Agent, *records: bytes, reply: str = "servery.replies.g1") -> None:
+    await agent.on_message(Msg(Client(), subject="servery.infer.r1", reply=reply, data=b"".join(records)))
+
+
+def request(number: int, body: bytes = b"{}", **head: Any) -> bytes:
+    return frames.encode(frames.REQUEST, number, {"ct": "application/json", "ttl": 60_000} | head, body)
+
+
+async def test_a_request_is_accepted_run_and_answered_under_the_gateways_id(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    await deliver(agent, request(70, b"body", rid="q"))
+    [(number, head, body)] = runner.requests
+    assert (head, body) == ({"ct": "application/json", "rid": "q"}, b"body")
+    runner.answer(number, body=b"answer")
+    assert sent.kinds() == [frames.ACCEPT, frames.RESULT]
+    assert sent.records[-1][1].id == 70
+    assert bytes(sent.records[-1][1].body) == b"answer"
+    assert agent.in_flight == 0
+
+
+async def test_two_gateways_may_use_the_same_id(agent: Agent, runner: FakeRunner, sent: Sent):
+    await deliver(agent, request(1), reply="servery.replies.g1")
+    await deliver(agent, request(1), reply="servery.replies.g2")
+    runner.answer(runner.requests[1][0])
+    assert sent.records[-1][0] == "servery.replies.g2"
+
+
+async def test_a_repeated_request_runs_once(agent: Agent, runner: FakeRunner, sent: Sent):
+    await deliver(agent, request(1), request(1))
+    assert len(runner.requests) == 1
+    assert sent.kinds() == [frames.ACCEPT]
+
+
+async def test_more_than_the_slots_are_refused(agent: Agent, runner: FakeRunner, sent: Sent):
+    await deliver(agent, request(1), request(2), request(3))
+    assert sent.records[-1][1].head == {"reason": "busy"}
+    assert len(runner.requests) == 2
+
+
+async def test_without_a_runner_everything_is_refused(agent: Agent, sent: Sent):
+    await deliver(agent, request(1))
+    assert sent.records[-1][1].head == {"reason": "busy"}
+
+
+async def test_a_body_in_pieces_runs_when_it_is_complete_and_opens_the_window(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    await deliver(agent, request(1, b"ab", total=5))
+    assert runner.requests == []
+    await deliver(agent, frames.encode(frames.CHUNK, 1, None, b"cde"))
+    assert runner.requests[0][2] == b"abcde"
+    windows = [record.head for _, record in sent.records if record.kind == frames.WINDOW]
+    assert windows == [{"bytes": 2}]
+
+
+async def test_a_body_longer_than_announced_is_a_bad_request(agent: Agent, runner: FakeRunner, sent: Sent):
+    await deliver(agent, request(1, b"ab", total=3), frames.encode(frames.CHUNK, 1, None, b"cde"))
+    assert sent.results() == [(1, 400, False)]
+    assert runner.requests == []
+
+
+async def test_one_unreadable_record_does_not_spoil_the_others_of_its_frame(agent: Agent, runner: FakeRunner):
+    await deliver(agent, request(1, total="many"), request(2, ttl="soon"), request(3))
+    assert len(runner.requests) == 1
+
+
+async def test_requests_of_a_dead_runner_are_lost_and_said_to_be(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    await deliver(agent, request(1))
+    agent.suspend(holding=False)
+    agent.bury("was killed by SIGKILL")
+    assert sent.results() == [(1, 503, True)]
+    assert "was killed by SIGKILL" in json.loads(bytes(sent.records[-1][1].body))["message"]
+
+
+async def test_what_arrives_while_a_runner_is_replaced_is_held_for_the_next_and_runs_once(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    agent.suspend(holding=True)
+    await deliver(agent, request(1))
+    agent.bury("exited with status 1")
+    assert sent.kinds() == [frames.ACCEPT]
+    replacement = FakeRunner()
+    agent.attach(replacement)  # type: ignore[arg-type]
+    assert len(replacement.requests) == 1
+    assert runner.requests == []
+
+
+async def test_what_was_held_for_a_runner_that_never_came_is_answered_as_not_run(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    agent.suspend(holding=True)
+    await deliver(agent, request(1))
+    agent.give_up("no runner")
+    assert sent.results() == [(1, 503, False)]
+    await deliver(agent, request(2))
+    assert sent.records[-1][1].head == {"reason": "busy"}
+
+
+async def test_a_cancelled_request_holds_its_slot_until_the_runner_answers_and_is_not_answered(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    await deliver(agent, request(1), frames.encode(frames.CANCEL, 1))
+    [(number, _, _)] = runner.requests
+    assert runner.cancelled == [number]
+    assert agent.in_flight == 1
+    runner.answer(number, status=499)
+    assert agent.in_flight == 0
+    assert sent.results() == []
+
+
+async def test_a_draining_agent_takes_nothing_new_and_is_idle_once_all_is_answered(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    await deliver(agent, request(1))
+    agent.draining = True
+    await deliver(agent, request(2))
+    assert sent.records[-1][1].head == {"reason": "draining"}
+    runner.answer(runner.requests[0][0])
+    await agent.idle()
+
+
+async def test_a_large_answer_waits_for_the_window(agent: Agent, runner: FakeRunner, sent: Sent):
+    await deliver(agent, request(1))
+    body = bytes(frames.WINDOW_BYTES + frames.CHUNK_BYTES)
+    runner.answer(runner.requests[0][0], body=body)
+    assert sent.results() == [(1, 200, False)]
+    assert sum(len(record.body) for _, record in sent.records) == frames.WINDOW_BYTES
+    await deliver(agent, frames.encode(frames.WINDOW, 1, {"bytes": frames.CHUNK_BYTES}))
+    assert sum(len(record.body) for _, record in sent.records) == len(body)
