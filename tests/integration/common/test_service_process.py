@@ -89,3 +89,17 @@ def test_a_main_that_fails_ends_the_service(tmp_path: Path) -> None:
         output, _ = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "boom" in events(output)["service_failed"]["exception"]
+
+
+def test_a_service_that_waits_for_a_neighbour_ends_without_it(tmp_path: Path) -> None:
+    body = """
+        print('{"event": "waiting"}', flush=True)
+        await asyncio.sleep(3600)
+    """
+    with service(body, tmp_path) as (process, _):
+        assert process.stdout is not None
+        while '"waiting"' not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+    assert process.returncode == 0

@@ -2,6 +2,7 @@
 
 import sys
 import uuid
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,37 @@ async def test_an_interpreter_that_does_not_exist_fails_the_start(
     missing = artifacts(obedient, "missing").model_copy(update={"python": "/nowhere/bin/python"})
     verdict, _ = await verify(bus, obedient, made_of=missing)
     assert (verdict.ok, verdict.stage) == (False, "start")
+
+
+def environment_without_mlflow(directory: Path) -> Artifacts:
+    venv.create(directory, with_pip=False)
+    return Artifacts(
+        model_path=str(directory),
+        environment_path=str(directory),
+        python=str(directory / "bin" / "python"),
+        environment_key=directory.name,
+    )
+
+
+async def test_an_environment_without_mlflow_is_told_in_plain_words(
+    bus: Bus, orders: WorkerOrders, tmp_path: Path
+):
+    made_of = environment_without_mlflow(tmp_path / "bare")
+    verdict, _ = await verify(bus, tmp_path, made_of=made_of)
+    assert (verdict.ok, verdict.stage) == (False, "import")
+    assert verdict.error == "The model's environment does not contain MLflow; add mlflow to its requirements."
+
+
+async def test_an_environment_with_an_mlflow_that_is_too_old_is_told_so(
+    bus: Bus, orders: WorkerOrders, tmp_path: Path
+):
+    made_of = environment_without_mlflow(tmp_path / "old")
+    [packages] = (tmp_path / "old" / "lib").glob("python*/site-packages")
+    server = packages / "mlflow" / "pyfunc" / "scoring_server"
+    server.mkdir(parents=True)
+    (packages / "mlflow" / "__init__.py").write_text("__version__ = '2.5.0'")
+    (packages / "mlflow" / "pyfunc" / "__init__.py").touch()
+    (server / "__init__.py").touch()
+    verdict, _ = await verify(bus, tmp_path, made_of=made_of)
+    assert (verdict.ok, verdict.stage) == (False, "import")
+    assert "contains MLflow 2.5.0; Servery needs MLflow 2.9 or newer" in verdict.error

@@ -1,5 +1,6 @@
 """Failures are explained in one plain sentence. The outputs in ``uv_output`` are real ones of uv 0.13."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,19 @@ def test_the_older_layout_of_uv_is_understood() -> None:
 def test_an_unknown_output_is_quoted_and_never_empty() -> None:
     assert "the moon is full" in explain_install("error: the moon is full\n", python_version="3.12").reason
     assert "uv printed nothing" in explain_install("", python_version="3.12").reason
+
+
+def test_an_endless_word_is_explained_in_no_time() -> None:
+    output = (
+        "a" * 1_000_000
+        + "\nerror: Failed to build `x`\n"
+        + "ModuleNotFoundError: No module named '"
+        + "b" * 90_000
+    )
+    started = time.process_time()
+    assert explain_install(output, python_version="3.12").code == "INSTALL_FAILED"
+    # Quadratic would be minutes.
+    assert time.process_time() - started < 5
 
 
 def verified(stage: str, error: str) -> ModelVerified:

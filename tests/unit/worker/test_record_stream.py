@@ -13,7 +13,8 @@ def test_records_come_out_whole_however_the_bytes_are_cut(step: int):
     seen: list[tuple[int, int, object, bytes]] = []
     for at in range(0, len(STREAM), step):
         seen += [
-            (kind, id, head, bytes(body)) for kind, id, head, body in stream.feed(STREAM[at : at + step])
+            (kind, number, head, bytes(body))
+            for kind, number, head, body in stream.feed(STREAM[at : at + step])
         ]
     assert seen == RECORDS
 

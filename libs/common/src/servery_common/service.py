@@ -34,10 +34,12 @@ class ServiceContext:
         self.stopping = asyncio.Event()
         """Set once the service should end: by SIGTERM, SIGINT, or because a task died."""
         self.failed = False
+        self.is_ready = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def ready(self) -> None:
         """Tell the supervisor that the service can take work."""
+        self.is_ready = True
         log.info("service_ready")
         notify("READY=1")
 
@@ -106,8 +108,10 @@ async def _run_main(context: ServiceContext, main: Callable[[ServiceContext], Aw
     running = asyncio.ensure_future(main(context))
     try:
         await wait_any(running, context.stopping)
-        done, _ = await asyncio.wait({running}, timeout=STOP_SECONDS)
-        if not done:
+        # Before it is ready, main is still waiting for a neighbour that may never come, and has nothing to finish.
+        patience = STOP_SECONDS if context.is_ready else 0
+        done, _ = await asyncio.wait({running}, timeout=patience)
+        if not done and context.is_ready:
             log.error("service_stop_timed_out", seconds=STOP_SECONDS)
             context.stop(failed=True)
     finally:

@@ -56,7 +56,7 @@ class Replies:
     async def _publish(self, subject: str, message: bytes) -> None:
         try:
             await self._nats.publish(subject, message)
-        except NatsError as error:
+        except (NatsError, OSError) as error:
             log.warning("reply_lost", subject=subject, bytes=len(message), error=repr(error))
 
 

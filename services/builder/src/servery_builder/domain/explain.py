@@ -13,14 +13,17 @@ from urllib.parse import urlsplit
 from servery_builder.domain.build import Failure, FailureCode
 from servery_common.contracts.replicas import ModelVerified
 
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._\-]*"
-_PINNED = rf"{_NAME}(?:[=<>!~]=?\S+)?"
+# Bounded, like everything tried at each position of an output that may be one endless word.
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._\-]{0,100}"
+_PINNED = rf"{_NAME}(?:[=<>!~]=?\S{{1,100}})?"
+_LAST_CHARACTERS = 200_000
 # What older versions of uv draw around their explanation.
 _BOXES = re.compile("[\u2502\u2570\u251c\u2500\u25b6\u00d7]")
 
 
 def explain_install(output: str, *, python_version: str) -> Failure:
     """Explain a failed ``uv pip install``; ``output`` is everything it printed."""
+    output = output[-_LAST_CHARACTERS:]
     # uv wraps its explanation with indentation and, in older versions, box characters.
     flat = re.sub(r"\s+", " ", _BOXES.sub(" ", output))
     unreadable = _not_a_requirement(output)
@@ -175,9 +178,9 @@ def _build_from_source(flat: str, python: str) -> Failure | None:
         return None
     package = found["package"].partition(" @ ")[0]
     compiler = re.search(
-        r"No such file or directory: '(?P<a>[\w+\-]*(?:cc|\+\+|clang|fortran)[\w\-]*)'"
+        r"No such file or directory: '(?P<a>[\w+\-]{0,40}(?:cc|\+\+|clang|fortran)[\w\-]{0,10})'"
         r"|(?P<b>gcc|g\+\+|cc|clang|gfortran) is not installed"
-        r"|command '(?P<c>[\w/+\-]*(?:cc|\+\+|clang))' failed: No such file"
+        r"|command '(?P<c>[\w/+\-]{0,200}(?:cc|\+\+|clang))' failed: No such file"
         r"|(?P<d>rustc|cargo|cmake)`? (?:is not installed|not found|is not available)"
         r"|can't find (?P<e>Rust) compiler",
         flat,

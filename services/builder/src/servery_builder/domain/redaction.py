@@ -12,7 +12,8 @@ MASK = "[REDACTED]"
 # Shorter values ("1", "on", "cpu") are settings, and masking them would make the log unreadable.
 _SHORTEST_SECRET = 4
 
-_URL_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)[^/\s@'\"`]+@")
+# Every repetition is bounded: what passes through here may be megabytes without a single space.
+_URL_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]{0,20}://)[^/\s@'\"`]{1,2000}@")
 _URL_SECRET_PARAMETERS = re.compile(
     r"(?P<name>[?&](?:sig|signature|token|access_token|api_key|password|se|sv|X-Amz-[A-Za-z\-]+|X-Goog-[A-Za-z\-]+)=)"
     r"[^&\s'\"`)]+",

@@ -27,10 +27,8 @@ from servery_builder.locks import locked
 MARKER = ".servery-ready"
 """Exists only in a complete environment; its modification time is when it was last used."""
 
-_REQUIREMENTS = "servery-requirements.txt"
-_BUILD_DEPENDENCIES = "servery-build-dependencies.txt"
-_CONSTRAINTS = "servery-constraints.txt"
-_SOURCES = "servery-sources"
+# What is written for the installer; gone when the environment is complete, for it may name indexes with passwords.
+_INSTALL = "servery-install"
 
 Say = Callable[[str], None]
 """Takes a line for the build log."""
@@ -82,7 +80,11 @@ class VirtualenvCache:
             if path.exists():
                 say("An unfinished environment of an interrupted build is removed.")
                 await asyncio.to_thread(shutil.rmtree, path)
-            await self._make(path, spec, interpreter, say, held)
+            try:
+                await self._make(path, spec, interpreter, say, held)
+            except BuildError:
+                await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+                raise
         return _environment(path, cached=False)
 
     def touch(self, environment: Environment) -> None:
@@ -111,10 +113,11 @@ class VirtualenvCache:
         await run(
             ["venv", "--quiet", "--no-project", "--color", "never", "--python", interpreter.path, str(path)]
         )
+        (path / _INSTALL).mkdir()
         # Two steps, as MLflow does it: what the model asks for may replace a build dependency.
         if spec.build_dependencies:
             say(f"Installing build dependencies: {', '.join(spec.build_dependencies)}.")
-            file = _write_lines(path / _BUILD_DEPENDENCIES, spec.build_dependencies)
+            file = _write_lines(path / _INSTALL / "build-dependencies.txt", spec.build_dependencies)
             await install("--requirements", file)
         say(f"Installing {count} requirements: {', '.join(_shown(requirements.lines))}.")
         await install(*await asyncio.to_thread(self._install_arguments, path, spec))
@@ -124,12 +127,15 @@ class VirtualenvCache:
         requirements = spec.requirements
         options = [option for option in requirements.options if option != "--pre"]
         lines = [
-            _with_copied_source(line, requirements.local_paths, path / _SOURCES)
+            _with_copied_source(line, requirements.local_paths, path / _INSTALL / "sources")
             for line in requirements.lines
         ]
-        arguments = ["--requirements", _write_lines(path / _REQUIREMENTS, (*options, *lines))]
+        arguments = ["--requirements", _write_lines(path / _INSTALL / "requirements.txt", (*options, *lines))]
         if requirements.constraints:
-            arguments += ["--constraints", _write_lines(path / _CONSTRAINTS, requirements.constraints)]
+            arguments += [
+                "--constraints",
+                _write_lines(path / _INSTALL / "constraints.txt", requirements.constraints),
+            ]
         if "--pre" in requirements.options:
             arguments += ["--prerelease", "allow"]
         brings_index = any(option.startswith("--extra-index-url") for option in options)
@@ -155,6 +161,7 @@ def _environment(path: Path, *, cached: bool) -> Environment:
 
 
 def _complete(path: Path, interpreter: Interpreter) -> None:
+    shutil.rmtree(path / _INSTALL)
     sync_directory(path)
     write_durably(path / MARKER, json.dumps({"format": FORMAT_VERSION, "python": interpreter.version}))
 
