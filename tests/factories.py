@@ -61,7 +61,9 @@ def spec(**changes) -> EntitySpec:
     )
 
 
-def entity(id="e1", *, version=1, phase=EntityPhase.BUILDING, desired=1, name="iris-1", **changes) -> ServedEntity:
+def entity(
+    id="e1", *, version=1, phase=EntityPhase.BUILDING, desired=1, name="iris-1", **changes
+) -> ServedEntity:
     built = phase not in (EntityPhase.BUILDING, EntityPhase.FAILED)
     return replace(
         ServedEntity(
@@ -83,7 +85,10 @@ def entity(id="e1", *, version=1, phase=EntityPhase.BUILDING, desired=1, name="i
     )
 
 
-def config(version=1, phase=ConfigPhase.PENDING, routes=(Route("iris-1", 100),)) -> Config:
+ALL_TO_IRIS = (Route("iris-1", 100),)
+
+
+def config(version=1, phase=ConfigPhase.PENDING, routes=ALL_TO_IRIS) -> Config:
     return Config(version=version, phase=phase, routes=routes, created_at=NOW)
 
 

@@ -7,14 +7,14 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from tests.infrastructure import NatsServer, running_nats
+from tests.integration.controller.peers import BuilderPeer, GatewayPeer, WorkerPeer
+
 from servery_common.contracts.management import HttpAnswer
 from servery_common.messaging.bus import connect_bus
 from servery_common.service import ServiceContext
 from servery_common.settings import NatsSettings
 from servery_controller.app import main
-
-from tests.infrastructure import NatsServer, running_nats
-from tests.integration.controller.peers import BuilderPeer, GatewayPeer, WorkerPeer
 
 
 class World:
@@ -62,7 +62,9 @@ class World:
         return json.loads(answer.body)
 
     async def refused(self, method: str, path: str, body: Any = None) -> tuple[int, str, str]:
-        answer: HttpAnswer = await self.gateway.call(method, path, json.dumps(body) if body is not None else "")
+        answer: HttpAnswer = await self.gateway.call(
+            method, path, json.dumps(body) if body is not None else ""
+        )
         error = json.loads(answer.body)
         return answer.status, error["error_code"], error["message"]
 

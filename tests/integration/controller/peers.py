@@ -57,7 +57,10 @@ class BuilderPeer:
 
     async def work(self) -> None:
         await self.bus.consume(
-            subjects.JOBS_STREAM, subjects.BUILDER_JOBS_DURABLE, subjects.ALL_BUILD_JOBS, {BuildRequested: self._build}
+            subjects.JOBS_STREAM,
+            subjects.BUILDER_JOBS_DURABLE,
+            subjects.ALL_BUILD_JOBS,
+            {BuildRequested: self._build},
         )
 
     async def _resolve(self, ask: ResolveModel) -> ModelResolved:
@@ -74,7 +77,9 @@ class BuilderPeer:
 
     async def _build(self, order: BuildRequested) -> None:
         self.orders.append(order)
-        self.statuses[order.build_id] = BuildStatus(build_id=order.build_id, state=BuildState.BUILDING, step="busy")
+        self.statuses[order.build_id] = BuildStatus(
+            build_id=order.build_id, state=BuildState.BUILDING, step="busy"
+        )
         await self.hold.wait()
         reason = self.outcome(order)
         key = f"env{order.model_version}"

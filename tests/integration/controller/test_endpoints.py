@@ -3,17 +3,21 @@
 import asyncio
 
 import pytest
-from servery_common.contracts.routes import Identity
-from servery_common.contracts.states import ReplicaState
-
 from tests.integration.controller.conftest import World
 from tests.integration.controller.peers import ADMIN, entity
+
+from servery_common.contracts.routes import Identity
+from servery_common.contracts.states import ReplicaState
 
 
 async def test_an_endpoint_becomes_ready_and_routed(world: World):
     world.builder.hold.clear()
     created = await world.ok("POST", "", {"name": "iris", "config": {"served_entities": [entity()]}})
-    assert created["state"] == {"ready": "NOT_READY", "config_update": "IN_PROGRESS", "suspend": "NOT_SUSPENDED"}
+    assert created["state"] == {
+        "ready": "NOT_READY",
+        "config_update": "IN_PROGRESS",
+        "suspend": "NOT_SUSPENDED",
+    }
     assert "config" not in created
     assert created["pending_config"]["config_version"] == 1
     assert created["creator"] == "admin"
@@ -134,7 +138,12 @@ async def test_deleting_frees_the_name_at_once_and_everything_else_soon(world: W
         ({}, 400, "INVALID_PARAMETER_VALUE", "name"),
         ({"name": 7}, 400, "INVALID_PARAMETER_VALUE", "name"),
         ("nonsense", 400, "INVALID_PARAMETER_VALUE", ""),
-        ({"name": "x", "config": {"served_entities": []}}, 400, "INVALID_PARAMETER_VALUE", "no served entity"),
+        (
+            {"name": "x", "config": {"served_entities": []}},
+            400,
+            "INVALID_PARAMETER_VALUE",
+            "no served entity",
+        ),
         (
             {"name": "x", "config": {"served_entities": [entity(workload_size="Gigantic")]}},
             400,

@@ -1,4 +1,5 @@
 import pytest
+
 from servery_controller.domain.endpoint import ConfigPhase, EntityPhase
 from servery_controller.domain.lifecycle import (
     CONFIG_TRANSITIONS,
@@ -19,8 +20,12 @@ def test_every_phase_stands_in_its_table_and_has_an_answer():
 
 
 def test_every_phase_can_be_reached():
-    assert {p for row in CONFIG_TRANSITIONS.values() for p in row.values()} == set(ConfigPhase) - {ConfigPhase.PENDING}
-    assert {p for row in ENTITY_TRANSITIONS.values() for p in row.values()} == set(EntityPhase) - {EntityPhase.BUILDING}
+    assert {p for row in CONFIG_TRANSITIONS.values() for p in row.values()} == set(ConfigPhase) - {
+        ConfigPhase.PENDING
+    }
+    assert {p for row in ENTITY_TRANSITIONS.values() for p in row.values()} == set(EntityPhase) - {
+        EntityPhase.BUILDING
+    }
 
 
 def test_illegal_events_raise_and_change_nothing():

@@ -1,7 +1,7 @@
+from tests.factories import observed
+
 from servery_common.contracts.replicas import WorkerHeartbeat
 from servery_controller.compute.placement import WorkerView, choose_worker
-
-from tests.factories import observed
 
 
 def worker(id, *, capacity=16, replicas=(), warm=(), heard_at=100.0):
@@ -25,7 +25,10 @@ def test_a_warm_worker_is_preferred_over_an_empty_one():
 
 def test_among_equals_the_least_used_share_wins():
     assert choose(worker("a", replicas=["r1"]), worker("b")) == "b"
-    assert choose(worker("a", capacity=64, replicas=["r1", "r2"]), worker("b", capacity=8, replicas=["r3"])) == "a"
+    assert (
+        choose(worker("a", capacity=64, replicas=["r1", "r2"]), worker("b", capacity=8, replicas=["r3"]))
+        == "a"
+    )
 
 
 def test_a_full_worker_gets_nothing_even_when_warm():

@@ -2,15 +2,17 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from tests.factories import ARTIFACTS, NOW, build, config, deployment, entity, observed, replica, seen
+
 from servery_common.contracts.states import BuildState, ReplicaState
 from servery_controller.domain.endpoint import ConfigPhase, EntityPhase, Route
 from servery_controller.domain.planning import BUSY, SETTLED, plan
 
-from tests.factories import ARTIFACTS, NOW, build, config, deployment, entity, observed, replica, seen
-
 
 def test_a_build_under_way_is_waited_for_and_its_step_shown():
-    step = plan(deployment(config(), entity()), seen(build(state=BuildState.BUILDING, step="Installing")), NOW)
+    step = plan(
+        deployment(config(), entity()), seen(build(state=BuildState.BUILDING, step="Installing")), NOW
+    )
     assert [e.message for e in step.entities] == ["Building the model: Installing"]
     assert step.entities[0].phase is EntityPhase.BUILDING
     assert not step.configs
@@ -175,13 +177,17 @@ def test_a_build_nobody_knows_is_ordered_again_but_not_at_once():
     unknown = seen(build(state=None))
     assert plan(world, unknown, NOW + timedelta(seconds=5)).order_builds == ()
     assert [e.id for e in plan(world, unknown, NOW + timedelta(seconds=15)).order_builds] == ["e1"]
-    assert plan(world, seen(), NOW + timedelta(hours=1)).order_builds == (), "an unreachable builder proves nothing"
+    assert plan(world, seen(), NOW + timedelta(hours=1)).order_builds == (), (
+        "an unreachable builder proves nothing"
+    )
 
 
 def test_a_settled_endpoint_changes_nothing_and_is_left_alone():
     world = deployment(config(phase=ConfigPhase.ACTIVE), entity(phase=EntityPhase.READY), replica())
     step = plan(world, seen(observed()), NOW)
-    assert (step.ensure, step.stop, step.entities, step.configs, step.new_replicas, step.stopping) == ((),) * 6
+    assert (step.ensure, step.stop, step.entities, step.configs, step.new_replicas, step.stopping) == (
+        (),
+    ) * 6
     assert step.look_again == SETTLED
 
 

@@ -1,4 +1,5 @@
 import pytest
+
 from servery_common.errors import InvalidParameter
 from servery_controller.domain.endpoint import Route
 from servery_controller.domain.request import (
@@ -15,7 +16,9 @@ def test_good_endpoint_names(name):
     check_endpoint_name(name)
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a.b", "a/b", "a>b", "ü", "a\r\nb", "a\n", "x" * 64, "databricks-x"])
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a.b", "a/b", "a>b", "ü", "a\r\nb", "a\n", "x" * 64, "databricks-x"]
+)
 def test_bad_endpoint_names(name):
     with pytest.raises(InvalidParameter, match="Invalid endpoint name"):
         check_endpoint_name(name)

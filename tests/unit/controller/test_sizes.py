@@ -1,4 +1,5 @@
 import pytest
+
 from servery_controller.domain.sizes import ReplicaRange, replica_range
 
 

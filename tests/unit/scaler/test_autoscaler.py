@@ -18,7 +18,9 @@ def test_missing_data_does_not_change_the_count_and_is_said():
 
 
 def load(gateway, in_flight, queued):
-    entity = EntityLoad(endpoint_id="ep", served_entity_id="e1", in_flight=in_flight, queued=queued, requests=1)
+    entity = EntityLoad(
+        endpoint_id="ep", served_entity_id="e1", in_flight=in_flight, queued=queued, requests=1
+    )
     return GatewayLoad(gateway_id=gateway, window_seconds=1, entities=(entity,))
 
 

@@ -29,7 +29,8 @@ def scoring_answer(outcome: Outcome) -> Answer:
     if error is not None:
         return present(error)
     if outcome.status == HTTPStatus.GATEWAY_TIMEOUT:
-        return present({"error_code": "DEADLINE_EXCEEDED", "message": TIMED_OUT})
+        # MLflow's own timeout, not an error of this code that the model raised: those are never a 5xx.
+        return Answer(504, orjson.dumps({"error_code": "DEADLINE_EXCEEDED", "message": TIMED_OUT}))
     return present({"error_code": "BAD_REQUEST", "message": _plain_text(outcome)})
 
 
@@ -37,7 +38,7 @@ def present(error: dict[str, Any]) -> Answer:
     """Return an error of a model as an answer: a known code, its status, never a fault of the platform."""
     code = error["error_code"]
     status = HTTP_STATUS.get(code, 500)
-    if status >= 500 and code != "DEADLINE_EXCEEDED":
+    if status >= 500:
         code, status = "BAD_REQUEST", 400
     return Answer(status, orjson.dumps({**error, "error_code": code}))
 
