@@ -17,6 +17,11 @@ from tests.end_to_end.stack import Stack, run_stack, running
 from tests.models import zoo
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Silence MLflow's advice to annotate ``predict``: the models of the zoo are given signatures."""
+    config.addinivalue_line("filterwarnings", "ignore:(?s).*[Tt]ype hint:UserWarning")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
     """Add to each failure what the services and the builds had to say."""
@@ -55,7 +60,7 @@ def receiver() -> Iterator[OtlpReceiver]:
 @pytest.fixture(scope="session")
 def stack(receiver: OtlpReceiver) -> Iterator[Stack]:
     """The session's stack. Leave it as you found it: other tests use it too."""
-    yield from run_stack(
+    stacks = run_stack(
         {
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
             "OTEL_TRACES_SAMPLER": "always_on",
@@ -63,6 +68,9 @@ def stack(receiver: OtlpReceiver) -> Iterator[Stack]:
             "SERVERY_WORKER_CAPACITY_SLOTS": "160",  # the whole model zoo at once
         }
     )
+    for stack in stacks:
+        yield stack
+        stack.assert_nothing_crashed()
 
 
 @pytest.fixture(scope="session")

@@ -109,6 +109,13 @@ class Stack:
         components = {entry["name"]: entry for entry in self.status()["components"]}
         return components[name]
 
+    def assert_nothing_crashed(self) -> None:
+        """No component was restarted since the stack started, and no task of a service died."""
+        restarted = [each["name"] for each in self.status()["components"] if each["restarts"]]
+        died = [line for name in SERVICES for line in self.logs(name) if '"level": "critical"' in line]
+        assert not restarted, f"restarted: {restarted}\n{self.log_tails()}"
+        assert not died, "\n".join(died)
+
     def kill(self, name: str) -> int:
         """``kill -9`` one component and return the pid it had."""
         pid = self.component(name)["pid"]

@@ -8,11 +8,7 @@ how and why.
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +16,9 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.end_to_end.client import Client, Registered, describe, entity
-from tests.end_to_end.deadlines import eventually
-from tests.end_to_end.stack import free_port
+from tests.end_to_end.mlflow_servers import ReferenceServers
 from tests.models.bodies import FORM, JSON, Body
-from tests.models.zoo import ZOO, ZooModel
+from tests.models.zoo import IRIS_CLASSIFIER, ZOO, ZooModel
 
 
 @dataclass(frozen=True)
@@ -98,55 +93,6 @@ def for_mlflow(body: Body) -> Body:
     return Body(body.name, body.content, JSON) if body.content_type in (None, FORM) else body
 
 
-class ReferenceServers:
-    """MLflow's scoring servers, one process and port per model."""
-
-    def __init__(self, models: dict[str, Path], log: Path) -> None:
-        self._ports = {name: free_port() for name in models}
-        self._log = log
-        arguments = [f"{path}={self._ports[name]}" for name, path in models.items()]
-        with log.open("w") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.models.reference_server", *arguments],
-                cwd=Path(__file__).parents[2],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        # A new connection for each request: after a 500 the server closes the one it has.
-        self._http = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
-
-    def await_ready(self) -> None:
-        """Wait until all of them answer."""
-
-        def all_answer() -> bool:
-            assert self._process.poll() is None, "the reference server ended"
-            for name, port in self._ports.items():
-                try:
-                    self._http.get(f"http://127.0.0.1:{port}/ping")
-                except httpx.TransportError as error:
-                    raise AssertionError(f"{name}: {error!r}") from error
-            return True
-
-        eventually(all_answer, within=120, what="reference servers answer", explain=self._log.read_text)
-
-    def score(self, name: str, body: Body) -> httpx.Response:
-        """POST a body to a model."""
-        headers = {"Content-Type": body.content_type} if body.content_type else {}
-        url = f"http://127.0.0.1:{self._ports[name]}/invocations"
-        return self._http.post(url, content=body.content, headers=headers)
-
-    def close(self) -> None:
-        """End all of them."""
-        self._http.close()
-        os.killpg(self._process.pid, signal.SIGTERM)
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-
-
 @pytest.fixture(scope="module")
 def reference(
     client: Client, register: Registered, tmp_path_factory: pytest.TempPathFactory
@@ -194,6 +140,14 @@ def test_answers_like_mlflow(client: Client, reference: ReferenceServers, model:
     assert seen_in(ours, expected) == expected, (
         f"MLflow: {theirs.status_code} {theirs.text[:2000]}\nServery: {describe(ours)}"
     )
+
+
+def test_reference_is_what_the_command_serves(reference: ReferenceServers):
+    """The servers compared with above are forked; ``mlflow models serve`` itself gives the same answers."""
+    with reference.by_command(IRIS_CLASSIFIER.name) as served:
+        for body in IRIS_CLASSIFIER.bodies:
+            by_command, by_fork = served(body), reference.score(IRIS_CLASSIFIER.name, body)
+            assert expected_from(by_command) == expected_from(by_fork), body
 
 
 @pytest.mark.parametrize("model", ZOO, ids=lambda model: model.name)

@@ -53,6 +53,8 @@ async def test_a_killed_warm_parent_takes_its_runners_and_all_come_back(
     runner, parent = await pids(client, replica_id)
     os.kill(parent, signal.SIGKILL)
     await until_gone(runner, parent)
+    # A request that reaches the worker before the news of the death counts as lost with the runner.
+    await orders.until_state(replica_id, ReplicaState.RESTARTING, 5)
     new_runner, new_parent = await pids(client, replica_id)
     assert new_runner != runner
     assert new_parent != parent

@@ -98,6 +98,14 @@ async def test_a_stopped_replica_is_seen_once_more_and_then_forgotten(replicas: 
     assert states(replicas) == {}
 
 
+async def test_stopping_a_replica_that_has_stopped_changes_nothing(replicas: Replicas):
+    await replicas.ensure(order("r1"))
+    await replicas.drain(1.0)
+    await replicas.stop(StopReplica(replica_id="r1", grace_seconds=1.0))
+    await replicas.drain(1.0)
+    assert states(replicas) == {"r1": ReplicaState.STOPPED}
+
+
 async def test_a_stopping_worker_takes_no_replica(replicas: Replicas):
     await replicas.drain(1.0)
     with pytest.raises(Unavailable):

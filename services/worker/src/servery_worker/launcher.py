@@ -81,10 +81,8 @@ class Launcher:
         ours.setblocking(False)
         try:
             if not reason:
-                parent = await self._parents.get(artifacts, wanted.modules)
-                reason = parent.unforkable
+                reason = await self._fork(runner, artifacts, wanted.modules, ours, theirs, output)
                 if not reason:
-                    await self._fork(runner, parent, ours, theirs, output)
                     return True
             log.info("runner_not_forked", environment_key=artifacts.environment_key, reason=reason)
             await self._spawn(runner, artifacts, wanted.modules, ours, theirs, output)
@@ -110,7 +108,30 @@ class Launcher:
     async def _fork(
         self,
         runner: Runner,
+        artifacts: Artifacts,
+        modules: tuple[str, ...],
+        ours: socket.socket,
+        theirs: socket.socket,
+        output: ModelLog,
+    ) -> str:
+        """Fork the runner, or return why the environment does not allow it. Raises WarmParentFailed."""
+        parent = await self._parents.get(artifacts, modules)
+        if parent.unforkable:
+            return parent.unforkable
+        try:
+            await self._fork_from(parent, runner, ours, theirs, output)
+        except WarmParentFailed:
+            if not parent.died.is_set():
+                raise
+            # Its end was not known yet: a runner that died with it is replaced before that news arrives.
+            parent = await self._parents.get(artifacts, modules)
+            await self._fork_from(parent, runner, ours, theirs, output)
+        return ""
+
+    async def _fork_from(
+        self,
         parent: WarmParent,
+        runner: Runner,
         ours: socket.socket,
         theirs: socket.socket,
         output: ModelLog,

@@ -73,7 +73,9 @@ class Replicas:
         """Begin to drain and stop a replica; an unknown one is already stopped. Raises Conflict."""
         self._check_epoch(order.epoch)
         replica = self._replicas.get(order.replica_id)
-        if replica is not None and order.replica_id not in self._stopping:
+        if replica is None or replica.state is ReplicaState.STOPPED:
+            return Done()
+        if order.replica_id not in self._stopping:
             self._stopping[order.replica_id] = self._spawn(
                 f"stop of {order.replica_id}", self._stop(replica, order.grace_seconds)
             )

@@ -23,6 +23,10 @@ FORK_TIMEOUT_SECONDS = 10.0
 """A fork takes milliseconds; a parent that does not answer for this long is broken and is replaced."""
 
 
+Forked = tuple[int, "asyncio.Future[int]"]
+"""A runner's pid and its exit status to be."""
+
+
 class WarmParentFailed(Exception):
     """The interpreter cannot be started, ended, or does not answer. One line, for people."""
 
@@ -46,7 +50,7 @@ class WarmParent:
         self._process: asyncio.subprocess.Process | None = None
         self._output: LogPipe | None = None
         self._lines = control.Lines()
-        self._forks: dict[int, asyncio.Future[int]] = {}
+        self._forks: dict[int, asyncio.Future[Forked]] = {}
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._last_fork = 0
 
@@ -95,7 +99,7 @@ class WarmParent:
             unforkable=self.unforkable,
         )
 
-    async def fork(self, channel: socket.socket, output_fd: int) -> tuple[int, asyncio.Future[int]]:
+    async def fork(self, channel: socket.socket, output_fd: int) -> Forked:
         """Fork a runner on these descriptors. Returns its pid and its exit status to be. Raises WarmParentFailed."""
         self._last_fork += 1
         number = self._last_fork
@@ -106,16 +110,16 @@ class WarmParent:
                 raise WarmParentFailed(self._why_dead())
             order = control.encode(control.FORK, id=number)
             self._control.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors.tobytes())])
-            pid = await asyncio.wait_for(forked, FORK_TIMEOUT_SECONDS)
+            return await asyncio.wait_for(forked, FORK_TIMEOUT_SECONDS)
         except TimeoutError:
             self.close()
             raise WarmParentFailed("the warm parent does not answer") from None
         except OSError as error:
+            forked.cancel()
             self.close()
             raise WarmParentFailed(f"the warm parent does not take orders: {error}") from error
         finally:
             self._forks.pop(number, None)
-        return pid, self._exits[pid]
 
     def kill(self, pid: int) -> None:
         """Kill one of its runners and what that started. The parent does it: it alone knows the pid is still theirs."""
@@ -191,8 +195,10 @@ class WarmParent:
                 self.unforkable = message["unforkable"]
                 self._warm.set()
             case control.FORKED:
-                self._exits[message["pid"]] = asyncio.get_running_loop().create_future()
-                self._answer(message["id"], message["pid"])
+                pid = message["pid"]
+                exited = self._exits[pid] = asyncio.get_running_loop().create_future()
+                # Both at once: it may have ended before whoever ordered it runs again.
+                self._answer(message["id"], (pid, exited))
             case control.REFUSED:
                 self._answer(message["id"], WarmParentFailed(f"fork failed: {message['error']}"))
             case control.EXITED:
@@ -202,16 +208,17 @@ class WarmParent:
             case unknown:
                 log.error("warm_parent_message_unknown", what=unknown)
 
-    def _answer(self, id: int, answer: int | WarmParentFailed) -> None:
+    def _answer(self, id: int, answer: Forked | WarmParentFailed) -> None:
         forked = self._forks.pop(id, None)
-        if forked is None or forked.done():
+        abandoned = forked is None or forked.done()
+        if isinstance(answer, WarmParentFailed):
+            if forked is not None and not abandoned:
+                forked.set_exception(answer)
+        elif forked is None or abandoned:
             # Whoever ordered this fork gave up waiting; nobody else knows its pid.
-            if isinstance(answer, int):
-                self.kill(answer)
-        elif isinstance(answer, int):
-            forked.set_result(answer)
+            self.kill(answer[0])
         else:
-            forked.set_exception(answer)
+            forked.set_result(answer)
 
     def _abandon(self) -> None:
         """Its runners die with it: the kernel sees to the processes, this to those who wait for them."""
