@@ -17,11 +17,6 @@ from tests.end_to_end.stack import Stack, run_stack, running
 from tests.models import zoo
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Silence MLflow's advice to annotate ``predict``: the models of the zoo are given signatures."""
-    config.addinivalue_line("filterwarnings", "ignore:(?s).*[Tt]ype hint:UserWarning")
-
-
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
     """Add to each failure what the services and the builds had to say."""

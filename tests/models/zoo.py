@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -55,9 +56,7 @@ def requirements() -> list[str]:
 
 def save(model: ZooModel, path: Path) -> None:
     """Write the model as an MLflow model directory."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's advice about examples and integer columns
-        flavor = _flavor(model)
+    with _quiet_flavor(model) as flavor:
         flavor.save_model(path=str(path), **_arguments(model))
 
 
@@ -67,9 +66,8 @@ def log(model: ZooModel, tracking_uri: str, registered_name: str | None = None) 
 
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
-    with warnings.catch_warnings(), mlflow.start_run():
-        warnings.simplefilter("ignore")
-        info = _flavor(model).log_model(
+    with _quiet_flavor(model) as flavor, mlflow.start_run():
+        info = flavor.log_model(
             name="model",
             registered_model_name=registered_name or model.name,
             **_arguments(model),
@@ -82,14 +80,22 @@ def _arguments(model: ZooModel) -> dict[str, Any]:
     return {"pip_requirements": requirements(), **model.make()}
 
 
-def _flavor(model: ZooModel) -> Any:
-    if model.flavor == "mlflow.pyfunc":
-        import cloudpickle
-        from tests.models import python_models
+@contextmanager
+def _quiet_flavor(model: ZooModel) -> Iterator[Any]:
+    """The flavor's module, without MLflow's advice about type hints, examples and integer columns."""
+    flavor = importlib.import_module(model.flavor)  # first: it sets warning filters of its own
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _pickle_python_models_by_value()
+        yield flavor
 
-        # By value: the model's environment has no ``tests`` package.
-        cloudpickle.register_pickle_by_value(python_models)
-    return importlib.import_module(model.flavor)
+
+def _pickle_python_models_by_value() -> None:
+    """The model's environment has no ``tests`` package."""
+    import cloudpickle
+    from tests.models import python_models
+
+    cloudpickle.register_pickle_by_value(python_models)
 
 
 def _python(name: str, frame: pd.DataFrame | None, bodies: list[Body], **options: Any) -> ZooModel:

@@ -1,6 +1,7 @@
 """Requests through a real NATS, a real worker and runners forked in a real model environment."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,15 @@ async def test_a_request_past_its_deadline_is_answered_and_its_runner_replaced(
 
 async def test_an_expired_request_is_refused_unexecuted(client: ScoringClient, replica: str):
     assert (await client.ask(replica, "echo", ttl=0)).refused == "expired"
+
+
+async def test_a_request_its_gateway_gave_to_another_replica_meanwhile_is_refused_unexecuted(
+    client: ScoringClient, replica: str
+):
+    now = int(time.time() * 1000)
+    assert (await client.ask(replica, "echo", at=now)).refused is None
+    assert (await client.ask(replica, "echo", at=now - 5000)).refused == "expired"
+    assert (await client.ask(replica, "echo", at=int(time.time() * 1000))).refused is None
 
 
 async def test_more_requests_than_slots_are_refused(client: ScoringClient, replica: str):

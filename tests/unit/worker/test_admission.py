@@ -20,4 +20,8 @@ FREE = Capacity(draining=False, runnable=True, in_flight=3, slots=4)
 def test_a_request_is_taken_only_when_it_can_still_be_answered(
     capacity: Capacity, ttl_ms: float, reason: str | None
 ):
-    assert refusal(capacity, ttl_ms) == reason
+    assert refusal(capacity, ttl_ms, stale=False) == reason
+
+
+def test_a_request_that_another_replica_has_by_now_is_not_taken():
+    assert refusal(FREE, 1000, stale=True) == "expired"

@@ -12,8 +12,8 @@ A request is sent again only while no ACCEPT for it has been read, and in these 
 * no ACCEPT for ``accept_timeout``. Before acting on it the dispatcher lets the transport *settle*: whatever had
   reached the server is read first, so an ACCEPT that only waited for this gateway's own busy event loop counts.
   Then CANCEL is sent, on the same connection and subject as the REQUEST, so the agent reads it right behind. An agent
-  starts nothing before it has handled all the frames it was given, therefore one that was frozen, or is slow to
-  read, drops the request. The head's ``at`` lets it refuse one that is older than the timeout on top of that.
+  refuses a request that it reads later than ``frames.ACCEPT_WITHIN_MS`` after the head's ``at``, which is sooner than
+  the timeout here; so one that was frozen, or is slow to read, drops the request.
 
 After ACCEPT a request ends with its result, or as lost (503), or at its deadline (504); never with another attempt.
 Each attempt has its own id and an id that was given up is forgotten, so a late answer finds nobody.

@@ -16,11 +16,11 @@ class Capacity(NamedTuple):
     slots: int
 
 
-def refusal(capacity: Capacity, ttl_ms: float) -> str | None:
-    """Why the request is not taken; None when it is."""
+def refusal(capacity: Capacity, ttl_ms: float, *, stale: bool) -> str | None:
+    """Why the request is not taken; None when it is. ``stale``: its gateway has given it to another replica by now."""
     if capacity.draining:
         return DRAINING
-    if ttl_ms <= 0:
+    if ttl_ms <= 0 or stale:
         return EXPIRED
     if not capacity.runnable or capacity.in_flight >= capacity.slots:
         return BUSY

@@ -23,6 +23,7 @@ from servery_worker.answers import Answers
 from servery_worker.job import Job, from_record
 from servery_worker.replies import Replies
 from servery_worker.runner import Runner
+from servery_worker.staleness import Staleness
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +47,7 @@ class Agent:
         self._on_overdue = on_overdue
         self._replies = replies
         self._answers = Answers(replies)
+        self._staleness = Staleness()
         self._runner: Runner | None = None
         self._jobs: dict[tuple[str, int], Job] = {}
         self._running: dict[int, Job] = {}
@@ -133,7 +135,9 @@ class Agent:
             in_flight=len(self._jobs),
             slots=self._launch.slots,
         )
-        reason = refusal(capacity, ttl_ms)
+        sent_at_ms = record.head.get("at")
+        stale = sent_at_ms is not None and self._staleness.is_stale(reply, sent_at_ms, time.time() * 1000)
+        reason = refusal(capacity, ttl_ms, stale=stale)
         if reason is not None:
             self._replies.send(reply, frames.encode(frames.REFUSE, record.id, {"reason": reason}))
             return

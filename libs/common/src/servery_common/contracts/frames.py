@@ -35,6 +35,10 @@ CHUNK_BYTES = 512 * 1024
 WINDOW_BYTES = 4 * 1024 * 1024
 """Bytes of one body that may be under way unacknowledged; far below NATS' 64 MiB of pending bytes."""
 
+ACCEPT_WITHIN_MS = 250
+"""An agent that reads a REQUEST this long after it was sent refuses it as ``expired``. A gateway gives an attempt up
+later than that, so that no replica starts what was given to another one meanwhile."""
+
 # Kinds of records.
 REQUEST = 1
 """Head: ``ct`` content type, ``ttl`` milliseconds left, ``tp`` traceparent, ``rid`` request id, ``total`` bytes of
