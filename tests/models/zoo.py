@@ -83,9 +83,8 @@ def _arguments(model: ZooModel) -> dict[str, Any]:
 @contextmanager
 def _quiet_flavor(model: ZooModel) -> Iterator[Any]:
     """The flavor's module, without MLflow's advice about type hints, examples and integer columns."""
-    flavor = importlib.import_module(model.flavor)  # first: it sets warning filters of its own
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    flavor = importlib.import_module(model.flavor)
+    with warnings.catch_warnings(record=True):  # into a list nobody reads; MLflow resets mere filters
         _pickle_python_models_by_value()
         yield flavor
 
