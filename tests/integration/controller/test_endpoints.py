@@ -224,6 +224,23 @@ async def test_a_worker_that_lost_its_replicas_gets_them_back(world: World):
     assert route.served_entities[0].replicas[0].replica_id == replica_id
 
 
+async def test_an_endpoint_that_finds_no_place_says_so_and_starts_when_there_is_one(world: World):
+    world.worker.capacity_slots = 0
+    await world.worker.tell()
+    await world.ok("POST", "", {"name": "iris", "config": {"served_entities": [entity()]}})
+
+    async def message() -> str:
+        pending = (await world.ok("GET", "/iris"))["pending_config"]
+        return pending["served_entities"][0]["state"]["deployment_state_message"]
+
+    async def says_so() -> bool:
+        return "No worker has room" in await message()
+
+    await world.until(says_so)
+    world.worker.capacity_slots = 64
+    assert await world.settled("iris") == ("READY", "NOT_UPDATING")
+
+
 async def test_a_replica_nobody_asked_for_is_stopped(world: World):
     world.worker.replicas["stray"] = world.worker.replicas.get("stray") or _stray()
     await world.until(lambda: "stray" in world.worker.stopped)

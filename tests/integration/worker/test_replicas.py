@@ -65,6 +65,22 @@ async def test_a_model_that_cannot_be_loaded_fails_with_its_reason_and_keeps_its
         await bus.request(subject, ReadReplicaLog(replica_id="unknown"), ReplicaLog, timeout=5)
 
 
+async def test_a_replica_that_failed_and_is_ordered_again_is_tried_until_it_is_ready(
+    orders: WorkerOrders, model_directory: Path
+):
+    cause = model_directory / "cause"
+    cause.touch()
+    source = f"import pathlib\nassert not pathlib.Path({str(cause)!r}).exists(), 'not yet'"
+    wanted = launch(models.save(model_directory, "fails_at_first", source))
+    await orders.ensure(wanted)
+    failed = await orders.until_state(wanted.replica_id, ReplicaState.FAILED)
+    assert "not yet" in failed.reason
+    cause.unlink()
+    await orders.ensure(wanted)
+    await orders.until_state(wanted.replica_id, ReplicaState.READY)
+    await orders.stop(wanted.replica_id)
+
+
 async def test_orders_of_a_replaced_controller_are_refused(
     orders: WorkerOrders, bus: Bus, worker: WorkerProcess, obedient: Path
 ):

@@ -132,6 +132,15 @@ async def test_a_request_its_gateway_gave_to_another_replica_meanwhile_is_refuse
     assert (await client.ask(replica, "echo", at=int(time.time() * 1000))).refused is None
 
 
+async def test_a_request_alone_in_the_process_it_ended_is_the_models_failure(
+    client: ScoringClient, replica: str
+):
+    died = await client.ask(replica, "exit:3")
+    assert (died.status, died.json["error_code"]) == (400, "BAD_REQUEST")
+    assert "exited with status 3" in died.json["message"]
+    assert (await client.ask(replica, "echo")).status == 200
+
+
 async def test_more_requests_than_slots_are_refused(client: ScoringClient, replica: str):
     calls = [(await client.send(replica, do_body("sleep:0.5")))[1] for _ in range(4)]
     assert (await client.ask(replica, "echo")).refused == "busy"

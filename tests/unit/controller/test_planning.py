@@ -6,7 +6,7 @@ from tests.factories import ARTIFACTS, NOW, build, config, deployment, entity, o
 
 from servery_common.contracts.states import BuildState, ReplicaState
 from servery_controller.domain.endpoint import ConfigPhase, EntityPhase, Route
-from servery_controller.domain.planning import BUSY, SETTLED, plan
+from servery_controller.domain.planning import BUSY, SETTLED, plan, with_placement_problem
 
 
 def test_a_build_under_way_is_waited_for_and_its_step_shown():
@@ -125,6 +125,24 @@ def test_a_replica_that_cannot_load_the_model_fails_a_new_entity():
     step = plan(world, seen(observed(state=ReplicaState.FAILED, reason="ValueError: bad pickle")), NOW)
     assert step.entities[0].phase is EntityPhase.FAILED
     assert "ValueError: bad pickle" in step.entities[0].message
+
+
+def test_one_replica_that_cannot_load_fails_a_new_entity_even_when_others_can():
+    world = deployment(config(), entity(phase=EntityPhase.STARTING, desired=2), replica("r1"), replica("r2"))
+    step = plan(world, seen(observed("r1"), observed("r2", ReplicaState.FAILED, reason="out of memory")), NOW)
+    assert step.entities[0].phase is EntityPhase.FAILED
+
+
+def test_a_replica_without_a_place_is_said_until_it_has_one():
+    waiting = entity(phase=EntityPhase.STARTING)
+    world = deployment(config(), waiting, replica())
+    step = with_placement_problem(plan(world, seen(), NOW), waiting, "No worker has room.")
+    assert [e.message for e in step.entities] == ["Waiting for a place for a replica. No worker has room."]
+    told = deployment(config(), step.entities[0], replica())
+    again = with_placement_problem(plan(told, seen(), NOW), step.entities[0], "No worker has room.")
+    assert again.entities == (), "what has been said is not written again"
+    placed = plan(told, seen(observed(state=ReplicaState.STARTING)), NOW)
+    assert [e.message for e in placed.entities] == ["The model is built; starting replicas."]
 
 
 def test_an_active_entity_recovers_and_never_fails():

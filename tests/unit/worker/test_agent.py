@@ -146,12 +146,23 @@ async def test_one_unreadable_record_does_not_spoil_the_others_of_its_frame(agen
     assert len(runner.requests) == 1
 
 
+@pytest.mark.parametrize(("requests", "status"), [([1], 400), ([1, 2], 503)])
+async def test_a_request_on_which_the_model_ended_its_process_is_refused_if_it_is_known_which(
+    agent: Agent, runner: FakeRunner, sent: Sent, requests: list[int], status: int
+):
+    for number in requests:
+        await deliver(agent, request(number))
+    agent.suspend(holding=False)
+    agent.bury("exited with status 3", ended_itself=True)
+    assert [result[1] for result in sent.results()] == [status] * len(requests)
+
+
 async def test_requests_of_a_dead_runner_are_lost_and_said_to_be(
     agent: Agent, runner: FakeRunner, sent: Sent
 ):
     await deliver(agent, request(1))
     agent.suspend(holding=False)
-    agent.bury("was killed by SIGKILL")
+    agent.bury("was killed by SIGKILL", ended_itself=False)
     assert sent.results() == [(1, 503, True)]
     assert "was killed by SIGKILL" in json.loads(bytes(sent.records[-1][1].body))["message"]
 
@@ -161,7 +172,7 @@ async def test_what_arrives_while_a_runner_is_replaced_is_held_for_the_next_and_
 ):
     agent.suspend(holding=True)
     await deliver(agent, request(1))
-    agent.bury("exited with status 1")
+    agent.bury("exited with status 1", ended_itself=True)
     assert sent.kinds() == [frames.ACCEPT]
     replacement = FakeRunner()
     agent.attach(replacement)  # type: ignore[arg-type]

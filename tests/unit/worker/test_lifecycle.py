@@ -18,6 +18,7 @@ def test_every_state_has_its_row():
 def test_a_model_that_never_loaded_has_failed_and_one_that_did_is_brought_back():
     assert after(S.STARTING, Happening.FAILED) is S.FAILED
     assert after(S.RESTARTING, Happening.FAILED) is S.RESTARTING
+    assert after(S.FAILED, Happening.ORDERED_AGAIN) is S.RESTARTING
 
 
 def test_a_draining_replica_stays_draining_whatever_its_runner_does():

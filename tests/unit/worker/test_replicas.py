@@ -25,6 +25,9 @@ class FakeReplica:
         await self._stopped.wait()
         self.state = ReplicaState.STOPPED
 
+    def order_again(self) -> None:
+        return None
+
     def drain(self) -> None:
         self.state = ReplicaState.DRAINING
 

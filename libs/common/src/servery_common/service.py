@@ -6,6 +6,7 @@ service down with a non-zero exit code: a supervisor restarts a dead process, no
 """
 
 import asyncio
+import contextvars
 import os
 import signal
 import socket
@@ -44,8 +45,11 @@ class ServiceContext:
         notify("READY=1")
 
     def spawn(self, name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a background task that ends with the service. If it raises, the service stops, exit code 1."""
-        task = asyncio.create_task(coroutine, name=name)
+        """Run a background task that ends with the service. If it raises, the service stops, exit code 1.
+
+        It begins with an empty context: it outlives the request, and the span, that may have started it.
+        """
+        task = asyncio.create_task(coroutine, name=name, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task

@@ -30,7 +30,7 @@ from servery_controller.domain.endpoint import (
     Replica,
     ServedEntity,
 )
-from servery_controller.domain.planning import BUSY, Plan, plan
+from servery_controller.domain.planning import BUSY, Plan, plan, with_placement_problem
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
 from servery_controller.endpoint_service import build_order
 from servery_controller.hints import Hints
@@ -125,7 +125,7 @@ class Reconciler:
                     return
                 seen = await self._observe(deployment)
                 step = plan(deployment, seen, datetime.now(UTC))
-                await self._act(deployment, step, epoch)
+                step = await self._act(deployment, step, epoch)
                 if await self._apply(deployment, step, lock_token, check_leader):
                     generation, look_again = deployment.endpoint.generation, step.look_again
             except (ServeryError, StaleLeader, *OUTAGE) as error:
@@ -165,9 +165,12 @@ class Reconciler:
                 log.info("builder_unavailable", endpoint_id=deployment.endpoint.id, reason=error.message)
         return Observation(replicas=seen.replicas, complete=seen.complete, builds=builds)
 
-    async def _act(self, deployment: Deployment, step: Plan, epoch: int) -> None:
+    async def _act(self, deployment: Deployment, step: Plan, epoch: int) -> Plan:
+        """Carry out the effects. Returns the step with what they showed, for the rows."""
         for replica, entity in step.ensure:
-            await self._ensure(deployment, replica, entity, epoch)
+            problem = await self._ensure(deployment, replica, entity, epoch)
+            if problem is not None:
+                step = with_placement_problem(step, entity, problem)
         if step.route is not None and await self._routes.publish(step.route, epoch):
             log.info(
                 "route_published",
@@ -180,10 +183,15 @@ class Reconciler:
         grace = timedelta(seconds=deployment.endpoint.timeout_seconds) + DRAIN_MARGIN
         for replica in step.stop:
             await self._backend.stop(replica.id, grace, epoch)
+        return step
 
     async def _ensure(
         self, deployment: Deployment, replica: Replica, entity: ServedEntity, epoch: int
-    ) -> None:
+    ) -> str | None:
+        """Order one replica. Returns why it could not be placed.
+
+        That must not keep the others, or the route, from being looked after, so it is not raised.
+        """
         if entity.artifacts is None:
             raise AssertionError(f"served entity {entity.id} has replicas but was never built")
         try:
@@ -202,8 +210,9 @@ class Reconciler:
                 )
             )
         except ServeryError as error:
-            # One replica that cannot be placed must not keep the others, or the route, from being looked after.
             log.warning("replica_not_placed", replica_id=replica.id, reason=error.message)
+            return error.message
+        return None
 
     async def _apply(
         self, deployment: Deployment, step: Plan, lock_token: str, check_leader: CheckLeader

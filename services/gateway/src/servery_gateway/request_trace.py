@@ -18,6 +18,13 @@ SCORING_SPAN = "POST /serving-endpoints/{name}/invocations"
 class RequestTrace:
     """The trace of one request. Times are taken by the methods; call them in the order of the request's life."""
 
+    __slots__ = ()
+
+    @property
+    def trace_id(self) -> str:
+        """Its id as 32 hex digits, for logs; empty when there is none."""
+        return ""
+
     def admitted(self, endpoint: str, served_entity: str, request_id: str, body_bytes: int) -> None:
         """Admission and reading the body are over, waiting for a replica begins."""
 
@@ -37,6 +44,10 @@ class _ContextOnly(RequestTrace):
     def __init__(self, traceparent: str) -> None:
         self._traceparent = traceparent
 
+    @property
+    def trace_id(self) -> str:
+        return self._traceparent.split("-")[1]
+
     def sent(self, replica_id: str) -> str | None:
         return self._traceparent
 
@@ -49,6 +60,10 @@ class _Sampled(RequestTrace):
         self._root = root
         self._stage_began = began
         self._transport: Span | None = None
+
+    @property
+    def trace_id(self) -> str:
+        return f"{self._root.get_span_context().trace_id:032x}"
 
     def admitted(self, endpoint: str, served_entity: str, request_id: str, body_bytes: int) -> None:
         self._root.set_attributes(

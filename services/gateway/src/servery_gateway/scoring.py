@@ -14,6 +14,7 @@ from servery_gateway import admission
 from servery_gateway.answers import scoring_answer
 from servery_gateway.auth import Authenticator
 from servery_gateway.dispatcher import CallerLeft, Dispatcher, EntityWithdrawn, ScoringRequest
+from servery_gateway.failure_log import FailureLog
 from servery_gateway.http import (
     Answer,
     BodyTooLong,
@@ -83,6 +84,7 @@ class ScoringHandler:
         self._dispatcher = dispatcher
         self._tracer = tracer
         self._draw = draw
+        self._failures = FailureLog()
         self._too_long = (
             f"The request body is longer than the limit of {settings.max_body_bytes} bytes "
             f"({settings.max_body_bytes // (1024 * 1024)} MB)."
@@ -96,6 +98,12 @@ class ScoringHandler:
         try:
             answer = await self._answer(exchange)
         except ServeryError as error:
+            self._failures.note(
+                error,
+                endpoint=target.endpoint,
+                request_id=exchange.request_id,
+                trace_id=exchange.trace.trace_id,
+            )
             answer = error_answer(error)
         except (ClientDisconnected, CallerLeft):
             exchange.trace.ended(CLIENT_CLOSED_REQUEST)

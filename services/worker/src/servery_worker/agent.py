@@ -96,11 +96,18 @@ class Agent:
             if not job.running:
                 self._fail(job, Unavailable("The model's process is being restarted."))
 
-    def bury(self, reason: str) -> None:
-        """Answer what the runner that is gone was working on."""
+    def bury(self, reason: str, *, ended_itself: bool) -> None:
+        """Answer what the runner that is gone was working on.
+
+        ``ended_itself``: the model made it end. If it had one request only, that one did it, and would do it again:
+        it is refused as the model's failure, which no client retries. Of several any may have been the one.
+        """
+        culprit = ended_itself and len(self._running) == 1
         for job in list(self._running.values()):
             if job.overdue:
                 self._fail(job, DeadlineExceeded(TOO_SLOW))
+            elif culprit:
+                self._fail(job, BadRequest(f"The model ended its process on this request: it {reason}."))
             else:
                 problem = f"The model's process {reason} while it worked on this request."
                 self._fail(job, Unavailable(problem), lost=True)

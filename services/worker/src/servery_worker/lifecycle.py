@@ -3,11 +3,11 @@
 ::
 
     STARTING ──loaded──> READY ──died──> RESTARTING ──loaded──> READY
-       │ failed                              └─died, failed─> RESTARTING (later each time)
-       └──> FAILED
+       │ failed                    ▲         └─died, failed─> RESTARTING (later each time)
+       └──> FAILED ──ordered again─┘
 
-A replica that never became ready will not by trying again: the model cannot be loaded, and a person has
-to know. One that was ready once is brought back for ever.
+A replica that never became ready is not tried again by itself: the model cannot be loaded, and a person has
+to know. One that was ready once, or that the controller still wants, is brought back for ever.
 """
 
 from collections.abc import Mapping
@@ -25,6 +25,7 @@ class Happening(Enum):
     LOADED = auto()  #: the model is loaded
     FAILED = auto()  #: it could not be started, or the model could not be loaded
     DIED = auto()  #: it was ready and is gone
+    ORDERED_AGAIN = auto()  #: the controller knows that it failed and wants it nevertheless
     DRAIN = auto()  #: the replica shall finish what it accepted
     STOPPED = auto()  #: the replica is gone
 
@@ -47,7 +48,7 @@ TRANSITIONS: Mapping[ReplicaState, Mapping[Happening, ReplicaState]] = {
         H.DRAIN: S.DRAINING,
         H.STOPPED: S.STOPPED,
     },
-    S.FAILED: {H.DRAIN: S.FAILED, H.STOPPED: S.STOPPED},
+    S.FAILED: {H.ORDERED_AGAIN: S.RESTARTING, H.DRAIN: S.FAILED, H.STOPPED: S.STOPPED},
     S.STOPPED: {H.DRAIN: S.STOPPED, H.STOPPED: S.STOPPED},
 }
 

@@ -47,6 +47,7 @@ class Replica:
         self._runner: Runner | None = None
         self._disposals: set[asyncio.Task[None]] = set()
         self._overdue = False
+        self._ordered_again = asyncio.Event()
         self._keeping_alive: asyncio.Task[None] | None = None
 
     def observe(self) -> ReplicaObservation:
@@ -81,6 +82,10 @@ class Replica:
             with contextlib.suppress(NatsError):
                 await subscription.unsubscribe()
         self._happened(Happening.STOPPED, self.reason)
+
+    def order_again(self) -> None:
+        """The controller wants it. Wakes one that has failed; changes nothing about any other."""
+        self._ordered_again.set()
 
     def drain(self) -> None:
         """Take nothing new from now on."""
@@ -119,8 +124,10 @@ class Replica:
                 self._agent.suspend(holding=runner.quick and fruitless <= 1)
                 await self._bury(runner)
             if self.state is ReplicaState.FAILED:
-                # Stays, refusing everything, until somebody has seen why and orders it away.
-                await asyncio.Event().wait()
+                # Stays, refusing everything, until somebody has seen why and orders it away or back.
+                self._ordered_again.clear()
+                await self._ordered_again.wait()
+                self._happened(Happening.ORDERED_AGAIN, self.reason)
             await asyncio.sleep(restart_delay(fruitless))
             self.restarts += 1
 
@@ -146,7 +153,7 @@ class Replica:
         reason = await runner.end_reason()
         if self._overdue:
             reason = "was ended because a request computed past its deadline"
-        self._agent.bury(reason)
+        self._agent.bury(reason, ended_itself=runner.ended_itself() and not self._overdue)
         self._dispose(runner)
         self._happened(Happening.DIED, f"the model's process {reason}")
 

@@ -54,7 +54,9 @@ class Replicas:
         """Make the replica exist. Raises Conflict, Unavailable, ResourceExhausted."""
         launch = order.launch
         self._check_epoch(launch.epoch)
-        if launch.replica_id in self._replicas:
+        known = self._replicas.get(launch.replica_id)
+        if known is not None:
+            known.order_again()
             return Done()
         if self._draining:
             raise Unavailable("This worker is stopping.")

@@ -13,7 +13,7 @@ import structlog
 from servery_common.contracts import frames
 from servery_worker.model_log import LogPipe
 from servery_worker.record_stream import RecordStream
-from servery_worker.zygote import describe_exit
+from servery_worker.zygote import describe_exit, ended_itself
 
 log = structlog.get_logger(__name__)
 
@@ -104,6 +104,11 @@ class Runner(asyncio.Protocol):
         with contextlib.suppress(TimeoutError):
             return describe_exit(await asyncio.wait_for(asyncio.shield(self._exited), EXIT_REPORT_SECONDS))
         return "closed its connection"
+
+    def ended_itself(self) -> bool:
+        """Whether the model made the process end, as far as is known by now (``end_reason`` waits for it)."""
+        known = self._exited is not None and self._exited.done() and not self._exited.cancelled()
+        return known and self._exited is not None and ended_itself(self._exited.result())
 
     async def drained(self) -> None:
         """Wait until everything it printed is in its log, for at most a second."""

@@ -27,6 +27,17 @@ Forked = tuple[int, "asyncio.Future[int]"]
 """A runner's pid and its exit status to be."""
 
 
+_CRASHES = (
+    signal.SIGSEGV,
+    signal.SIGABRT,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGSYS,
+    signal.SIGTRAP,
+)
+
+
 class WarmParentFailed(Exception):
     """The interpreter cannot be started, ended, or does not answer. One line, for people."""
 
@@ -284,6 +295,11 @@ def kill_group(pid: int) -> None:
     """Kill a process and what it started; gone is fine."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def ended_itself(status: int) -> bool:
+    """Whether the process made its own end: it exited, or crashed. False when it was killed from outside."""
+    return status >= 0 or -status in _CRASHES
 
 
 def describe_exit(status: int) -> str:

@@ -89,12 +89,12 @@ class Consumer:
         self.client.disconnect_callbacks.append(lost.set)
         subscription = await self.js.pull_subscribe_bind(self.durable, stream=self.stream)
         lost_task = asyncio.create_task(lost.wait())
+        fetch: asyncio.Future[list[Msg]] | None = None
         try:
             while not lost.is_set():
                 fetch = asyncio.ensure_future(subscription.fetch(1, FETCH_SECONDS))
                 await asyncio.wait({fetch, lost_task}, return_when=asyncio.FIRST_COMPLETED)
                 if not fetch.done():
-                    fetch.cancel()
                     return
                 try:
                     messages = fetch.result()
@@ -104,6 +104,9 @@ class Consumer:
                     await self._handle(msg)
         finally:
             lost_task.cancel()
+            if fetch is not None:
+                fetch.cancel()
+                await asyncio.gather(fetch, return_exceptions=True)
             self.client.disconnect_callbacks.remove(lost.set)
             with contextlib.suppress(nats_errors.Error):
                 await subscription.unsubscribe()

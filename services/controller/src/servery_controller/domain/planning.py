@@ -40,6 +40,8 @@ BUSY = timedelta(seconds=1)
 SETTLED = timedelta(seconds=30)
 """Look again this late when nothing is under way: repairs whatever no hint told of."""
 
+STARTING = "The model is built; starting replicas."
+
 T = TypeVar("T")
 _WANTED = (ConfigPhase.PENDING, ConfigPhase.ACTIVE)
 _RUNNING = (EntityPhase.STARTING, EntityPhase.READY, EntityPhase.RECOVERING)
@@ -102,6 +104,15 @@ def plan(deployment: Deployment, seen: Observation, now: datetime) -> Plan:
         gone=gone,
         look_again=BUSY if busy else SETTLED,
     )
+
+
+def with_placement_problem(step: Plan, entity: ServedEntity, problem: str) -> Plan:
+    """Return the step with the reason why a replica of ``entity`` found no place in the entity's message."""
+    told = replace(entity, message=f"Waiting for a place for a replica. {problem}")
+    if entity.phase is EntityPhase.READY or told == entity:
+        return step  # a READY one serves: that it has fewer replicas than promised is seen in the log
+    others = tuple(e for e in step.entities if e.id != entity.id)
+    return replace(step, entities=(*others, told))
 
 
 def _plan_deletion(deployment: Deployment, seen: Observation) -> Plan:
@@ -170,7 +181,7 @@ def _judge_build(entity: ServedEntity, seen: Observation) -> ServedEntity:
     if status is None or status.state is None:
         return entity
     if status.state is BuildState.SUCCEEDED and status.artifacts is not None:
-        built = _advance_entity(entity, EntityEvent.BUILT, "The model is built; starting replicas.")
+        built = _advance_entity(entity, EntityEvent.BUILT, STARTING)
         return replace(built, artifacts=status.artifacts)
     if status.state in (BuildState.FAILED, BuildState.CANCELED):
         return _advance_entity(entity, EntityEvent.BUILD_FAILED, status.reason or "The build was canceled.")
@@ -179,12 +190,12 @@ def _judge_build(entity: ServedEntity, seen: Observation) -> ServedEntity:
 
 
 def _judge_start(entity: ServedEntity, deployment: Deployment, seen: Observation) -> ServedEntity:
-    ready = _ready(entity, deployment, seen)
-    if ready >= max(1, entity.desired_replicas):
+    if _ready(entity, deployment, seen) >= max(1, entity.desired_replicas):
         return _advance_entity(entity, EntityEvent.REPLICA_READY, "")
-    if not ready and (reasons := _reasons(entity, deployment, seen, ReplicaState.FAILED)):
+    if reasons := _reasons(entity, deployment, seen, ReplicaState.FAILED):
         return _advance_entity(entity, EntityEvent.CANNOT_START, f"The model could not be started: {reasons}")
-    return entity
+    placed = all(r.id in seen.replicas for r in deployment.replicas_of(entity.id))
+    return replace(entity, message=STARTING) if placed else entity
 
 
 def _plan_wanted_replicas(
