@@ -27,7 +27,7 @@ down: ## Stop what make demo or servery up started
 	@if [ -x $(RUN_SERVERY) ]; then $(RUN_SERVERY) down; else echo "Nothing is installed, so nothing runs."; fi
 
 test: install ## Run all tests (they bring their own NATS and Postgres)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest tests/unit tests/contract tests/integration tests/end_to_end
 
 unit: install ## Tests without any I/O
 	@$(BIN)/python -m pytest tests/unit

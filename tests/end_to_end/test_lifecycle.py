@@ -105,7 +105,7 @@ def test_crashed_model_process_is_replaced_and_reported_healthy(
     name = new_name()
     client.deploy(name, "misbehaves", register(zoo.misbehaves("1")))
     before = client.predictions(name, fine())[0]["pid"]
-    client.assert_error(client.score(name, fine("exit")), "TEMPORARILY_UNAVAILABLE")
+    client.assert_error(client.score(name, fine("exit")), "BAD_REQUEST")
 
     def replaced() -> bool:
         assert client.predictions(name, fine())[0]["pid"] != before

@@ -66,12 +66,17 @@ def log(model: ZooModel, tracking_uri: str, registered_name: str | None = None) 
 
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
-    with _quiet_flavor(model) as flavor, mlflow.start_run():
-        info = flavor.log_model(
-            name="model",
-            registered_model_name=registered_name or model.name,
-            **_arguments(model),
-        )
+    try:
+        with _quiet_flavor(model) as flavor, mlflow.start_run():
+            info = flavor.log_model(
+                name="model",
+                registered_model_name=registered_name or model.name,
+                **_arguments(model),
+            )
+    finally:
+        # MLflow keeps both for the whole process: other tests have registries of their own.
+        mlflow.set_tracking_uri("")
+        mlflow.set_registry_uri("")
     return str(info.registered_model_version)
 
 

@@ -70,14 +70,18 @@ async def test_a_replica_that_failed_and_is_ordered_again_is_tried_until_it_is_r
 ):
     cause = model_directory / "cause"
     cause.touch()
-    source = f"import pathlib\nassert not pathlib.Path({str(cause)!r}).exists(), 'not yet'"
+    source = f"import pathlib\nassert not pathlib.Path({str(cause)!r}).exists(), 'not yet'\n{models.OBEDIENT}"
     wanted = launch(models.save(model_directory, "fails_at_first", source))
     await orders.ensure(wanted)
     failed = await orders.until_state(wanted.replica_id, ReplicaState.FAILED)
     assert "not yet" in failed.reason
     cause.unlink()
     await orders.ensure(wanted)
-    await orders.until_state(wanted.replica_id, ReplicaState.READY)
+    await orders.until(
+        lambda beat: (
+            (wanted.replica_id, ReplicaState.READY) in {(r.replica_id, r.state) for r in beat.replicas}
+        )
+    )
     await orders.stop(wanted.replica_id)
 
 

@@ -118,7 +118,8 @@ class WorkerOrders:
     async def until_state(
         self, replica_id: str, state: ReplicaState, within: float = 60.0
     ) -> ReplicaObservation:
-        ends = {state, ReplicaState.FAILED}
+        # A replica that failed may still be stopped; it will not become anything else.
+        ends = {state} if state is ReplicaState.STOPPED else {state, ReplicaState.FAILED}
         beat = await self.until(lambda beat: _state(beat, replica_id) in ends, within)
         found = next(one for one in beat.replicas if one.replica_id == replica_id)
         assert found.state == state, found.reason
