@@ -23,7 +23,7 @@ def main() -> int:
     """Run the demo; returns the exit code."""
     say("Starting Servery (make down stops it), training a scikit-learn model meanwhile")
     trainer = subprocess.Popen(
-        [sys.executable, "-m", "servery_local.demo", "train"],
+        [sys.executable, __file__, "train"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
