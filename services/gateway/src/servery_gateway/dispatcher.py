@@ -28,8 +28,7 @@ import structlog
 
 from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
 from servery_common.errors import DeadlineExceeded, ResourceExhausted, Unavailable
-from servery_gateway.entity_pool import EntityPool, Replica
-from servery_gateway.request_trace import RequestTrace
+from servery_gateway.entity_pool import EntityPool, Replica, ScoringRequest, Ticket
 from servery_gateway.transport import Outcome, ReplicaRequest, ReplicaTransport
 
 BUSY_REST = 0.025
@@ -63,36 +62,6 @@ class EntityWithdrawn(Exception):
 
 class CallerLeft(Exception):
     """The client went away; nobody waits for the outcome."""
-
-
-@dataclass(slots=True, eq=False)
-class ScoringRequest:
-    """A request past admission."""
-
-    served_entity_id: str
-    content_type: str
-    request_id: str
-    body: bytes
-    deadline: float
-    """On the event loop's clock."""
-    trace: RequestTrace
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """A request in the dispatcher. ``outcome`` ends with an Outcome, a ServeryError or EntityWithdrawn."""
-
-    request: ScoringRequest
-    pool: EntityPool
-    outcome: asyncio.Future[Outcome]
-    deadline_timer: asyncio.TimerHandle | None = None
-    queue_timer: asyncio.TimerHandle | None = None
-    accept_timer: asyncio.TimerHandle | None = None
-    attempt: int = 0
-    """Id of the attempt under way; 0 when there is none."""
-    replica: Replica | None = None
-    accepted_at: float | None = None
-    silences: int = 0
 
 
 @dataclass(slots=True)

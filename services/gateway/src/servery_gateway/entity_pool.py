@@ -1,20 +1,20 @@
-"""The replicas of one served entity: their slots, and the queue of requests that wait for one.
+"""One served entity: its replicas with their slots, and the requests (tickets) that wait for one.
 
 Bookkeeping only. What to do when a replica refuses, falls silent or goes is the dispatcher's decision.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
 from servery_gateway.load_balancing import power_of_two_choices
 from servery_gateway.load_meter import LoadMeter
-
-if TYPE_CHECKING:
-    from servery_gateway.dispatcher import Ticket
+from servery_gateway.request_trace import RequestTrace
+from servery_gateway.transport import Outcome
 
 
 class Replica:
@@ -72,3 +72,33 @@ class EntityPool:
     def has_other_than(self, silent: Replica) -> bool:
         """Whether somebody else could do the work of a silent replica."""
         return any(replica is not silent and not replica.gone for replica in self.replicas.values())
+
+
+@dataclass(slots=True, eq=False)
+class ScoringRequest:
+    """A request past admission."""
+
+    served_entity_id: str
+    content_type: str
+    request_id: str
+    body: bytes
+    deadline: float
+    """On the event loop's clock."""
+    trace: RequestTrace
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A request in the dispatcher. ``outcome`` ends with an Outcome, a ServeryError or EntityWithdrawn."""
+
+    request: ScoringRequest
+    pool: EntityPool
+    outcome: asyncio.Future[Outcome]
+    deadline_timer: asyncio.TimerHandle | None = None
+    queue_timer: asyncio.TimerHandle | None = None
+    accept_timer: asyncio.TimerHandle | None = None
+    attempt: int = 0
+    """Id of the attempt under way; 0 when there is none."""
+    replica: Replica | None = None
+    accepted_at: float | None = None
+    silences: int = 0

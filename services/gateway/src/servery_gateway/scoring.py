@@ -13,7 +13,8 @@ from servery_common.errors import BadRequest, ServeryError, Unavailable
 from servery_gateway import admission
 from servery_gateway.answers import scoring_answer
 from servery_gateway.auth import Authenticator
-from servery_gateway.dispatcher import CallerLeft, Dispatcher, EntityWithdrawn, ScoringRequest
+from servery_gateway.dispatcher import CallerLeft, Dispatcher, EntityWithdrawn
+from servery_gateway.entity_pool import ScoringRequest
 from servery_gateway.failure_log import FailureLog
 from servery_gateway.http import (
     Answer,
