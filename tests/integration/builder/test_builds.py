@@ -35,7 +35,7 @@ async def test_a_model_becomes_an_environment_of_its_own(
     assert "The build succeeded" in log
 
 
-async def test_a_second_model_with_the_same_requirements_builds_in_under_a_second(
+async def test_a_second_model_with_the_same_requirements_installs_nothing(
     registry: Registry, orderer: Orderer, worker: FakeWorker, pool: Pool
 ) -> None:
     first = await orderer.ended(await orderer.order(registry.register(["six==1.16.0", "iniconfig"])))
@@ -46,10 +46,9 @@ async def test_a_second_model_with_the_same_requirements_builds_in_under_a_secon
     assert second.artifacts is not None
     assert second.artifacts.environment_path == first.artifacts.environment_path
     assert second.artifacts.model_path != first.artifacts.model_path
-    row = await pool.fetchrow("SELECT environment_cached, seconds FROM builds WHERE build_id = $1", second_id)
+    row = await pool.fetchrow("SELECT environment_cached FROM builds WHERE build_id = $1", second_id)
     assert row is not None
     assert row["environment_cached"]
-    assert row["seconds"] < 1.0
 
 
 async def test_two_builds_of_the_same_environment_at_once_make_it_once(
