@@ -68,6 +68,27 @@ async def test_an_update_keeps_the_old_config_routed_until_the_new_one_is_ready(
     assert names[-1] == ["iris-2"]
 
 
+async def test_an_update_under_way_can_be_canceled(world: World):
+    await world.ok("POST", "", {"name": "iris", "config": {"served_entities": [entity("1")]}})
+    await world.settled("iris")
+    assert (await world.refused("POST", "/iris/config:cancel"))[:2] == (409, "RESOURCE_CONFLICT")
+    world.builder.hold.clear()
+    await world.ok("PUT", "/iris/config", {"served_entities": [entity("2")]})
+    canceled = await world.ok("POST", "/iris/config:cancel")
+    assert canceled["state"] == {
+        "ready": "READY",
+        "config_update": "UPDATE_CANCELED",
+        "suspend": "NOT_SUSPENDED",
+    }
+    assert canceled["config"]["config_version"] == 1
+    (served,) = canceled["pending_config"]["served_entities"]
+    assert served["state"]["deployment"] == "DEPLOYMENT_ABORTED"
+    world.builder.hold.set()
+    await world.ok("PUT", "/iris/config", {"served_entities": [entity("3")]})
+    assert await world.settled("iris") == ("READY", "NOT_UPDATING")
+    assert (await world.ok("GET", "/iris"))["config"]["config_version"] == 3
+
+
 async def test_a_failed_update_leaves_the_old_config_serving_and_the_next_one_works(world: World):
     await world.ok("POST", "", {"name": "iris", "config": {"served_entities": [entity("1")]}})
     await world.settled("iris")

@@ -44,8 +44,8 @@ async def test_an_expired_claim_is_taken_over_and_the_old_owner_is_refused(pool:
     [(_, first)] = await claim(pool, lease=0)
     [(_, second)] = await claim(pool)
     async with pool.acquire() as conn, conn.transaction():
-        assert not await store.still_owned(conn, endpoint_id, first)
-        assert await store.still_owned(conn, endpoint_id, second)
+        assert not await store.still_owned(conn, endpoint_id, first, 1)
+        assert await store.still_owned(conn, endpoint_id, second, 1)
     await store.release(pool, endpoint_id, first, generation=1, look_again_seconds=0)
     assert await claim(pool) == [], "a stale release must not free the new owner's claim"
 
@@ -54,6 +54,7 @@ async def test_a_change_made_while_a_step_ran_keeps_the_endpoint_due(pool: Pool,
     [(_, token)] = await claim(pool)
     async with pool.acquire() as conn, conn.transaction():
         await store.touch_endpoint(conn, endpoint_id)
+        assert not await store.still_owned(conn, endpoint_id, token, 1), "its result must be dropped"
     await store.release(pool, endpoint_id, token, generation=1, look_again_seconds=3600)
     assert len(await claim(pool)) == 1
 

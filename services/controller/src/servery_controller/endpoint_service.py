@@ -6,7 +6,7 @@ answered 2xx is in Postgres; the reconciler does the rest and is only hinted at.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 from uuid import uuid4
@@ -27,6 +27,7 @@ from servery_controller.domain.endpoint import (
     EntitySpec,
     ServedEntity,
 )
+from servery_controller.domain.lifecycle import ConfigEvent, EntityEvent, advance_config, advance_entity
 from servery_controller.domain.request import (
     ConfigRequest,
     EntityRequest,
@@ -101,14 +102,39 @@ class EndpointService:
             endpoint_id = await store.lock_endpoint(conn, caller.workspace_id, name)
             if endpoint_id is None:
                 raise _no_such_endpoint(name)
-            newest = (await store.load_deployments(conn, [endpoint_id]))[endpoint_id].newest
+            deployment = (await store.load_deployments(conn, [endpoint_id]))[endpoint_id]
+            newest = deployment.newest
             if newest is not None and newest.phase is ConfigPhase.PENDING:
                 raise Conflict(
                     f"Endpoint '{name}' is being updated to config version {newest.version}. "
                     "Wait until config_update is no longer IN_PROGRESS, then update again."
                 )
-            await store.retire_failed_configs(conn, endpoint_id)
+            for ended in deployment.configs:
+                if ended.phase in (ConfigPhase.FAILED, ConfigPhase.CANCELED):
+                    retired = advance_config(ended.phase, ConfigEvent.REPLACED)
+                    await store.update_config_phase(conn, endpoint_id, ended.version, retired)
             await self._add_config(conn, endpoint_id, config, resolved, caller, datetime.now(UTC))
+            await store.touch_endpoint(conn, endpoint_id)
+        return await self._changed(endpoint_id)
+
+    async def cancel_update(self, name: str, caller: Identity) -> Deployment:
+        """Give up the update under way; the active config stays. Raises Conflict when there is none."""
+        async with self._pool.acquire() as conn, conn.transaction():
+            endpoint_id = await store.lock_endpoint(conn, caller.workspace_id, name)
+            if endpoint_id is None:
+                raise _no_such_endpoint(name)
+            deployment = (await store.load_deployments(conn, [endpoint_id]))[endpoint_id]
+            newest = deployment.newest
+            if newest is None or newest.phase is not ConfigPhase.PENDING:
+                raise Conflict(f"Endpoint '{name}' has no update in progress to cancel.")
+            canceled = advance_config(newest.phase, ConfigEvent.CANCELED)
+            await store.update_config_phase(conn, endpoint_id, newest.version, canceled)
+            for entity in deployment.entities_of(newest.version):
+                if entity.phase is not EntityPhase.FAILED:
+                    phase = advance_entity(entity.phase, EntityEvent.GIVEN_UP)
+                    await store.update_entity(
+                        conn, replace(entity, phase=phase, message="The update was canceled.")
+                    )
             await store.touch_endpoint(conn, endpoint_id)
         return await self._changed(endpoint_id)
 

@@ -221,8 +221,9 @@ class Reconciler:
         endpoint_id = deployment.endpoint.id
         async with self._pool.acquire() as conn, conn.transaction():
             await check_leader(conn)
-            if not await store.still_owned(conn, endpoint_id, lock_token):
-                log.warning("stale_step_dropped", endpoint_id=endpoint_id)
+            if not await store.still_owned(conn, endpoint_id, lock_token, deployment.endpoint.generation):
+                log.info("stale_step_dropped", endpoint_id=endpoint_id)
+                self._hints.add(endpoint_id)
                 return False
             for entity in step.entities:
                 await store.update_entity(conn, entity)

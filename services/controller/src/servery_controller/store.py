@@ -88,14 +88,6 @@ async def insert_config(
     )
 
 
-async def retire_failed_configs(conn: Connection, endpoint_id: str) -> None:
-    """A failed or canceled config is replaced by the next update (``ConfigEvent.REPLACED``)."""
-    await conn.execute(
-        "UPDATE endpoint_configs SET phase = 'RETIRED' WHERE endpoint_id = $1 AND phase IN ('FAILED', 'CANCELED')",
-        endpoint_id,
-    )
-
-
 async def next_config_version(conn: Connection, endpoint_id: str) -> int:
     """The version the next config gets, starting at 1."""
     newest: int | None = await conn.fetchval(
@@ -249,10 +241,16 @@ async def claim_due(
     return [(row["id"], token) for row in rows]
 
 
-async def still_owned(conn: Connection, endpoint_id: str, lock_token: str) -> bool:
-    """Whether this step still holds its claim; holds the row until the transaction ends if so."""
+async def still_owned(conn: Connection, endpoint_id: str, lock_token: str, generation: int) -> bool:
+    """Whether this step still holds its claim and nobody changed the endpoint since it was loaded.
+
+    Holds the row until the transaction ends if so.
+    """
     row = await conn.fetchval(
-        "SELECT 1 FROM endpoints WHERE id = $1 AND lock_token = $2 FOR UPDATE", endpoint_id, lock_token
+        "SELECT 1 FROM endpoints WHERE id = $1 AND lock_token = $2 AND generation = $3 FOR UPDATE",
+        endpoint_id,
+        lock_token,
+        generation,
     )
     return row is not None
 

@@ -75,6 +75,11 @@ def endpoints_router(
         """Start a new config version; the active one serves until it is ready."""
         return detailed(await service.update_config(name, body.to_request(), caller))
 
+    @router.post("/{name}/config:cancel")
+    async def cancel_update(name: str, caller: Caller) -> dict[str, Any]:
+        """Give up the update under way; the active config stays."""
+        return detailed(await service.cancel_update(name, caller))
+
     @router.get("/{name}/served-models/{served}/build-logs")
     async def build_logs(
         name: str, served: str, caller: Caller, config_version: ConfigVersion = None
