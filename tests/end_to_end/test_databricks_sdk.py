@@ -57,6 +57,13 @@ def served(version: str, name: str | None = None) -> ServedEntityInput:
     )
 
 
+def test_the_caller_is_told_who_they_are(workspace: WorkspaceClient):
+    me = workspace.current_user.me()
+    assert me.user_name == "admin"
+    assert me.active
+    assert workspace.get_workspace_id() == 1
+
+
 def test_creates_queries_updates_and_deletes_with_served_entities(
     workspace: WorkspaceClient, register: Registered, new_name: Names
 ):
