@@ -92,8 +92,8 @@ def config(version=1, phase=ConfigPhase.PENDING, routes=ALL_TO_IRIS) -> Config:
     return Config(version=version, phase=phase, routes=routes, created_at=NOW)
 
 
-def replica(id="r1", entity_id="e1", *, stopping=False) -> Replica:
-    return Replica(id=id, served_entity_id=entity_id, stopping=stopping, created_at=NOW)
+def replica(id="r1", entity_id="e1", *, stopping=False, node="w1") -> Replica:
+    return Replica(id=id, served_entity_id=entity_id, node=node, stopping=stopping, created_at=NOW)
 
 
 def deployment(*parts, **changes) -> Deployment:
@@ -117,10 +117,11 @@ def build(id="builde1", state: BuildState | None = BuildState.SUCCEEDED, **chang
     return BuildStatus(build_id=id, state=state, artifacts=artifacts, **changes)
 
 
-def seen(*parts, complete=True) -> Observation:
+def seen(*parts, complete=True, nodes=("w1",)) -> Observation:
     """Sort any number of replica observations and build states into an observation."""
     return Observation(
         replicas={p.replica_id: p for p in parts if isinstance(p, ReplicaObservation)},
         complete=complete,
+        nodes=frozenset(nodes),
         builds={p.build_id: p for p in parts if isinstance(p, BuildStatus)},
     )

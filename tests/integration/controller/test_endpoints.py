@@ -3,11 +3,14 @@
 import asyncio
 
 import pytest
+from tests.infrastructure import NatsServer
 from tests.integration.controller.conftest import World
 from tests.integration.controller.peers import ADMIN, entity
 
 from servery_common.contracts.routes import Identity
 from servery_common.contracts.states import ReplicaState
+from servery_common.contracts.subjects import ROUTES_BUCKET
+from servery_common.errors import NotFound
 
 
 async def test_an_endpoint_becomes_ready_and_routed(world: World):
@@ -204,6 +207,28 @@ async def test_bad_input_is_refused_and_changes_nothing(world: World, body, stat
     assert await world.ok("GET", "") == {"endpoints": []}
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"name": "x", "description": "a\0b"},
+        {"name": "x", "tags": [{"key": "a\0b"}]},
+        {"name": "x", "tags": [{"key": "\ud800"}]},
+        {"name": "x", "config": {"served_entities": [entity(instance_profile_arn="a\0b")]}},
+        {"name": "x", "config": {"served_entities": [entity(environment_vars={"A": "\udfff"})]}},
+    ],
+)
+async def test_text_that_cannot_be_kept_is_refused(world: World, body):
+    assert (await world.refused("POST", "", body))[:2] == (400, "INVALID_PARAMETER_VALUE")
+
+
+async def test_paths_and_numbers_that_mean_nothing_are_refused(world: World):
+    await world.ok("POST", "", {"name": "iris"})
+    with pytest.raises(NotFound):
+        await world.gateway.call("GET", "/iris%00")
+    long = "/iris/served-models/x/build-logs?config_version=99999999999"
+    assert (await world.refused("GET", long))[:2] == (400, "INVALID_PARAMETER_VALUE")
+
+
 async def test_a_taken_name_is_refused(world: World):
     await world.ok("POST", "", {"name": "iris"})
     assert (await world.refused("POST", "", {"name": "iris"}))[:2] == (400, "RESOURCE_ALREADY_EXISTS")
@@ -287,15 +312,45 @@ async def test_a_controller_that_crashed_mid_deployment_goes_on_where_it_was(wor
 async def test_a_restarted_controller_changes_nothing_about_a_ready_endpoint(world: World):
     await world.ok("POST", "", {"name": "iris", "config": {"served_entities": [entity()]}})
     await world.settled("iris")
-    before = list(world.worker.ensured)
-    published = len(world.gateway.history)
+    ensured, published = list(world.worker.ensured), len(world.gateway.history)
     await world.crash_controller()
     await world.start_controller()
-    await world.until(lambda: len(world.gateway.history) > published)
-    assert all(r.served_entities[0].replicas for r in world.gateway.history[published:])
-    assert world.worker.ensured == before
+    # Another endpoint getting ready shows that the new controller leads and has looked at both.
+    await world.ok("POST", "", {"name": "other", "config": {"served_entities": [entity()]}})
+    await world.settled("other")
+    assert [r for r in world.gateway.history[published:] if r.name == "iris"] == []
+    assert world.worker.ensured[: len(ensured)] == ensured
+    assert len(world.worker.ensured) == len(ensured) + 1
     assert world.worker.stopped == []
     assert await world.state("iris") == ("READY", "NOT_UPDATING")
+
+
+@pytest.mark.parametrize("lose_data", [False, True])
+async def test_an_update_reaches_gateways_after_nats_was_restarted(
+    world: World, own_nats: NatsServer, lose_data: bool
+):
+    await world.ok("POST", "", {"name": "iris", "config": {"served_entities": [entity("1")]}})
+    await world.settled("iris")
+    own_nats.restart(lose_data=lose_data)
+    await world.until(world.answers)
+    await world.ok("PUT", "/iris/config", {"served_entities": [entity("2")]})
+    assert await world.settled("iris") == ("READY", "NOT_UPDATING")
+
+    def routed() -> bool:
+        route = world.gateway.route("iris")
+        return route is not None and [e.name for e in route.served_entities] == ["iris-2"]
+
+    await world.until(routed)
+
+
+async def test_a_route_somebody_else_put_is_put_right_again(world: World):
+    await world.ok("POST", "", {"name": "iris", "config": {"served_entities": [entity()]}})
+    await world.settled("iris")
+    right = world.gateway.route("iris")
+    assert right is not None
+    stale = right.model_copy(update={"served_entities": ()})
+    await world.gateway.bus.kv_put(ROUTES_BUCKET, right.endpoint_id, stale)
+    await world.until(lambda: stale in world.gateway.history and world.gateway.route("iris") == right)
 
 
 async def test_twenty_endpoints_at_once(world: World):

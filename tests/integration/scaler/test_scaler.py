@@ -63,7 +63,6 @@ def route(*, desired: int, low: int = 2, high: int = 4) -> EndpointRoute:
         endpoint_id="ep1",
         workspace_id="1",
         name="iris",
-        revision=1,
         status="serving",
         served_entities=(entity,),
     )

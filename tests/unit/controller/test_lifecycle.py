@@ -39,8 +39,11 @@ def test_illegal_events_raise_and_change_nothing():
                 advance_entity(phase, event)
 
 
-def test_a_served_entity_that_was_ready_cannot_fail():
-    reachable = {EntityPhase.READY}
-    for _ in EntityPhase:
-        reachable |= {p for phase in reachable for p in ENTITY_TRANSITIONS[phase].values()}
-    assert EntityPhase.FAILED not in reachable
+def test_only_time_makes_a_served_entity_fail_that_was_ready():
+    into_failure = {
+        event
+        for phase in (EntityPhase.READY, EntityPhase.RECOVERING)
+        for event, after in ENTITY_TRANSITIONS[phase].items()
+        if after is EntityPhase.FAILED
+    }
+    assert into_failure == {EntityEvent.TIMED_OUT}

@@ -5,8 +5,15 @@ import pytest
 from tests.factories import ARTIFACTS, NOW, build, config, deployment, entity, observed, replica, seen
 
 from servery_common.contracts.states import BuildState, ReplicaState
+from servery_controller.domain import planning
 from servery_controller.domain.endpoint import ConfigPhase, EntityPhase, Route
-from servery_controller.domain.planning import BUSY, SETTLED, plan, with_placement_problem
+from servery_controller.domain.planning import BUSY, SETTLED, Plan, with_placement_problem
+
+PATIENCE = timedelta(hours=2)
+
+
+def plan(world, observation, now) -> Plan:
+    return planning.plan(world, observation, now, PATIENCE)
 
 
 def test_a_build_under_way_is_waited_for_and_its_step_shown():
@@ -188,6 +195,37 @@ def test_deleting_withdraws_the_route_drains_and_forgets_only_when_nothing_is_le
     draining = deployment(*parts, replica(stopping=True), deleted=True)
     assert not plan(draining, seen(observed(state=ReplicaState.DRAINING)), NOW).forget_endpoint
     assert plan(draining, seen(), NOW).forget_endpoint
+
+
+def test_a_replica_is_placed_before_it_is_ensured():
+    world = deployment(config(), entity(phase=EntityPhase.STARTING), replica(node=None))
+    step = plan(world, seen(), NOW)
+    assert [r.id for r, _ in step.place] == ["r1"]
+    assert step.ensure == ()
+
+
+def test_a_replica_on_a_lost_node_is_given_up_and_another_one_takes_its_place():
+    world = deployment(config(phase=ConfigPhase.ACTIVE), entity(phase=EntityPhase.READY), replica())
+    step = plan(world, seen(nodes=["w2"]), NOW)
+    assert step.ensure == (), "the lost node may come back with it: no id may answer twice"
+    assert step.stopping == ("r1",)
+    assert step.new_replicas == (("e1", 1),)
+    assert plan(world, seen(nodes=["w2"], complete=False), NOW).stopping == ()
+
+
+@pytest.mark.parametrize("phase", [EntityPhase.BUILDING, EntityPhase.STARTING, EntityPhase.RECOVERING])
+def test_a_config_that_is_pending_for_too_long_fails_with_what_was_said_last(phase):
+    world = deployment(config(), entity("e1", name="a", phase=phase, message="No room."), replica())
+    assert plan(world, seen(), NOW + PATIENCE).configs == ()
+    step = plan(world, seen(), NOW + PATIENCE + timedelta(seconds=1))
+    assert [c.phase for c in step.configs] == [ConfigPhase.FAILED]
+    assert "took too long" in step.entities[0].message
+    assert "No room." in step.entities[0].message
+
+
+def test_an_active_config_is_never_too_old():
+    world = deployment(config(phase=ConfigPhase.ACTIVE), entity(phase=EntityPhase.RECOVERING), replica())
+    assert plan(world, seen(), NOW + timedelta(days=9)).configs == ()
 
 
 def test_a_build_nobody_knows_is_ordered_again_but_not_at_once():

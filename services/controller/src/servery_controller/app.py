@@ -4,6 +4,7 @@ Every controller answers the management API (they share a queue group); one of t
 """
 
 import asyncio
+from datetime import timedelta
 from uuid import uuid4
 
 import structlog
@@ -12,6 +13,7 @@ from servery_common.backoff import full_jitter
 from servery_common.contracts import subjects
 from servery_common.contracts.management import HttpCall
 from servery_common.contracts.scaling import ScaleRequest
+from servery_common.errors import ServeryError
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.port import Bus
 from servery_common.postgres import outbox
@@ -20,14 +22,15 @@ from servery_common.postgres.migrate import migrate
 from servery_common.postgres.pool import Pool, create_pool
 from servery_common.service import ServiceContext, wait_any
 from servery_common.settings import NatsSettings, PostgresSettings
-from servery_controller import store
 from servery_controller.api.application import make_api
 from servery_controller.api.carrier import ApiCarrier
+from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.process import ProcessBackend
-from servery_controller.consumers import BuilderClient, BuildEvents, ScaleRequests
+from servery_controller.consumers import BuildEvents, ScaleRequests
 from servery_controller.endpoint_service import EndpointService
 from servery_controller.hints import Hints
 from servery_controller.identities import IdentityPublisher
+from servery_controller.reconcile_step import ReconcileStep, Term
 from servery_controller.reconciler import Reconciler
 from servery_controller.route_publisher import RoutePublisher
 from servery_controller.settings import ControllerSettings
@@ -58,16 +61,24 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
     backend = ProcessBackend(bus, settings.worker_settle_seconds)
     backend.on_change(hints.add)
     await backend.start()
-    routes = RoutePublisher(bus)
+    routes = RoutePublisher(bus, hints.add)
     builder = BuilderClient(bus)
     service = EndpointService(pool, builder, changed, settings.model_timeout_seconds)
-    reconciler = Reconciler(
+    step = ReconcileStep(
         pool,
-        bus,
+        builder,
         backend,
         routes,
         hints,
         outbox_hint,
+        timedelta(seconds=settings.deployment_timeout_seconds),
+    )
+    reconciler = Reconciler(
+        pool,
+        backend,
+        routes,
+        hints,
+        step,
         poll_seconds=settings.reconcile_poll_seconds,
         concurrency=settings.reconcile_concurrency,
     )
@@ -80,15 +91,17 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
     api = ApiCarrier(make_api(service, builder, backend, routes.withdraw))
     scaling = ScaleRequests(pool, hints)
 
-    # NATS may have come back empty: publish everything again.
-    republish = asyncio.Event()
-    bus.on_reconnect(republish.set)
+    # NATS may have come back empty. Routes are put again by who follows their bucket.
+    reconnected = asyncio.Event()
+    bus.on_reconnect(reconnected.set)
 
     await identities.publish()
     context.spawn("outbox relay", outbox.relay(pool, bus, outbox_hint, "controller"))
     context.spawn("build events", BuildEvents(pool, bus, hints).run())
     context.spawn("leadership", _lead(settings, pool, reconciler))
-    context.spawn("republisher", _republish(republish, identities, routes, hints, pool))
+    context.spawn("routes", routes.follow())
+    context.spawn("workers", backend.run())
+    context.spawn("identities", _republish(reconnected, identities))
     await bus.serve(
         subjects.controller_scale(), ScaleRequest, scaling.handle, queue=subjects.CONTROLLER_QUEUE
     )
@@ -104,8 +117,9 @@ async def _lead(settings: ControllerSettings, pool: Pool, reconciler: Reconciler
         try:
             async with leadership(pool, "reconciler", uuid4().hex, seconds=settings.lease_seconds) as lease:
                 delays = full_jitter(0.2, 5.0)
-                run = asyncio.create_task(reconciler.run(lease.epoch, lease.guard), name="reconcile")
-                sweep = asyncio.create_task(_sweep(settings, reconciler, lease.epoch), name="sweep")
+                term = Term(lease.epoch, lease.guard)
+                run = asyncio.create_task(reconciler.run(term), name="reconcile")
+                sweep = asyncio.create_task(_sweep(settings, reconciler, term), name="sweep")
                 try:
                     await wait_any(run, sweep, lease.lost)
                 finally:
@@ -120,26 +134,21 @@ async def _lead(settings: ControllerSettings, pool: Pool, reconciler: Reconciler
             await asyncio.sleep(next(delays))
 
 
-async def _sweep(settings: ControllerSettings, reconciler: Reconciler, epoch: int) -> None:
+async def _sweep(settings: ControllerSettings, reconciler: Reconciler, term: Term) -> None:
     while True:
         await asyncio.sleep(settings.sweep_seconds)
         try:
-            await reconciler.sweep(epoch)
+            await reconciler.sweep(term)
         except Exception:  # the next sweep tries again
             log.warning("sweep_failed", exc_info=True)
 
 
-async def _republish(
-    republish: asyncio.Event, identities: IdentityPublisher, routes: RoutePublisher, hints: Hints, pool: Pool
-) -> None:
+async def _republish(reconnected: asyncio.Event, identities: IdentityPublisher) -> None:
     while True:
-        await republish.wait()
-        republish.clear()
+        await reconnected.wait()
+        reconnected.clear()
         try:
             await identities.publish()
-            routes.forget()
-            for endpoint_id in await store.all_endpoint_ids(pool):
-                hints.add(endpoint_id)
-        except Exception:
-            log.warning("republish_failed", exc_info=True)
-            asyncio.get_running_loop().call_later(1.0, republish.set)
+        except ServeryError as error:
+            log.warning("identities_not_published", reason=error.message)
+            asyncio.get_running_loop().call_later(1.0, reconnected.set)

@@ -1,46 +1,12 @@
-"""What the controller hears and asks: build events, the builder, scale requests. Decides nothing."""
+"""What the controller hears: build events and scale requests. Turns them into hints; decides nothing."""
 
 from servery_common.contracts import subjects
-from servery_common.contracts.builds import (
-    BuildFailed,
-    BuildLog,
-    BuildStarted,
-    BuildSucceeded,
-    ModelResolved,
-    ReadBuildLog,
-    ResolveModel,
-)
+from servery_common.contracts.builds import BuildFailed, BuildStarted, BuildSucceeded
 from servery_common.contracts.scaling import ScaleAnswer, ScaleRequest
 from servery_common.messaging.port import Bus
 from servery_common.postgres.pool import Pool
 from servery_controller import store
 from servery_controller.hints import Hints
-
-RESOLVE_SECONDS = 10.0
-LOG_SECONDS = 5.0
-
-
-class BuilderClient:
-    """The builder, asked over request/reply: a ModelRegistry, and the place where build logs are kept."""
-
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
-
-    async def resolve(self, name: str, version: str) -> ModelResolved:
-        """Return the model version meant. Raises NotFound or Unavailable."""
-        return await self._bus.request(
-            subjects.builder_resolve(),
-            ResolveModel(name=name, version=version),
-            ModelResolved,
-            timeout=RESOLVE_SECONDS,
-        )
-
-    async def build_log(self, build_id: str) -> str:
-        """Return the log kept for a build."""
-        answer = await self._bus.request(
-            subjects.builder_log(), ReadBuildLog(build_id=build_id), BuildLog, timeout=LOG_SECONDS
-        )
-        return answer.text
 
 
 class BuildEvents:

@@ -6,7 +6,7 @@ answered 2xx is in Postgres; the reconciler does the rest and is only hinted at.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 from uuid import uuid4
@@ -27,7 +27,8 @@ from servery_controller.domain.endpoint import (
     EntitySpec,
     ServedEntity,
 )
-from servery_controller.domain.lifecycle import ConfigEvent, EntityEvent, advance_config, advance_entity
+from servery_controller.domain.lifecycle import ConfigEvent, advance_config
+from servery_controller.domain.planning import give_up
 from servery_controller.domain.request import (
     ConfigRequest,
     EntityRequest,
@@ -107,7 +108,8 @@ class EndpointService:
             if newest is not None and newest.phase is ConfigPhase.PENDING:
                 raise Conflict(
                     f"Endpoint '{name}' is being updated to config version {newest.version}. "
-                    "Wait until config_update is no longer IN_PROGRESS, then update again."
+                    "Wait until config_update is no longer IN_PROGRESS, or cancel it (servery cancel, or "
+                    "POST …/config:cancel), then update again."
                 )
             for ended in deployment.configs:
                 if ended.phase in (ConfigPhase.FAILED, ConfigPhase.CANCELED):
@@ -130,11 +132,7 @@ class EndpointService:
             canceled = advance_config(newest.phase, ConfigEvent.CANCELED)
             await store.update_config_phase(conn, endpoint_id, newest.version, canceled)
             for entity in deployment.entities_of(newest.version):
-                if entity.phase is not EntityPhase.FAILED:
-                    phase = advance_entity(entity.phase, EntityEvent.GIVEN_UP)
-                    await store.update_entity(
-                        conn, replace(entity, phase=phase, message="The update was canceled.")
-                    )
+                await store.update_entity(conn, give_up(entity, "The update was canceled."))
             await store.touch_endpoint(conn, endpoint_id)
         return await self._changed(endpoint_id)
 
@@ -208,7 +206,10 @@ class EndpointService:
         return endpoint_id
 
     async def _load(self, endpoint_id: str) -> Deployment:
-        return (await store.load_deployments(self._pool, [endpoint_id]))[endpoint_id]
+        loaded = (await store.load_deployments(self._pool, [endpoint_id])).get(endpoint_id)
+        if loaded is None:
+            raise NotFound(f"Endpoint with id '{endpoint_id}' does not exist any more.")
+        return loaded
 
     async def _changed(self, endpoint_id: str) -> Deployment:
         self._hint(endpoint_id)

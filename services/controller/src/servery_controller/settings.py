@@ -17,6 +17,8 @@ class ControllerSettings(BaseSettings):
     """Numeric, as clients parse it (``X-Databricks-Org-Id``)."""
     model_timeout_seconds: float = 60.0
     """Longest a model may compute for one request, for new endpoints. Databricks' documented limit."""
+    deployment_timeout_seconds: float = 3600.0
+    """Longest a config may be pending, builds included, before it fails: whoever waits for it gets an answer."""
     reconcile_poll_seconds: float = 1.0
     """Look for due endpoints at least this often; hints come earlier. Costs one indexed query."""
     reconcile_concurrency: int = 16

@@ -6,6 +6,7 @@ result of a step that was overtaken is dropped.
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -64,8 +65,9 @@ async def insert_config(
     )
     await conn.executemany(
         """INSERT INTO served_entities (id, endpoint_id, config_version, position, name, spec, min_replicas,
-                                        max_replicas, desired_replicas, build_id, phase, message, creator, created_at)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)""",
+                                        max_replicas, desired_replicas, build_id, build_requested_at, phase,
+                                        message, creator, created_at)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)""",
         [
             (
                 e.id,
@@ -78,6 +80,7 @@ async def insert_config(
                 e.max_replicas,
                 e.desired_replicas,
                 e.build_id,
+                e.build_requested_at,
                 e.phase,
                 e.message,
                 e.creator,
@@ -171,7 +174,16 @@ async def all_replica_ids(pool: Pool) -> set[str]:
 
 
 async def load_deployments(conn: Connection | Pool, endpoint_ids: Sequence[str]) -> dict[str, Deployment]:
-    """Load endpoints by id with the configs that still matter: all but retired ones without replicas."""
+    """Load endpoints by id with the configs that still matter: all but retired ones without replicas.
+
+    One view of all tables: given a pool, in a transaction of its own.
+    """
+    if isinstance(conn, Pool):
+        async with (
+            conn.acquire() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            return await load_deployments(connection, endpoint_ids)
     endpoints = await conn.fetch("SELECT * FROM endpoints WHERE id = ANY($1)", endpoint_ids)
     configs = await conn.fetch(
         """SELECT * FROM endpoint_configs c WHERE endpoint_id = ANY($1) AND (phase <> 'RETIRED' OR EXISTS (
@@ -181,29 +193,27 @@ async def load_deployments(conn: Connection | Pool, endpoint_ids: Sequence[str])
         endpoint_ids,
     )
     entities = await conn.fetch(
-        "SELECT * FROM served_entities WHERE endpoint_id = ANY($1) ORDER BY config_version, position",
-        endpoint_ids,
+        """SELECT e.* FROM served_entities e
+           JOIN unnest($1::text[], $2::int[]) AS wanted (endpoint_id, version)
+             ON e.endpoint_id = wanted.endpoint_id AND e.config_version = wanted.version
+           ORDER BY config_version, position""",
+        [c["endpoint_id"] for c in configs],
+        [c["version"] for c in configs],
     )
     replicas = await conn.fetch(
         """SELECT r.*, e.endpoint_id FROM replicas r JOIN served_entities e ON e.id = r.served_entity_id
            WHERE e.endpoint_id = ANY($1) ORDER BY r.created_at, r.id""",
         endpoint_ids,
     )
-    loaded: dict[str, Deployment] = {}
-    for row in endpoints:
-        own = [c for c in configs if c["endpoint_id"] == row["id"]]
-        versions = {c["version"] for c in own}
-        loaded[row["id"]] = Deployment(
+    return {
+        row["id"]: Deployment(
             endpoint=_endpoint(row),
-            configs=tuple(_config(c) for c in own),
-            entities=tuple(
-                _entity(e)
-                for e in entities
-                if e["endpoint_id"] == row["id"] and e["config_version"] in versions
-            ),
+            configs=tuple(_config(c) for c in configs if c["endpoint_id"] == row["id"]),
+            entities=tuple(_entity(e) for e in entities if e["endpoint_id"] == row["id"]),
             replicas=tuple(_replica(r) for r in replicas if r["endpoint_id"] == row["id"]),
         )
-    return loaded
+        for row in endpoints
+    }
 
 
 async def find_served_entity(
@@ -227,7 +237,9 @@ async def claim_due(
     """Take endpoints that are due or hinted at. Returns (endpoint id, lock token) pairs."""
     token = uuid4().hex
     rows = await pool.fetch(
-        """UPDATE endpoints SET lock_token = $1, lock_expires_at = now() + make_interval(secs => $2)
+        """UPDATE endpoints
+           SET lock_token = $1, lock_expires_at = now() + make_interval(secs => $2),
+               due_at = now() + make_interval(secs => $2)
            WHERE id IN (SELECT id FROM endpoints
                         WHERE (due_at <= now() OR id = ANY($3))
                           AND (lock_expires_at IS NULL OR lock_expires_at < now())
@@ -263,13 +275,12 @@ async def release(
     generation: int | None,
     look_again_seconds: float,
 ) -> None:
-    """End a step. A change a person made meanwhile (a newer generation) keeps the endpoint due now."""
+    """End a step. Whoever made the endpoint due since it was claimed gets another step at once."""
     await conn.execute(
         """UPDATE endpoints
            SET lock_token = NULL, lock_expires_at = NULL,
                observed_generation = coalesce($3, observed_generation),
-               due_at = CASE WHEN $3::bigint IS NOT NULL AND generation > $3 THEN now()
-                             ELSE now() + make_interval(secs => $4) END
+               due_at = CASE WHEN due_at <= now() THEN due_at ELSE now() + make_interval(secs => $4) END
            WHERE id = $1 AND lock_token = $2""",
         endpoint_id,
         lock_token,
@@ -290,7 +301,14 @@ async def update_entity(conn: Connection, entity: ServedEntity) -> None:
 
 
 async def update_config_phase(conn: Connection, endpoint_id: str, version: int, phase: ConfigPhase) -> None:
-    """Write a config's phase."""
+    """Write a config's phase. A retired one starts nothing any more, so it forgets its environment variables."""
+    if phase is ConfigPhase.RETIRED:
+        await conn.execute(
+            """UPDATE served_entities SET spec = jsonb_set(spec, '{environment_vars}', '{}')
+               WHERE endpoint_id = $1 AND config_version = $2""",
+            endpoint_id,
+            version,
+        )
     await conn.execute(
         "UPDATE endpoint_configs SET phase = $3 WHERE endpoint_id = $1 AND version = $2",
         endpoint_id,
@@ -299,10 +317,10 @@ async def update_config_phase(conn: Connection, endpoint_id: str, version: int, 
     )
 
 
-async def build_requested_again(conn: Connection, served_entity_id: str) -> None:
-    """Remember that a build was ordered once more."""
+async def build_requested_again(conn: Connection, served_entity_id: str, now: datetime) -> None:
+    """Remember that a build was ordered once more, by the clock that judges how long ago that was."""
     await conn.execute(
-        "UPDATE served_entities SET build_requested_at = now() WHERE id = $1", served_entity_id
+        "UPDATE served_entities SET build_requested_at = $2 WHERE id = $1", served_entity_id, now
     )
 
 
@@ -311,6 +329,11 @@ async def insert_replica(conn: Connection, served_entity_id: str) -> None:
     await conn.execute(
         "INSERT INTO replicas (id, served_entity_id) VALUES ($1, $2)", uuid4().hex, served_entity_id
     )
+
+
+async def place_replica(conn: Connection, replica_id: str, node: str | None) -> None:
+    """Decide where a replica belongs; None: its node never took it, decide again."""
+    await conn.execute("UPDATE replicas SET node = $2 WHERE id = $1", replica_id, node)
 
 
 async def mark_stopping(conn: Connection, replica_ids: Sequence[str]) -> None:
@@ -378,6 +401,7 @@ def _replica(row: Record) -> Replica:
     return Replica(
         id=row["id"],
         served_entity_id=row["served_entity_id"],
+        node=row["node"],
         stopping=row["stopping"],
         created_at=row["created_at"],
     )

@@ -39,8 +39,8 @@ class EndpointRoute(Message, type="servery.route.v1"):
     endpoint_id: str
     workspace_id: str
     name: str
-    revision: int
-    """Grows with every change; an older snapshot never replaces a newer one."""
+    created_at_ms: int = 0
+    """Epoch milliseconds. Of two endpoints with one name, the older one is just being deleted."""
     status: RouteStatus
     """``serving`` as long as a config is active, also during and after a failed update."""
     message: str = ""

@@ -48,7 +48,6 @@ class BuildState(StrEnum):
     BUILDING = "BUILDING"  #: claimed by one builder process
     SUCCEEDED = "SUCCEEDED"  #: environment and model are in place and were verified
     FAILED = "FAILED"  #: will not succeed without a change by a person; the reason says which
-    CANCELED = "CANCELED"  #: nobody needs it any more
 
 
 class ReplicaState(StrEnum):

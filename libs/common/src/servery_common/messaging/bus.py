@@ -187,8 +187,8 @@ class NatsBus(Bus):
     ) -> None:
         await Consumer(self._client, self._js, stream, durable, subject_filter, handlers).run()
 
-    async def kv_put(self, bucket: str, key: str, message: Message) -> int:
-        return await self._buckets.put(bucket, key, message)
+    async def kv_put(self, bucket: str, key: str, message: Message, *, expected: int | None = None) -> int:
+        return await self._buckets.put(bucket, key, message, expected)
 
     async def kv_delete(self, bucket: str, key: str) -> None:
         await self._buckets.delete(bucket, key)

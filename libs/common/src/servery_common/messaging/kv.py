@@ -20,7 +20,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from servery_common.backoff import full_jitter
 from servery_common.contracts.message import Message
-from servery_common.errors import Unavailable
+from servery_common.errors import Conflict, Unavailable
 from servery_common.messaging import envelope, streams
 from servery_common.messaging.client import ResilientClient
 from servery_common.messaging.kv_view import View
@@ -35,6 +35,9 @@ HEARTBEAT_SECONDS = 2.0
 SILENCE_SECONDS = 5.0
 """Without a message or heartbeat for so long, a session is over."""
 
+_WRONG_LAST_SEQUENCE = 10071
+"""JetStream's error code for an expectation that does not hold."""
+
 _FAILURES = (nats_errors.Error, js_errors.Error, OSError, TimeoutError)
 
 
@@ -45,10 +48,12 @@ class Buckets:
         self._client = client
         self._js = js
 
-    async def put(self, bucket: str, key: str, message: Message) -> int:
+    async def put(self, bucket: str, key: str, message: Message, expected: int | None = None) -> int:
         """See ``Bus.kv_put``."""
-        payload = envelope.encode(message)
-        return await self._store(bucket, key, payload, {envelope.CE_TYPE: message.message_type})
+        headers = {envelope.CE_TYPE: message.message_type}
+        if expected is not None:
+            headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
+        return await self._store(bucket, key, envelope.encode(message), headers)
 
     async def delete(self, bucket: str, key: str) -> None:
         """See ``Bus.kv_delete``."""
@@ -103,6 +108,8 @@ class Buckets:
         except nats_errors.MaxPayloadError as error:
             raise too_large(len(payload), self._client.max_payload) from error
         except _FAILURES as error:
+            if isinstance(error, js_errors.APIError) and error.err_code == _WRONG_LAST_SEQUENCE:
+                raise Conflict(f"The key {key} of the bucket {bucket} was changed meanwhile.") from error
             raise _not_available(bucket) from error
         return stored.seq
 

@@ -146,9 +146,11 @@ class Bus(Protocol):
         """
         ...
 
-    async def kv_put(self, bucket: str, key: str, message: Message) -> int:
-        """Store the last value of a key; returns its revision. Raises Unavailable when it may not be
-        stored."""
+    async def kv_put(self, bucket: str, key: str, message: Message, *, expected: int | None = None) -> int:
+        """Store the last value of a key; returns its revision. Raises Unavailable when it may not be stored.
+
+        With ``expected``, only if the key's last revision is that one (0: it never had a value); else raises Conflict.
+        """
         ...
 
     async def kv_delete(self, bucket: str, key: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any, TypeVar
 
 from servery_common.contracts.message import Message
-from servery_common.errors import Internal, ServeryError, Unavailable
+from servery_common.errors import Conflict, Internal, ServeryError, Unavailable
 from servery_common.messaging import envelope
 from servery_common.messaging.envelope import Event
 from servery_common.messaging.port import Bus, Handler, KvChange
@@ -32,6 +32,7 @@ class InMemoryBus(Bus):
         self.events: list[Event] = []
         self._stored_hint = asyncio.Event()
         self._revision = 0
+        self._revisions: dict[tuple[str, str], int] = {}
         self._watchers: dict[str, list[asyncio.Queue[KvChange[Any]]]] = {}
         self._on_disconnect: list[Callable[[], None]] = []
         self._on_reconnect: list[Callable[[], None]] = []
@@ -145,9 +146,12 @@ class InMemoryBus(Bus):
                     await handlers[type(message)](message)
             await self._stored_hint.wait()
 
-    async def kv_put(self, bucket: str, key: str, message: Message) -> int:
+    async def kv_put(self, bucket: str, key: str, message: Message, *, expected: int | None = None) -> int:
         self._check()
+        if expected is not None and expected != self._revisions.get((bucket, key), 0):
+            raise Conflict(f"The key {key} of the bucket {bucket} was changed meanwhile.")
         self._revision += 1
+        self._revisions[bucket, key] = self._revision
         self.buckets.setdefault(bucket, {})[key] = message
         self._changed(bucket, KvChange(kind="put", key=key, value=message, revision=self._revision))
         return self._revision
@@ -155,6 +159,7 @@ class InMemoryBus(Bus):
     async def kv_delete(self, bucket: str, key: str) -> None:
         self._check()
         self._revision += 1
+        self._revisions[bucket, key] = self._revision
         if self.buckets.setdefault(bucket, {}).pop(key, None) is not None:
             self._changed(bucket, KvChange(kind="delete", key=key, revision=self._revision))
 

@@ -7,8 +7,8 @@ from fastapi import FastAPI
 from servery_controller.api.endpoints import endpoints_router
 from servery_controller.api.errors import install_error_handlers
 from servery_controller.api.identity import identity_router
+from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.backend import ComputeBackend
-from servery_controller.consumers import BuilderClient
 from servery_controller.endpoint_service import EndpointService
 
 

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from fastapi import FastAPI
 
 from servery_common.contracts.management import HttpAnswer, HttpCall
+from servery_common.errors import NotFound
 from servery_controller.api.endpoints import IDENTITY
 
 
@@ -20,6 +21,9 @@ class ApiCarrier:
 
     async def handle(self, call: HttpCall) -> HttpAnswer:
         """Run one call. The application answers its own errors, so this raises none of them."""
+        path = unquote(call.path)
+        if "\0" in path or "\ufffd" in path:
+            raise NotFound(f"No API found for '{call.method} {call.path}'. Check the path.")
         body = call.body.encode()
         sent: list[dict[str, Any]] = []
         received = False
@@ -34,13 +38,21 @@ class ApiCarrier:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await self._app(_scope(call), receive, send)
+        try:
+            await self._app(_scope(call, path), receive, send)
+        except Exception:
+            # Starlette raises again what its handler has logged and answered, for servers that want to know.
+            if not sent:
+                raise
         return _answer(sent)
 
 
-def _scope(call: HttpCall) -> dict[str, Any]:
+def _scope(call: HttpCall, path: str) -> dict[str, Any]:
     host = urlsplit(call.host)
-    port = host.port or (443 if host.scheme == "https" else 80)
+    try:
+        port = host.port
+    except ValueError:  # whatever the caller wrote into the Host header
+        port = None
     headers = [(k.lower().encode("latin-1"), v.encode("latin-1", "replace")) for k, v in call.headers.items()]
     return {
         "type": "http",
@@ -48,12 +60,12 @@ def _scope(call: HttpCall) -> dict[str, Any]:
         "http_version": "1.1",
         "method": call.method,
         "scheme": host.scheme or "http",
-        "path": unquote(call.path),
+        "path": path,
         "raw_path": call.path.encode("latin-1", "replace"),
         "query_string": call.query.encode("latin-1", "replace"),
         "root_path": "",
         "headers": [*headers, (b"host", host.netloc.encode("latin-1", "replace"))],
-        "server": (host.hostname or "servery", port),
+        "server": (host.hostname or "servery", port or (443 if host.scheme == "https" else 80)),
         "client": None,
         IDENTITY: call.identity,
     }

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from servery_common.contracts.routes import Identity
 from servery_controller.api.present import detailed, listed
 from servery_controller.api.schemas import ConfigInput, CreateInput
+from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.backend import ComputeBackend
-from servery_controller.consumers import BuilderClient
 from servery_controller.domain.endpoint import Deployment
 from servery_controller.endpoint_service import CreateRequest, EndpointService
 
@@ -24,7 +24,7 @@ def caller_of(request: Request) -> Identity:
 
 
 Caller = Annotated[Identity, Depends(caller_of)]
-ConfigVersion = Annotated[int | None, Query()]
+ConfigVersion = Annotated[int | None, Query(ge=0, le=2**31 - 1)]
 
 
 def endpoints_router(

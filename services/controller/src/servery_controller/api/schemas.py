@@ -6,7 +6,7 @@ refused. Meaning is checked in ``domain.request``.
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from servery_common.errors import InvalidParameter, NotImplementedByServery
 from servery_controller.domain.endpoint import Route
@@ -18,7 +18,17 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Text = Annotated[str, BeforeValidator(_as_text)]
+def _storable(value: str) -> str:
+    """Raise ValueError for text that no database or environment can hold."""
+    if "\0" in value:
+        raise ValueError("must not hold a NUL character")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("must be valid Unicode: it holds half of a surrogate pair")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Version = Annotated[Text, BeforeValidator(_as_text)]
 
 
 class Body(BaseModel):
@@ -30,13 +40,13 @@ class Body(BaseModel):
 class Sizing(Body):
     """Fields served entities and served models share."""
 
-    name: str | None = None
-    workload_size: str | None = None
-    workload_type: str | None = None
+    name: Text | None = None
+    workload_size: Text | None = None
+    workload_type: Text | None = None
     min_provisioned_concurrency: int | None = None
     max_provisioned_concurrency: int | None = None
-    environment_vars: dict[str, str] | None = None
-    instance_profile_arn: str | None = None
+    environment_vars: dict[Text, Text] | None = None
+    instance_profile_arn: Text | None = None
     external_model: dict[str, Any] | None = None
     min_provisioned_throughput: int | None = None
     max_provisioned_throughput: int | None = None
@@ -68,24 +78,24 @@ class Sizing(Body):
 class ServedEntityInput(Sizing):
     """``served_entities[]``."""
 
-    entity_name: str | None = None
-    entity_version: Text | None = None
+    entity_name: Text | None = None
+    entity_version: Version | None = None
     scale_to_zero_enabled: bool | None = None
 
 
 class ServedModelInput(Sizing):
     """Legacy ``served_models[]``."""
 
-    model_name: str | None = None
-    model_version: Text | None = None
+    model_name: Text | None = None
+    model_version: Version | None = None
     scale_to_zero_enabled: bool | None = None
 
 
 class RouteInput(Body):
     """``traffic_config.routes[]``. Percentages may be strings: Databricks' own examples send them so."""
 
-    served_entity_name: str | None = None
-    served_model_name: str | None = None
+    served_entity_name: Text | None = None
+    served_model_name: Text | None = None
     traffic_percentage: int
 
 
@@ -119,16 +129,16 @@ class ConfigInput(Body):
 class TagInput(Body):
     """``tags[]``."""
 
-    key: str
-    value: str = ""
+    key: Text
+    value: Text = ""
 
 
 class CreateInput(Body):
     """The body of a creation."""
 
-    name: str
+    name: Text
     config: ConfigInput | None = None
-    description: str | None = None
+    description: Text | None = None
     tags: list[TagInput] | None = None
     route_optimized: bool | None = None
 

@@ -1,7 +1,7 @@
-"""The compute port: where replicas run. Implementations: ``process``; ``memory`` for tests.
+"""The compute port: where replicas run. Implementation: ``process``.
 
-All verbs are idempotent and quick; none waits for a replica to become ready. What became of an order is
-seen in ``observe``.
+All verbs but ``logs`` are idempotent and quick; none waits for a replica to become ready. What became of an
+order is seen in ``observe``.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,14 @@ from servery_controller.domain.endpoint import Observation
 class ComputeBackend(Protocol):
     """Make replicas exist and cease."""
 
-    async def ensure(self, launch: ReplicaLaunch) -> None:
-        """Make the replica exist. Calling it again for the same id changes nothing.
+    def place(self, replica_id: str, *, slots: int, environment_key: str) -> str:
+        """Choose the node for a new replica. Raises Unavailable when none can take it, with the reason for people."""
+        ...
 
-        Raises Unavailable when nothing can take it now, with the reason for people.
+    async def ensure(self, node: str, launch: ReplicaLaunch) -> None:
+        """Make the replica exist on its node. Calling it again for the same id changes nothing.
+
+        Raises ResourceExhausted when the node certainly has not taken it, Unavailable when that is not known.
         """
         ...
 
@@ -27,7 +31,7 @@ class ComputeBackend(Protocol):
         ...
 
     def observe(self) -> Observation:
-        """Return all replicas this backend knows, including ones nobody asked for."""
+        """Return all nodes, and all replicas on them, including ones nobody asked for."""
         ...
 
     async def logs(self, replica_id: str, tail: int) -> str:
@@ -35,5 +39,5 @@ class ComputeBackend(Protocol):
         ...
 
     def on_change(self, callback: Callable[[str], None]) -> None:
-        """Call ``callback(endpoint_id)`` when a replica of it changed state. A hint, may be lost."""
+        """Call ``callback(endpoint_id)`` when a replica of it changed or vanished. A hint, may be lost."""
         ...

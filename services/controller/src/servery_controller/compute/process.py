@@ -1,12 +1,13 @@
 """Replicas as processes on worker machines, ordered over NATS, observed through heartbeats.
 
-A worker says all it holds once a second and on every change. One that is silent for ``SUSPECT`` is not
-given new replicas; one silent for ``LOST`` is taken for dead and its replicas for gone. When this
+A node is a worker. It says all it holds once a second and on every change. One that is silent for
+``SUSPECT_SECONDS`` is not given new replicas; one silent for ``LOST_SECONDS`` is taken for dead. When this
 controller itself has lost NATS, silence proves nothing and ``observe`` says so (``complete`` is False).
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 
 import structlog
@@ -22,8 +23,7 @@ from servery_common.contracts.replicas import (
     StopReplica,
     WorkerHeartbeat,
 )
-from servery_common.contracts.states import ReplicaState
-from servery_common.errors import Unavailable
+from servery_common.errors import NotFound, Unavailable
 from servery_common.messaging.port import Bus
 from servery_controller.compute.placement import WorkerView, choose_worker
 from servery_controller.domain.endpoint import Observation
@@ -34,8 +34,8 @@ SUSPECT_SECONDS = 3.0
 LOST_SECONDS = 10.0
 ORDER_SECONDS = 3.0
 """An order is answered at once by a living worker."""
-PLACEMENT_MEMORY_SECONDS = 5.0
-"""How long an order counts as a replica before a heartbeat has to show it."""
+PLACEMENT_MEMORY_SECONDS = 10.0
+"""How long a placement counts against a worker's room before a heartbeat has to show the replica."""
 
 
 class ProcessBackend:
@@ -55,13 +55,29 @@ class ProcessBackend:
         self._bus.on_reconnect(self._listen_again)
         await self._bus.on_signal(subjects.ALL_WORKER_HEARTBEATS, WorkerHeartbeat, self._heard)
 
-    async def ensure(self, launch: ReplicaLaunch) -> None:
-        """See ComputeBackend. Prefers the worker that has the replica already, then a warm one with room."""
-        worker_id = self._holder(launch.replica_id) or choose_worker(
+    async def run(self) -> None:
+        """Notice workers that fell silent, for ever."""
+        while True:
+            await asyncio.sleep(1.0)
+            self.forget_lost()
+
+    def forget_lost(self) -> None:
+        """Take workers that have been silent for too long for dead, and hint at what they held."""
+        now = self._clock()
+        if not self._bus.connected:
+            return
+        for worker in [w for w in self._workers.values() if now - w.heard_at > LOST_SECONDS]:
+            del self._workers[worker.worker_id]
+            log.warning("worker_lost", worker_id=worker.worker_id, replicas=len(worker.replicas))
+            self._changed(observed.endpoint_id for observed in worker.replicas.values())
+
+    def place(self, replica_id: str, *, slots: int, environment_key: str) -> str:
+        """See ComputeBackend. Prefers a worker with a warm parent for the environment."""
+        worker_id = choose_worker(
             self._workers.values(),
             self._placements(),
-            slots=launch.slots,
-            environment_key=launch.artifacts.environment_key,
+            slots=slots,
+            environment_key=environment_key,
             heard_since=self._clock() - SUSPECT_SECONDS,
         )
         if worker_id is None:
@@ -70,41 +86,40 @@ class ProcessBackend:
                 if self._workers
                 else "No worker is connected. Start one (servery status shows the services)."
             )
-        self._placed[launch.replica_id] = (worker_id, self._clock())
+        self._placed[replica_id] = (worker_id, self._clock())
+        return worker_id
+
+    async def ensure(self, node: str, launch: ReplicaLaunch) -> None:
+        """See ComputeBackend."""
         order = EnsureReplica(launch=launch)
-        await self._bus.request(subjects.worker_ensure(worker_id), order, Done, timeout=ORDER_SECONDS)
+        await self._bus.request(subjects.worker_ensure(node), order, Done, timeout=ORDER_SECONDS)
 
     async def stop(self, replica_id: str, grace: timedelta, epoch: int) -> None:
         """See ComputeBackend. Every worker that shows the replica is told."""
         order = StopReplica(replica_id=replica_id, grace_seconds=grace.total_seconds(), epoch=epoch)
         for worker in list(self._workers.values()):
             if replica_id in worker.replicas:
-                await self._bus.request(
-                    subjects.worker_stop(worker.worker_id), order, Done, timeout=ORDER_SECONDS
-                )
+                subject = subjects.worker_stop(worker.worker_id)
+                await self._bus.request(subject, order, Done, timeout=ORDER_SECONDS)
 
     def observe(self) -> Observation:
         """See ComputeBackend."""
-        now = self._clock()
         replicas: dict[str, ReplicaObservation] = {}
         for worker in self._workers.values():
-            if now - worker.heard_at <= LOST_SECONDS:
-                for replica_id, observed in worker.replicas.items():
-                    held = replicas.get(replica_id)
-                    if held is None or observed.state is ReplicaState.READY:
-                        replicas[replica_id] = observed
-        settled = self._bus.connected and now - self._listening_since >= self._settle_seconds
-        return Observation(replicas=replicas, complete=settled, builds={})
+            replicas.update(worker.replicas)
+        settled = self._bus.connected and self._clock() - self._listening_since >= self._settle_seconds
+        return Observation(replicas=replicas, nodes=frozenset(self._workers), complete=settled, builds={})
 
     async def logs(self, replica_id: str, tail: int) -> str:
-        """See ComputeBackend. Asks every living worker: a replica that is gone is no longer in a heartbeat."""
+        """See ComputeBackend. Asks every worker: a replica that is gone is no longer in a heartbeat."""
+        order = ReadReplicaLog(replica_id=replica_id, tail=tail)
         for worker in sorted(self._workers.values(), key=lambda w: replica_id not in w.replicas):
-            order = ReadReplicaLog(replica_id=replica_id, tail=tail)
-            answer = await self._bus.request(
-                subjects.worker_log(worker.worker_id), order, ReplicaLog, timeout=ORDER_SECONDS
-            )
-            if answer.text:
-                return answer.text
+            subject = subjects.worker_log(worker.worker_id)
+            try:
+                answer = await self._bus.request(subject, order, ReplicaLog, timeout=ORDER_SECONDS)
+            except (NotFound, Unavailable):
+                continue
+            return answer.text
         return ""
 
     def on_change(self, callback: Callable[[str], None]) -> None:
@@ -119,25 +134,15 @@ class ProcessBackend:
             log.info("worker_joined", worker_id=heartbeat.worker_id, capacity_slots=heartbeat.capacity_slots)
         elif before.incarnation != after.incarnation:
             log.warning("worker_restarted", worker_id=heartbeat.worker_id)
-        self._forget_lost()
-        for endpoint_id in _changed_endpoints(before.replicas if before else {}, after.replicas):
+        self._changed(_changed_endpoints(before.replicas if before else {}, after.replicas))
+
+    def _changed(self, endpoint_ids: Iterable[str]) -> None:
+        for endpoint_id in set(endpoint_ids):
             for callback in self._callbacks:
                 callback(endpoint_id)
 
-    def _forget_lost(self) -> None:
-        now = self._clock()
-        for worker in [w for w in self._workers.values() if now - w.heard_at > LOST_SECONDS]:
-            del self._workers[worker.worker_id]
-            log.warning("worker_lost", worker_id=worker.worker_id, replicas=len(worker.replicas))
-
-    def _holder(self, replica_id: str) -> str | None:
-        for worker in self._workers.values():
-            if replica_id in worker.replicas:
-                return worker.worker_id
-        return self._placements().get(replica_id)
-
     def _placements(self) -> Mapping[str, str]:
-        """Orders too young to show in a heartbeat: replica id -> worker id."""
+        """Placements too young to show in a heartbeat: replica id -> worker id."""
         oldest = self._clock() - PLACEMENT_MEMORY_SECONDS
         self._placed = {r: p for r, p in self._placed.items() if p[1] >= oldest and p[0] in self._workers}
         return {replica_id: worker_id for replica_id, (worker_id, _) in self._placed.items()}

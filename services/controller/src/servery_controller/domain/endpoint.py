@@ -1,6 +1,6 @@
 """What the controller knows: endpoints, their configs, served entities and replicas.
 
-Plain immutable values, as loaded from Postgres. ``World`` is everything one reconcile step looks at.
+Plain immutable values. ``Deployment`` is what is wanted, as loaded from Postgres; ``Observation`` is what is seen.
 """
 
 from collections.abc import Mapping
@@ -29,10 +29,10 @@ class EntityPhase(StrEnum):
 
     BUILDING = "BUILDING"  #: the builder makes its environment and verifies the model
     STARTING = "STARTING"  #: built; replicas are being started
-    READY = "READY"  #: at least one replica takes requests
+    READY = "READY"  #: every promised replica took requests once, and at least one does now
     RECOVERING = "RECOVERING"  #: was ready and lost its last ready replica; replacements are being started
     FAILED = "FAILED"  #: cannot be deployed without a change by a person
-    ABORTED = "ABORTED"  #: given up because its config failed or was canceled, replaced or deleted
+    ABORTED = "ABORTED"  #: given up because its config failed or was canceled or replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,8 @@ class Replica:
 
     id: str
     served_entity_id: str
+    node: str | None
+    """Where it belongs, decided once; None until then."""
     stopping: bool
     created_at: datetime
 
@@ -153,7 +155,9 @@ class Observation:
 
     replicas: Mapping[str, ReplicaObservation]
     """By replica id."""
+    nodes: frozenset[str]
+    """Where replicas can be now."""
     complete: bool
-    """False while not every worker can be expected to have reported: then absence proves nothing."""
+    """False while not every node can be expected to have reported: then absence proves nothing."""
     builds: Mapping[str, BuildStatus]
     """By build id; a build that could not be asked about is absent."""

@@ -7,7 +7,7 @@ entity is built, then started. When all are READY the config becomes ACTIVE and 
 in one transaction: there is never a moment with two. When one entity cannot be deployed the config is
 FAILED, the other entities are ABORTED, and whatever was ACTIVE stays so. An entity of an ACTIVE config never
 fails: it recovers for as long as the config is wanted, because giving up would turn a passing fault into
-an outage.
+an outage. Only while its config is PENDING does time run out for an entity (TIMED_OUT).
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,8 @@ class EntityEvent(StrEnum):
     REPLICA_READY = "a replica takes requests"
     REPLICAS_LOST = "no replica takes requests any more"
     CANNOT_START = "a replica cannot load the model"
-    GIVEN_UP = "its config failed, was canceled, replaced or deleted"
+    TIMED_OUT = "its config is still pending after the deployment timeout"
+    GIVEN_UP = "its config failed, was canceled or replaced"
 
 
 CONFIG_TRANSITIONS: Mapping[ConfigPhase, Mapping[ConfigEvent, ConfigPhase]] = {
@@ -54,11 +55,13 @@ ENTITY_TRANSITIONS: Mapping[EntityPhase, Mapping[EntityEvent, EntityPhase]] = {
     EntityPhase.BUILDING: {
         EntityEvent.BUILT: EntityPhase.STARTING,
         EntityEvent.BUILD_FAILED: EntityPhase.FAILED,
+        EntityEvent.TIMED_OUT: EntityPhase.FAILED,
         EntityEvent.GIVEN_UP: EntityPhase.ABORTED,
     },
     EntityPhase.STARTING: {
         EntityEvent.REPLICA_READY: EntityPhase.READY,
         EntityEvent.CANNOT_START: EntityPhase.FAILED,
+        EntityEvent.TIMED_OUT: EntityPhase.FAILED,
         EntityEvent.GIVEN_UP: EntityPhase.ABORTED,
     },
     EntityPhase.READY: {
@@ -67,6 +70,7 @@ ENTITY_TRANSITIONS: Mapping[EntityPhase, Mapping[EntityEvent, EntityPhase]] = {
     },
     EntityPhase.RECOVERING: {
         EntityEvent.REPLICA_READY: EntityPhase.READY,
+        EntityEvent.TIMED_OUT: EntityPhase.FAILED,
         EntityEvent.GIVEN_UP: EntityPhase.ABORTED,
     },
     # A failed entity keeps its reason: it is not given up a second time.

@@ -44,6 +44,7 @@ STARTING = "The model is built; starting replicas."
 
 T = TypeVar("T")
 _WANTED = (ConfigPhase.PENDING, ConfigPhase.ACTIVE)
+_UNDER_WAY = (EntityPhase.BUILDING, EntityPhase.STARTING, EntityPhase.RECOVERING)
 _RUNNING = (EntityPhase.STARTING, EntityPhase.READY, EntityPhase.RECOVERING)
 _ALIVE = (ReplicaState.STARTING, ReplicaState.READY, ReplicaState.RESTARTING)
 
@@ -52,8 +53,10 @@ _ALIVE = (ReplicaState.STARTING, ReplicaState.READY, ReplicaState.RESTARTING)
 class Plan:
     """What one step does. The fields stand in the order in which they are carried out."""
 
+    place: tuple[tuple[Replica, ServedEntity], ...] = ()
+    """Replicas to find a node for; the next step ensures them there."""
     ensure: tuple[tuple[Replica, ServedEntity], ...] = ()
-    """Replicas to make exist."""
+    """Replicas to make exist on their node."""
     route: EndpointRoute | None = None
     """The routing snapshot that should be published (the publisher skips one it has already)."""
     withdraw_route: bool = False
@@ -75,24 +78,22 @@ class Plan:
     look_again: timedelta = SETTLED
 
 
-def plan(deployment: Deployment, seen: Observation, now: datetime) -> Plan:
-    """Return the next step for one endpoint."""
+def plan(deployment: Deployment, seen: Observation, now: datetime, patience: timedelta) -> Plan:
+    """Return the next step for one endpoint. A config that is pending for longer than ``patience`` fails."""
     if deployment.endpoint.deleted:
         return _plan_deletion(deployment, seen)
 
-    after = _judge(deployment, seen)
-    ensure, new, surplus = _plan_wanted_replicas(after, seen)
+    after = _judge(deployment, seen, now - patience)
+    place, ensure, new, surplus = _plan_wanted_replicas(after, seen)
     stop, gone = _plan_unwanted_replicas(deployment, seen)
 
     changed_entities = _changed(deployment.entities, after.entities)
     changed_configs = _changed(deployment.configs, after.configs)
     busy = bool(
-        changed_entities or changed_configs or new or surplus or ensure or stop or not seen.complete
-    ) or any(
-        e.phase in (EntityPhase.BUILDING, EntityPhase.STARTING, EntityPhase.RECOVERING)
-        for e in _wanted(after)
-    )
+        changed_entities or changed_configs or new or surplus or place or ensure or stop or not seen.complete
+    ) or any(e.phase in _UNDER_WAY for e in _wanted(after))
     return Plan(
+        place=place,
         ensure=ensure,
         route=route_of(after, seen),
         stop=stop,
@@ -128,11 +129,18 @@ def _plan_deletion(deployment: Deployment, seen: Observation) -> Plan:
     )
 
 
-def _judge(deployment: Deployment, seen: Observation) -> Deployment:
+def _judge(deployment: Deployment, seen: Observation, too_old: datetime) -> Deployment:
     """Apply what was seen to the phases of served entities, then to those of the configs."""
     entities = {e.id: e for e in deployment.entities}
+    overdue = {
+        c.version for c in deployment.configs if c.phase is ConfigPhase.PENDING and c.created_at < too_old
+    }
     for entity in _wanted(deployment):
-        entities[entity.id] = _judge_entity(entity, deployment, seen)
+        judged = _judge_entity(entity, deployment, seen)
+        if judged.config_version in overdue and judged.phase in _UNDER_WAY:
+            message = f"The deployment took too long. The last it said: {judged.message}"
+            judged = _advance_entity(judged, EntityEvent.TIMED_OUT, message)
+        entities[entity.id] = judged
 
     configs = {c.version: c for c in deployment.configs}
     for config in deployment.configs:
@@ -142,14 +150,14 @@ def _judge(deployment: Deployment, seen: Observation) -> Deployment:
         if any(e.phase is EntityPhase.FAILED for e in own):
             configs[config.version] = _advance(config, ConfigEvent.ENTITY_FAILED)
             for entity in own:
-                entities[entity.id] = _give_up(entity, "Another served entity of this config failed.")
+                entities[entity.id] = give_up(entity, "Another served entity of this config failed.")
         elif all(e.phase is EntityPhase.READY for e in own):
             configs[config.version] = _advance(config, ConfigEvent.ENTITIES_READY)
             for older in deployment.configs:
                 if older.version < config.version and older.phase is ConfigPhase.ACTIVE:
                     configs[older.version] = _advance(older, ConfigEvent.REPLACED)
                     for entity in deployment.entities_of(older.version):
-                        entities[entity.id] = _give_up(entity, "Replaced by a newer config.")
+                        entities[entity.id] = give_up(entity, "Replaced by a newer config.")
     return replace(
         deployment,
         entities=tuple(entities[e.id] for e in deployment.entities),
@@ -183,8 +191,8 @@ def _judge_build(entity: ServedEntity, seen: Observation) -> ServedEntity:
     if status.state is BuildState.SUCCEEDED and status.artifacts is not None:
         built = _advance_entity(entity, EntityEvent.BUILT, STARTING)
         return replace(built, artifacts=status.artifacts)
-    if status.state in (BuildState.FAILED, BuildState.CANCELED):
-        return _advance_entity(entity, EntityEvent.BUILD_FAILED, status.reason or "The build was canceled.")
+    if status.state is BuildState.FAILED:
+        return _advance_entity(entity, EntityEvent.BUILD_FAILED, status.reason)
     message = f"Building the model: {status.step}" if status.step else "Building the model."
     return replace(entity, message=message)
 
@@ -200,22 +208,42 @@ def _judge_start(entity: ServedEntity, deployment: Deployment, seen: Observation
 
 def _plan_wanted_replicas(
     after: Deployment, seen: Observation
-) -> tuple[tuple[tuple[Replica, ServedEntity], ...], tuple[tuple[str, int], ...], tuple[str, ...]]:
-    """Return the replicas to ensure, how many rows to add per served entity, and rows to mark as stopping."""
+) -> tuple[
+    tuple[tuple[Replica, ServedEntity], ...],
+    tuple[tuple[Replica, ServedEntity], ...],
+    tuple[tuple[str, int], ...],
+    tuple[str, ...],
+]:
+    """Return replicas to place, replicas to ensure, rows to add per served entity, and rows to mark as stopping.
+
+    A replica whose node is lost is not ensured anywhere else: the node may come back with it. It is no longer
+    wanted, and another one, with another id, takes its place.
+    """
+    place: list[tuple[Replica, ServedEntity]] = []
     ensure: list[tuple[Replica, ServedEntity]] = []
     new: list[tuple[str, int]] = []
     surplus: list[str] = []
     wanted = {e.id for e in _wanted(after) if e.phase in _RUNNING}
     for entity in after.entities:
-        kept = [r for r in after.replicas_of(entity.id) if not r.stopping]
+        rows = [r for r in after.replicas_of(entity.id) if not r.stopping]
         if entity.id not in wanted:
-            surplus += [r.id for r in kept]
+            surplus += [r.id for r in rows]
             continue
+        kept = [r for r in rows if not _node_lost(r, seen)]
+        surplus += [r.id for r in rows if _node_lost(r, seen)]
         if len(kept) < entity.desired_replicas:
             new.append((entity.id, entity.desired_replicas - len(kept)))
         surplus += [r.id for r in kept[entity.desired_replicas :]]
-        ensure += [(r, entity) for r in kept[: entity.desired_replicas] if _missing(r, seen)]
-    return tuple(ensure), tuple(new), tuple(surplus)
+        for replica in kept[: entity.desired_replicas]:
+            if replica.node is None:
+                place.append((replica, entity))
+            elif _missing(replica, seen):
+                ensure.append((replica, entity))
+    return tuple(place), tuple(ensure), tuple(new), tuple(surplus)
+
+
+def _node_lost(replica: Replica, seen: Observation) -> bool:
+    return seen.complete and replica.node is not None and replica.node not in seen.nodes
 
 
 def _plan_unwanted_replicas(
@@ -284,7 +312,8 @@ def _advance_entity(entity: ServedEntity, event: EntityEvent, message: str) -> S
     return replace(entity, phase=advance_entity(entity.phase, event), message=message)
 
 
-def _give_up(entity: ServedEntity, message: str) -> ServedEntity:
+def give_up(entity: ServedEntity, message: str) -> ServedEntity:
+    """Return the entity ABORTED with the reason; one that has ended already keeps its own."""
     if entity.phase in (EntityPhase.FAILED, EntityPhase.ABORTED):
         return entity
     return _advance_entity(entity, EntityEvent.GIVEN_UP, message)

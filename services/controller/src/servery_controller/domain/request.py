@@ -14,6 +14,8 @@ from servery_controller.domain.sizes import WORKLOAD_SIZES, WORKLOAD_TYPES
 
 MAX_SERVED_ENTITIES = 10
 MAX_ENVIRONMENT_VARS = 30
+MAX_ENVIRONMENT_BYTES = 64 * 1024
+"""Names and values together. They travel in one message with every order, and into the model's process."""
 MAX_NAME_LENGTH = 63
 MAX_CONCURRENCY = 1024
 
@@ -153,11 +155,14 @@ def _check_environment(entity: EntityRequest) -> None:
             f"A served entity may have at most {MAX_ENVIRONMENT_VARS} environment_vars; "
             f"this one has {len(entity.environment_vars)}."
         )
-    for name, value in entity.environment_vars.items():
+    for name in entity.environment_vars:
         if not _ENVIRONMENT_NAME.fullmatch(name):
             raise InvalidParameter(f"{_short(name)} cannot name an environment variable.")
-        if "\0" in value:
-            raise InvalidParameter(f"The value of environment variable {name} holds a NUL byte.")
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in entity.environment_vars.items())
+    if size > MAX_ENVIRONMENT_BYTES:
+        raise InvalidParameter(
+            f"The environment_vars of a served entity hold {size} bytes; at most {MAX_ENVIRONMENT_BYTES} are allowed."
+        )
 
 
 def _short(value: str) -> str:

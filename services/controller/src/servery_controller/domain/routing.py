@@ -2,7 +2,14 @@
 
 from servery_common.contracts.routes import EndpointRoute, ReplicaRoute, RouteStatus, ServedEntityRoute
 from servery_common.contracts.states import ReplicaState
-from servery_controller.domain.endpoint import ConfigPhase, Deployment, Observation, ServedEntity
+from servery_controller.domain.endpoint import (
+    ConfigPhase,
+    Deployment,
+    Endpoint,
+    EntityPhase,
+    Observation,
+    ServedEntity,
+)
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
 
 QUEUE_PER_SLOT = 10
@@ -10,10 +17,7 @@ QUEUE_PER_SLOT = 10
 
 
 def route_of(deployment: Deployment, seen: Observation) -> EndpointRoute | None:
-    """Return the snapshot for gateways, or None while too little is seen to replace the published one.
-
-    The revision is left 0: it belongs to the publisher.
-    """
+    """Return the snapshot for gateways, or None while too little is seen to replace the published one."""
     endpoint = deployment.endpoint
     active = deployment.active
     if active is None:
@@ -22,7 +26,7 @@ def route_of(deployment: Deployment, seen: Observation) -> EndpointRoute | None:
             endpoint_id=endpoint.id,
             workspace_id=endpoint.workspace_id,
             name=endpoint.name,
-            revision=0,
+            created_at_ms=_created_at_ms(endpoint),
             status=status,
             message=message,
             timeout_seconds=endpoint.timeout_seconds,
@@ -36,7 +40,7 @@ def route_of(deployment: Deployment, seen: Observation) -> EndpointRoute | None:
         endpoint_id=endpoint.id,
         workspace_id=endpoint.workspace_id,
         name=endpoint.name,
-        revision=0,
+        created_at_ms=_created_at_ms(endpoint),
         status="serving",
         served_entities=tuple(
             ServedEntityRoute(
@@ -52,7 +56,7 @@ def route_of(deployment: Deployment, seen: Observation) -> EndpointRoute | None:
             for e in entities
         ),
         timeout_seconds=endpoint.timeout_seconds,
-        max_queued=QUEUE_PER_SLOT * SLOTS_PER_REPLICA * max(1, sum(e.max_replicas for e in entities)),
+        max_queued=QUEUE_PER_SLOT * SLOTS_PER_REPLICA * max(1, sum(e.desired_replicas for e in entities)),
     )
 
 
@@ -71,5 +75,11 @@ def _why_not_serving(deployment: Deployment) -> tuple[RouteStatus, str]:
         return "failed", "The endpoint has no config. Update its config with at least one served entity."
     if newest.phase is ConfigPhase.PENDING:
         return "deploying", "The endpoint is being deployed and is not ready yet."
-    messages = " ".join(e.message for e in deployment.entities_of(newest.version) if e.phase.name == "FAILED")
+    messages = " ".join(
+        e.message for e in deployment.entities_of(newest.version) if e.phase is EntityPhase.FAILED
+    )
     return "failed", f"The endpoint could not be deployed: {messages or 'the update was canceled.'}"
+
+
+def _created_at_ms(endpoint: Endpoint) -> int:
+    return int(endpoint.created_at.timestamp() * 1000)

@@ -11,7 +11,7 @@ CREATE TABLE builds (
     -- W3C trace context of the order, so that the build is part of the trace that asked for it.
     trace_context      jsonb NOT NULL DEFAULT '{}',
     state              text NOT NULL DEFAULT 'QUEUED'
-        CHECK (state IN ('QUEUED', 'BUILDING', 'SUCCEEDED', 'FAILED', 'CANCELED')),
+        CHECK (state IN ('QUEUED', 'BUILDING', 'SUCCEEDED', 'FAILED')),
     step               text NOT NULL DEFAULT '',
     reason             text NOT NULL DEFAULT '',
     code               text NOT NULL DEFAULT '',
@@ -40,7 +40,7 @@ BEGIN
 END
 $$;
 CREATE TRIGGER builds_keep_result BEFORE UPDATE ON builds
-    FOR EACH ROW WHEN (OLD.state IN ('SUCCEEDED', 'FAILED', 'CANCELED'))
+    FOR EACH ROW WHEN (OLD.state IN ('SUCCEEDED', 'FAILED'))
     EXECUTE FUNCTION builds_keep_result();
 
 -- The log of a build, in pieces, oldest first. A gap in the line numbers is where a long log was cut.
