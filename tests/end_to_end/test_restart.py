@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
-from tests.end_to_end.client import Client, describe, fine, registrar
+from tests.end_to_end.client import Client, describe, entity, fine, registrar
 from tests.end_to_end.deadlines import eventually
 from tests.end_to_end.stack import SERVICES, Stack, run_stack
 from tests.models import zoo
@@ -29,6 +32,17 @@ def survivor(own_stack: Stack) -> Iterator[Client]:
     client = Client(own_stack)
     yield client
     client.close()
+
+
+def eventually_ready(client: Client) -> dict[str, Any]:
+    """The endpoint once it says that it is ready, which is a moment after it answers."""
+
+    def ready() -> dict[str, Any]:
+        described = client.get(ENDPOINT)
+        assert described["state"]["ready"] == "READY", described["state"]
+        return described
+
+    return eventually(ready, within=30, what="the endpoint is ready")
 
 
 def await_answer(client: Client) -> None:
@@ -62,15 +76,47 @@ def test_scoring_does_not_notice_the_loss_of_a_service_it_does_not_need(survivor
     survivor.stack.await_recovery(service, killed)
 
 
+def test_requests_a_killed_worker_worked_on_are_answered_soon(survivor: Client):
+    await_answer(survivor)
+    with ThreadPoolExecutor(4) as threads:
+        lost = [threads.submit(survivor.score, ENDPOINT, fine("sleep:45")) for _ in range(4)]
+        time.sleep(0.5)  # they are being worked on, or just about to be: both must end soon
+        killed = survivor.stack.kill("worker")
+        answers = [one.result(timeout=30) for one in lost]
+    for answer in answers:
+        survivor.assert_error(answer, "TEMPORARILY_UNAVAILABLE", guard=30)
+    survivor.stack.await_recovery("worker", killed)
+    await_answer(survivor)
+
+
+@pytest.mark.parametrize("store", ["nats", "postgres", "mlflow"])
+def test_store_killed_and_the_endpoint_updated_afterwards(survivor: Client, store: str):
+    await_answer(survivor)
+    before = survivor.await_ready(ENDPOINT)["config"]
+    killed = survivor.stack.kill(store)
+    survivor.stack.await_recovery(store, killed)
+    await_answer(survivor)
+
+    def updated() -> bool:
+        (served,) = before["served_entities"]
+        answer = survivor.update(ENDPOINT, [entity("misbehaves", served["entity_version"])])
+        assert answer.status_code == 200, describe(answer)
+        return True
+
+    eventually(updated, within=30, what="the endpoint can be updated")
+    assert survivor.await_ready(ENDPOINT)["config"]["config_version"] > before["config_version"]
+    await_answer(survivor)
+
+
 def test_supervisor_killed_and_started_again(survivor: Client):
     """The last test of this stack: everything goes down at once, and comes back with the same data directory."""
     await_answer(survivor)
-    before = survivor.get(ENDPOINT)
+    before = eventually_ready(survivor)
     survivor.stack.kill_supervisor()
     survivor.stack.up()
     again = Client(survivor.stack)
     await_answer(again)
-    after = again.get(ENDPOINT)
+    after = eventually_ready(again)
     del survivor.stack.access
     assert survivor.stack.access == survivor.access
     assert after["config"] == before["config"], "nothing was deployed again"

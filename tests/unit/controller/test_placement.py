@@ -1,7 +1,7 @@
 from tests.factories import observed
 
 from servery_common.contracts.replicas import WorkerHeartbeat
-from servery_controller.compute.placement import WorkerView, choose_worker
+from servery_controller.compute.placement import WorkerView, choose_worker, node_name, worker_of
 
 
 def worker(id, *, capacity=16, replicas=(), warm=(), heard_at=100.0):
@@ -20,26 +20,31 @@ def choose(*workers, placements=None):
 
 
 def test_a_warm_worker_is_preferred_over_an_empty_one():
-    assert choose(worker("cold"), worker("warm", replicas=["r1"], warm=["k1"])) == "warm"
+    assert choose(worker("cold"), worker("warm", replicas=["r1"], warm=["k1"])) == "warm/i"
 
 
 def test_among_equals_the_least_used_share_wins():
-    assert choose(worker("a", replicas=["r1"]), worker("b")) == "b"
+    assert choose(worker("a", replicas=["r1"]), worker("b")) == "b/i"
     assert (
         choose(worker("a", capacity=64, replicas=["r1", "r2"]), worker("b", capacity=8, replicas=["r3"]))
-        == "a"
+        == "a/i"
     )
 
 
 def test_a_full_worker_gets_nothing_even_when_warm():
     full = worker("full", capacity=4, replicas=["r1"], warm=["k1"])
     assert choose(full) is None
-    assert choose(full, worker("b")) == "b"
+    assert choose(full, worker("b")) == "b/i"
 
 
 def test_orders_no_heartbeat_shows_yet_take_room():
-    assert choose(worker("a", capacity=4), placements={"r9": "a"}) is None
+    assert choose(worker("a", capacity=4), placements={"r9": "a/i"}) is None
 
 
 def test_a_silent_worker_gets_nothing():
     assert choose(worker("a", heard_at=96.0)) is None
+
+
+def test_a_worker_that_was_restarted_is_another_node_of_the_same_worker():
+    assert node_name("w1", "a") != node_name("w1", "b")
+    assert worker_of(node_name("w1", "a")) == worker_of(node_name("w1", "b")) == "w1"

@@ -59,7 +59,7 @@ async def test_the_loss_of_a_worker_hints_at_what_it_held(
     backend.on_change(hints.append)
     clock.now += LOST_SECONDS
     backend.forget_lost()
-    assert (hints, backend.observe().nodes) == ([], {"w1"})
+    assert (hints, backend.observe().nodes) == ([], {"w1/i"})
     clock.now += 0.1
     backend.forget_lost()
     assert (hints, backend.observe().nodes) == (["ep1"], frozenset())
@@ -78,6 +78,6 @@ async def test_a_change_of_a_replica_hints_at_its_endpoint_once(backend: Process
 
 async def test_placements_take_room_before_a_heartbeat_shows_them(backend: ProcessBackend, bus: InMemoryBus):
     await beat(bus, "w1")
-    assert backend.place("r1", slots=4, environment_key="k1") == "w1"
+    assert backend.place("r1", slots=4, environment_key="k1") == "w1/i"
     with pytest.raises(Unavailable, match="No worker has room"):
         backend.place("r2", slots=4, environment_key="k1")

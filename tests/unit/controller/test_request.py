@@ -39,6 +39,7 @@ def check(*entities):
         ({"workload_type": "TPU"}, "Unknown workload_type"),
         ({"entity_version": "three"}, "Invalid entity_version"),
         ({"entity_version": ""}, "Invalid entity_version"),
+        ({"entity_version": "9" * 19}, "Invalid entity_version"),
         ({"entity_name": ""}, "no 'entity_name'"),
         ({"name": "a b"}, "Invalid served entity name"),
         ({"workload_size": "Small", "min_provisioned_concurrency": 4}, "not both"),

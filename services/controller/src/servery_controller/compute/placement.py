@@ -12,7 +12,7 @@ class WorkerView:
     """A worker as of its last heartbeat. ``heard_at`` is in the backend's monotonic seconds."""
 
     worker_id: str
-    incarnation: str
+    node: str
     capacity_slots: int
     replicas: Mapping[str, ReplicaObservation]
     warm_environments: frozenset[str]
@@ -23,12 +23,26 @@ class WorkerView:
         """Take over a heartbeat."""
         return cls(
             worker_id=heartbeat.worker_id,
-            incarnation=heartbeat.incarnation,
+            node=node_name(heartbeat.worker_id, heartbeat.incarnation),
             capacity_slots=heartbeat.capacity_slots,
             replicas={r.replica_id: r for r in heartbeat.replicas if r.state is not ReplicaState.STOPPED},
             warm_environments=frozenset(heartbeat.warm_environments),
             heard_at=heard_at,
         )
+
+
+def node_name(worker_id: str, incarnation: str) -> str:
+    """A node is one life of a worker.
+
+    A worker that was restarted has lost its replicas and what they worked on. It is another node, so they get
+    other ids, and nobody waits for an answer from the old ones.
+    """
+    return f"{worker_id}/{incarnation}"
+
+
+def worker_of(node: str) -> str:
+    """Return the worker id of a node."""
+    return node.partition("/")[0]
 
 
 def choose_worker(
@@ -39,7 +53,7 @@ def choose_worker(
     environment_key: str,
     heard_since: float,
 ) -> str | None:
-    """Return the worker for a replica of ``slots`` slots, or None when none has room.
+    """Return the node for a replica of ``slots`` slots, or None when none has room.
 
     Among living workers with room: one with a warm parent for the environment first (the replica starts in
     a fraction of a second there), then the least used share of capacity, then the id, so that the choice is
@@ -49,14 +63,14 @@ def choose_worker(
     for worker in workers:
         if worker.heard_at < heard_since:
             continue
-        unseen = sum(1 for r, w in placements.items() if w == worker.worker_id and r not in worker.replicas)
+        unseen = sum(1 for r, node in placements.items() if node == worker.node and r not in worker.replicas)
         used = sum(r.slots for r in worker.replicas.values()) + unseen * slots
         if used + slots > worker.capacity_slots:
             continue
         rank = (
             environment_key not in worker.warm_environments,
             used / worker.capacity_slots,
-            worker.worker_id,
+            worker.node,
         )
         if best is None or rank < best:
             best = rank

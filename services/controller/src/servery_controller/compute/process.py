@@ -1,6 +1,6 @@
 """Replicas as processes on worker machines, ordered over NATS, observed through heartbeats.
 
-A node is a worker. It says all it holds once a second and on every change. One that is silent for
+A node is one life of a worker. It says all it holds once a second and on every change. One that is silent for
 ``SUSPECT_SECONDS`` is not given new replicas; one silent for ``LOST_SECONDS`` is taken for dead. When this
 controller itself has lost NATS, silence proves nothing and ``observe`` says so (``complete`` is False).
 """
@@ -25,7 +25,7 @@ from servery_common.contracts.replicas import (
 )
 from servery_common.errors import NotFound, Unavailable
 from servery_common.messaging.port import Bus
-from servery_controller.compute.placement import WorkerView, choose_worker
+from servery_controller.compute.placement import WorkerView, choose_worker, worker_of
 from servery_controller.domain.endpoint import Observation
 
 log = structlog.get_logger()
@@ -73,26 +73,26 @@ class ProcessBackend:
 
     def place(self, replica_id: str, *, slots: int, environment_key: str) -> str:
         """See ComputeBackend. Prefers a worker with a warm parent for the environment."""
-        worker_id = choose_worker(
+        node = choose_worker(
             self._workers.values(),
             self._placements(),
             slots=slots,
             environment_key=environment_key,
             heard_since=self._clock() - SUSPECT_SECONDS,
         )
-        if worker_id is None:
+        if node is None:
             raise Unavailable(
                 "No worker has room for another replica. Start another worker, or delete an endpoint."
                 if self._workers
                 else "No worker is connected. Start one (servery status shows the services)."
             )
-        self._placed[replica_id] = (worker_id, self._clock())
-        return worker_id
+        self._placed[replica_id] = (node, self._clock())
+        return node
 
     async def ensure(self, node: str, launch: ReplicaLaunch) -> None:
         """See ComputeBackend."""
         order = EnsureReplica(launch=launch)
-        await self._bus.request(subjects.worker_ensure(node), order, Done, timeout=ORDER_SECONDS)
+        await self._bus.request(subjects.worker_ensure(worker_of(node)), order, Done, timeout=ORDER_SECONDS)
 
     async def stop(self, replica_id: str, grace: timedelta, epoch: int) -> None:
         """See ComputeBackend. Every worker that shows the replica is told."""
@@ -108,7 +108,12 @@ class ProcessBackend:
         for worker in self._workers.values():
             replicas.update(worker.replicas)
         settled = self._bus.connected and self._clock() - self._listening_since >= self._settle_seconds
-        return Observation(replicas=replicas, nodes=frozenset(self._workers), complete=settled, builds={})
+        return Observation(
+            replicas=replicas,
+            nodes=frozenset(worker.node for worker in self._workers.values()),
+            complete=settled,
+            builds={},
+        )
 
     async def logs(self, replica_id: str, tail: int) -> str:
         """See ComputeBackend. Asks every worker: a replica that is gone is no longer in a heartbeat."""
@@ -132,7 +137,7 @@ class ProcessBackend:
         self._workers[heartbeat.worker_id] = after
         if before is None:
             log.info("worker_joined", worker_id=heartbeat.worker_id, capacity_slots=heartbeat.capacity_slots)
-        elif before.incarnation != after.incarnation:
+        elif before.node != after.node:
             log.warning("worker_restarted", worker_id=heartbeat.worker_id)
         self._changed(_changed_endpoints(before.replicas if before else {}, after.replicas))
 
@@ -142,10 +147,10 @@ class ProcessBackend:
                 callback(endpoint_id)
 
     def _placements(self) -> Mapping[str, str]:
-        """Placements too young to show in a heartbeat: replica id -> worker id."""
+        """Placements too young to show in a heartbeat: replica id -> node."""
         oldest = self._clock() - PLACEMENT_MEMORY_SECONDS
-        self._placed = {r: p for r, p in self._placed.items() if p[1] >= oldest and p[0] in self._workers}
-        return {replica_id: worker_id for replica_id, (worker_id, _) in self._placed.items()}
+        self._placed = {r: placed for r, placed in self._placed.items() if placed[1] >= oldest}
+        return {replica_id: node for replica_id, (node, _) in self._placed.items()}
 
     def _listen_again(self) -> None:
         # Heartbeats were missed while NATS was away: hear everybody again before trusting an absence.

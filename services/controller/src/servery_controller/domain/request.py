@@ -22,7 +22,7 @@ MAX_CONCURRENCY = 1024
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _SERVED_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_VERSION = re.compile(r"[0-9]+|@[A-Za-z0-9_.-]+")
+_VERSION = re.compile(r"[0-9]{1,9}|@[A-Za-z0-9_.-]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)

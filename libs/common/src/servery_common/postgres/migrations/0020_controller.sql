@@ -62,8 +62,8 @@ CREATE TABLE served_entities (
 CREATE TABLE replicas (
     id               text PRIMARY KEY,
     served_entity_id text NOT NULL REFERENCES served_entities (id) ON DELETE CASCADE,
-    -- The worker it belongs to, decided once: a replica that must run elsewhere is another row with another id,
-    -- so that no id ever answers on two workers.
+    -- Where it belongs (one life of one worker), decided once: a replica that must run elsewhere is another
+    -- row with another id, so that no id ever answers twice.
     node             text,
     stopping         boolean NOT NULL DEFAULT false,
     created_at       timestamptz NOT NULL DEFAULT now()
