@@ -32,6 +32,7 @@ def configure_logging(service: str, settings: LogSettings | None = None) -> None
         _add_span,
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
+        _drop_colors,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
@@ -69,6 +70,11 @@ def _renderers(settings: LogSettings) -> list[Processor]:
     if settings.format == "console":
         return [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+
+
+def _drop_colors(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    event.pop("color_message", None)  # uvicorn's second copy of its messages, for terminals
+    return event
 
 
 def _add_span(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
