@@ -20,6 +20,8 @@ from servery_gateway.app import GatewayService
 from servery_gateway.settings import GatewaySettings
 
 TOKEN = "good-token"
+AT_ONCE = 10.0
+"""Seconds that a loaded machine may need, a fraction of what `patient_world` and a route's timeout (60 s) allow."""
 
 
 async def eventually(condition, seconds: float = 5.0) -> None:
@@ -117,7 +119,17 @@ async def bare_world(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[W
 @pytest.fixture
 async def world(bare_world: World) -> World:
     """A gateway that is ready."""
-    await bare_world.connect_bus()
-    await bare_world.start_gateway()
-    await eventually(lambda: bare_world.gateway.why_not_ready() is None)
-    return bare_world
+    return await _ready(bare_world)
+
+
+@pytest.fixture
+async def patient_world(bare_world: World) -> World:
+    """A gateway that waits so long for anything that what happens within ``AT_ONCE`` was not waited for."""
+    return await _ready(bare_world, accept_timeout=30.0, replica_wait=30.0, management_timeout=30.0)
+
+
+async def _ready(world: World, **settings) -> World:
+    await world.connect_bus()
+    await world.start_gateway(**settings)
+    await eventually(lambda: world.gateway.why_not_ready() is None)
+    return world

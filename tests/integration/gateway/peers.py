@@ -147,7 +147,7 @@ def entity(name: str, *replicas: ReplicaRoute, weight: int = 100) -> ServedEntit
     )
 
 
-def endpoint(name: str, *entities: ServedEntityRoute, revision: int = 1, **fields) -> EndpointRoute:
+def endpoint(name: str, *entities: ServedEntityRoute, created_at_ms: int = 1, **fields) -> EndpointRoute:
     endpoint_id = f"e{name}".replace("-", "")
     entities = tuple(
         one.model_copy(update={"served_entity_id": f"{endpoint_id}{one.served_entity_id}"})
@@ -158,7 +158,7 @@ def endpoint(name: str, *entities: ServedEntityRoute, revision: int = 1, **field
             "endpoint_id": endpoint_id,
             "workspace_id": "7",
             "name": name,
-            "revision": revision,
+            "created_at_ms": created_at_ms,
             "status": "serving",
             "served_entities": entities,
             **fields,
@@ -175,3 +175,10 @@ def identity(token: str, **fields) -> Identity:
             **fields,
         }
     )
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body of the next answer on a plain connection."""
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+    return int(head[0].split()[1]), headers, await reader.readexactly(int(headers["content-length"]))

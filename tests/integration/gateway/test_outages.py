@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from tests.infrastructure import NatsServer
-from tests.integration.gateway.conftest import World, eventually
+from tests.integration.gateway.conftest import AT_ONCE, World, eventually
 from tests.integration.gateway.peers import endpoint, entity
 
 
@@ -18,8 +18,10 @@ async def running_nats(nats_server: NatsServer) -> AsyncIterator[None]:
 
 
 async def test_requests_in_flight_fail_at_once_when_nats_dies_and_scoring_resumes_with_it(
-    world: World,
+    patient_world: World,
 ) -> None:
+    world = patient_world
+
     async def model(work):
         await asyncio.sleep(0.02)
         return 200, b"{}"
@@ -49,7 +51,7 @@ async def test_requests_in_flight_fail_at_once_when_nats_dies_and_scoring_resume
     stop = True
     await asyncio.gather(*clients)
     assert set(statuses) == {200, 503}
-    assert slowest < 1.5
+    assert slowest < AT_ONCE
     assert world.gateway.dispatcher.unfinished == 0
 
 
@@ -90,13 +92,16 @@ async def test_routes_outlive_the_loss_of_all_that_nats_had_stored(world: World)
 
 
 async def test_a_frozen_nats_does_not_hold_a_request_past_its_deadline(world: World) -> None:
+    deadline = 1.0
     replica = await world.replica("o4")
-    await world.publish(endpoint("frozen", entity("m-1", replica.route()), timeout_seconds=1.0))
+    await world.publish(endpoint("frozen", entity("m-1", replica.route()), timeout_seconds=deadline))
     world.server.pause()
     began = time.monotonic()
     answer = await world.score("frozen")
     assert answer.status_code in (503, 504)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < deadline + 4, (
+        "settling takes a second at most, the rest is for a loaded machine"
+    )
 
 
 async def test_a_stopping_gateway_finishes_what_it_took(world: World) -> None:

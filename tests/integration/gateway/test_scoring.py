@@ -7,7 +7,7 @@ import time
 
 import pytest
 from tests.integration.gateway.conftest import TOKEN, World, eventually
-from tests.integration.gateway.peers import endpoint, entity, identity, said
+from tests.integration.gateway.peers import endpoint, entity, identity, read_answer, said
 
 from servery_common.contracts import subjects
 from servery_common.contracts.scaling import GatewayLoad
@@ -178,15 +178,6 @@ async def test_traffic_is_split_by_weight_and_a_named_entity_gets_its_own(world:
     assert named.headers["served-model-name"] == "green-1"
 
 
-async def test_an_older_route_never_replaces_a_newer_one(world: World) -> None:
-    replica = await world.replica("r6")
-    await world.publish(endpoint("order", entity("new", replica.route()), revision=9))
-    old = endpoint("order", entity("old", replica.route()), revision=8)
-    await world.bus.kv_put(subjects.ROUTES_BUCKET, old.endpoint_id, old)
-    await world.publish(endpoint("marker", entity("m-1")))
-    assert (await world.score("order")).headers["served-model-name"] == "new"
-
-
 async def test_a_body_of_16_mib_works_both_ways_also_in_chunks(world: World) -> None:
     replica = await world.replica("r7")
     await world.publish(endpoint("large", entity("m-1", replica.route())))
@@ -314,9 +305,3 @@ async def test_a_strange_request_id_is_replaced(world: World, given: str) -> Non
     answer = await world.score("nowhere", headers={b"x-request-id": given.encode("latin-1")})
     assert answer.headers["x-request-id"] != given
     assert len(answer.headers["x-request-id"]) == 36
-
-
-async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
-    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).decode().split("\r\n")
-    headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-    return int(head[0].split()[1]), headers, await reader.readexactly(int(headers["content-length"]))

@@ -20,6 +20,7 @@ from typing import TypeVar
 import psutil
 import pytest
 
+from servery_local.postgres_place import SHARED
 from servery_local.processes import STACK_VARIABLE
 
 SERVICES = ("gateway", "controller", "builder", "scaler", "worker")
@@ -104,13 +105,18 @@ class Stack:
             check=False,
         )
 
-    def up(self) -> None:
-        """Start the stack in the background and wait until it is ready."""
+    def up(self) -> str:
+        """Start the stack in the background and wait until it is ready; returns what was printed."""
         result = self.servery("up", "--detach")
         assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
 
     def status(self) -> dict:
         return json.loads(self.servery("status", "--json").stdout)
+
+    def state(self) -> dict:
+        """What the supervisor wrote about itself."""
+        return json.loads((self.data_dir / "state.json").read_text())
 
     def component(self, name: str) -> dict:
         return next(each for each in self.status()["components"] if each["name"] == name)
@@ -133,7 +139,7 @@ class Stack:
                 return False
             # Postgres writes its title over its environment, but works in its data directory.
             inside = str(self.data_dir) in (process.cwd(), *process.cmdline())
-            inside = inside or process.cwd().startswith(f"{self.data_dir}/")
+            inside = inside or process.cwd().startswith((f"{self.data_dir}/", f"{SHARED}/{stack_id}/"))
             return inside or process.environ().get(STACK_VARIABLE) == stack_id
         except psutil.Error:
             return False

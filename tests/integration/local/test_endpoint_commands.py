@@ -20,6 +20,7 @@ class FakeApi(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.exists = False
+        self.updating = False
         self.steps = 2
         self.final_state = "NOT_UPDATING"
         self.log = ""
@@ -41,7 +42,7 @@ class FakeApi(ThreadingHTTPServer):
     def endpoint(self, update: str) -> dict:
         message = {"UPDATE_FAILED": "No module named 'xgboost'"}.get(update, "Building.")
         entity = {"name": "iris-3", "entity_name": "iris", "entity_version": "3"}
-        entity |= {"state": {"deployment": "", "deployment_state_message": message}}
+        entity |= {"scale_to_zero_enabled": True, "state": {"deployment_state_message": message}}
         return {
             "name": "iris",
             "state": {"ready": "NOT_READY", "config_update": update},
@@ -69,12 +70,18 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == API:
             self.answer(200, self.server.deploy("POST", json.loads(body)["config"]))
+        elif self.path == f"{API}/iris/config:cancel":
+            self.server.updating = False
+            self.answer(200, self.server.endpoint("UPDATE_CANCELED"))
         else:
             self.answer(200, {"body": body.decode(), "type": self.headers["Content-Type"]})
 
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.answer(200, self.server.deploy("PUT", json.loads(body)))
+        if self.server.updating:
+            self.answer(409, {"error_code": "RESOURCE_CONFLICT", "message": "It is being updated."})
+        else:
+            self.answer(200, self.server.deploy("PUT", json.loads(body)))
 
     def do_DELETE(self) -> None:
         self.answer(200, {})
@@ -135,6 +142,25 @@ def test_deploy_updates_an_endpoint_that_exists(api: FakeApi) -> None:
     [(method, config)] = api.configs
     assert method == "PUT"
     assert config["served_entities"][0]["entity_version"] == "@champion"
+
+
+def test_an_update_in_progress_refuses_another_and_can_be_canceled(api: FakeApi) -> None:
+    api.exists = api.updating = True
+    deploy = ("deploy", "models:/iris/4", "--name", "iris", "--no-wait")
+    refused = servery(api, *deploy)
+    assert refused.returncode == 1
+    assert "RESOURCE_CONFLICT: It is being updated." in refused.stderr
+    assert "servery cancel iris" in refused.stderr
+    assert servery(api, "cancel", "iris").stdout == "canceled the update of endpoint iris\n"
+    assert servery(api, *deploy).returncode == 0
+    canceled = servery(api, "cancel", "iris", "--json")
+    assert json.loads(canceled.stdout)["state"]["config_update"] == "UPDATE_CANCELED"
+
+
+def test_help_and_output_promise_no_scaling_to_zero(api: FakeApi) -> None:
+    api.exists = True
+    assert " never " in servery(api, "deploy", "--help").stdout  # wherever the lines are broken
+    assert "scales to zero" not in servery(api, "get", "iris").stdout
 
 
 def test_a_failed_deployment_tells_why_and_fails(api: FakeApi) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -17,12 +18,13 @@ from tests.integration.local.stand_in_stack import DEADLINE, SERVICES, STAND_IN,
 
 from servery_local.ports import is_free
 from servery_local.postgres import url as postgres_url
+from servery_local.postgres_place import SHARED
 from servery_local.processes import identify, is_alive
 
 
 def sql(stack: Stack, statement: str) -> list[asyncpg.Record]:
     async def run() -> list[asyncpg.Record]:
-        connection = await asyncpg.connect(postgres_url(stack.data_dir / "run"), timeout=5)
+        connection = await asyncpg.connect(postgres_url(Path(stack.state()["database_socket"])), timeout=5)
         try:
             return await connection.fetch(statement)
         finally:
@@ -174,6 +176,17 @@ def test_env_is_understood_by_a_shell(stack: Stack) -> None:
     assert lines == [f"http://127.0.0.1:{stack.port}", stack.external_mlflow]
 
 
+def test_a_password_of_mlflow_is_told_to_nobody_but_who_asks_for_the_environment(stack: Stack) -> None:
+    stack.external_mlflow = "http://ann:s3cret@tracking.example"
+    console = stack.up()
+    assert "s3cret" in stack.servery("env").stdout
+    told = [console, stack.servery("status").stdout, stack.servery("status", "--json").stdout]
+    told += [(stack.data_dir / "state.json").read_text(), stack.servery("logs").stdout]
+    assert not [text for text in told if "s3cret" in text]
+    assert "http://***@tracking.example" in told[0]
+    assert stat.S_IMODE((stack.data_dir / "tracking.json").stat().st_mode) == 0o600
+
+
 def test_logs_are_kept_by_component_and_together(stack: Stack) -> None:
     stack.up()
     assert stack.servery("logs", "scaler").stdout == "hello from servery_scaler\n"
@@ -208,10 +221,34 @@ def test_mlflow_runs_unless_another_one_is_named(stack: Stack) -> None:
     assert not stack.processes()
 
 
-def test_a_deep_data_directory_gets_short_sockets(stack: Stack, tmp_path: Path) -> None:
-    stack.home = tmp_path / ("deep" * 25)
+def test_a_deep_data_directory_gets_short_sockets(stack: Stack) -> None:
+    stack.home /= "deep" * 25
     for service in SERVICES:
         stack.write_stand_in(service)
     stack.up()
     assert not (stack.data_dir / "run").exists()
     assert stack.servery("down").returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the database as another user")
+def test_below_a_closed_directory_root_gives_the_database_a_place_of_its_own(
+    stack: Stack, tmp_path: Path
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    stack.home = closed
+    for service in SERVICES:
+        stack.write_stand_in(service)
+    console = stack.up()
+    place = Path(stack.status()["database"])
+    try:
+        assert place.is_relative_to(SHARED)
+        assert str(place) in console
+        sql(stack, "CREATE TABLE kept AS SELECT 42 AS answer")
+        assert stack.servery("down").returncode == 0
+        stack.up()
+        assert sql(stack, "SELECT answer FROM kept")[0]["answer"] == 42
+        assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+    finally:
+        assert stack.servery("down").returncode == 0
+        shutil.rmtree(place.parent)

@@ -17,7 +17,7 @@ def snapshot(status: str, message: str = "", workspace_id: str = "1") -> Snapsho
             "endpoint_id": "e",
             "workspace_id": workspace_id,
             "name": "e",
-            "revision": 1,
+            "created_at_ms": 1,
             "status": status,
             "message": message,
         }

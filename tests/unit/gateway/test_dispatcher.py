@@ -41,7 +41,7 @@ def route(*replicas: str, slots: int = 1, max_queued: int = 2, entity: str = "s1
         endpoint_id="e1",
         workspace_id="1",
         name="e",
-        revision=1,
+        created_at_ms=1,
         status="serving",
         max_queued=max_queued,
         served_entities=(
@@ -63,9 +63,9 @@ def dispatcher(
     return made
 
 
-def submit(to: Dispatcher, request_id: str = "r", seconds: float = 60.0) -> Ticket:
+def submit(to: Dispatcher, request_id: str = "r", seconds: float = 60.0, to_entity: str = "s1") -> Ticket:
     deadline = asyncio.get_running_loop().time() + seconds
-    return to.submit(ScoringRequest("s1", "application/json", request_id, b"{}", deadline, UNTRACED))
+    return to.submit(ScoringRequest(to_entity, "application/json", request_id, b"{}", deadline, UNTRACED))
 
 
 def places(of: Dispatcher) -> list[tuple[str, str]]:
@@ -91,6 +91,34 @@ async def test_a_full_queue_takes_nothing_more() -> None:
     submit(one)
     with pytest.raises(ResourceExhausted):
         submit(one)
+
+
+async def test_the_queue_is_bounded_for_all_served_entities_of_an_endpoint_together() -> None:
+    one = dispatcher(max_queued=2)
+    blue, green = route(max_queued=2), route("g", max_queued=2, entity="s2")
+    both = blue.model_copy(update={"served_entities": blue.served_entities + green.served_entities})
+    one.update([both, route(entity="other").model_copy(update={"endpoint_id": "e2"})])
+    submit(one), submit(one)
+    submit(one, to_entity="s2")  # Its replica has a slot.
+    with pytest.raises(ResourceExhausted):
+        submit(one, to_entity="s2")
+    submit(one, to_entity="other")
+
+
+async def test_what_a_full_queue_would_refuse_is_known_before_its_body_is_read() -> None:
+    one = dispatcher("a", max_queued=1)
+    one.require_room("s1")
+    first = submit(one)
+    one.require_room("s1")
+    waiting = submit(one)
+    with pytest.raises(ResourceExhausted):
+        one.require_room("s1")
+    one.on_result(first.attempt, DONE)
+    one.require_room("s1")
+    one.on_result(waiting.attempt, DONE)
+    one.update([route("a", max_queued=0)])
+    one.require_room("s1")  # There is a slot: it would not have to wait.
+    one.require_room("unknown")  # Learnt by `submit`, which may find what came instead.
 
 
 async def test_nothing_is_taken_without_a_connection() -> None:

@@ -3,9 +3,13 @@ from servery_common.messaging.port import KvChange
 from servery_gateway.routing_table import RoutingTable, Snapshot
 
 
-def route(name: str, revision: int = 1, id: str = "") -> EndpointRoute:
+def route(name: str, created_at_ms: int = 1, id: str = "") -> EndpointRoute:
     return EndpointRoute(
-        endpoint_id=id or f"e{name}", workspace_id="1", name=name, revision=revision, status="serving"
+        endpoint_id=id or f"e{name}",
+        workspace_id="1",
+        name=name,
+        created_at_ms=created_at_ms,
+        status="serving",
     )
 
 
@@ -34,13 +38,11 @@ def test_a_listing_is_shown_as_a_whole() -> None:
     assert names(empty) == {"a"}
 
 
-def test_an_older_revision_never_replaces_a_newer_one() -> None:
+def test_the_bucket_has_the_last_word() -> None:
     known = table(route("a", 5))
     known.apply_route(put(route("a", 4)), 0)
     known.apply_route(caught_up(), 0)
-    assert known.snapshot.routes["ea"].revision == 5
-    known.apply_route(put(route("a", 6)), 0)
-    assert known.snapshot.routes["ea"].revision == 6
+    assert known.snapshot.routes["ea"].created_at_ms == 4
 
 
 def test_a_delete_marker_removes_the_route() -> None:

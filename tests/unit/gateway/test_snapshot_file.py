@@ -5,7 +5,9 @@ from servery_gateway.routing_table import Snapshot
 from servery_gateway.snapshot_file import SnapshotFile, decode, encode
 
 SNAPSHOT = Snapshot(
-    routes={"e": EndpointRoute(endpoint_id="e", workspace_id="1", name="n", revision=3, status="serving")},
+    routes={
+        "e": EndpointRoute(endpoint_id="e", workspace_id="1", name="n", created_at_ms=3, status="serving")
+    },
     identities={"aa": Identity(token_sha256="aa", user_name="ann", workspace_id="1")},
     routes_incarnation="one",
     identities_incarnation="two",

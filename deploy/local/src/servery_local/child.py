@@ -151,12 +151,21 @@ class Child:
 
         `counted_from` is the monotonic time from which the time to become ready counts.
         """
-        if self.spec.prepare is not None:
-            await self.spec.prepare()
-        if self._stopping.is_set():
-            return "was stopped"
-        listener = None if self.spec.probe else ReadyListener(self.runtime / self.spec.name)
-        pipe = await self._start(listener)
+        listener = None
+        try:
+            if self.spec.prepare is not None:
+                await self.spec.prepare()
+            if self._stopping.is_set():
+                return "was stopped"
+            if self.spec.probe is None:
+                listener = ReadyListener(self.runtime / self.spec.name)
+            pipe = await self._start(listener)
+        except OSError as error:
+            # No memory, no descriptors, a full disk: it may work the next time.
+            if listener is not None:
+                listener.close()
+            log.warning("component_not_started", component=self.spec.name, error=repr(error))
+            return f"could not be started ({error.strerror or error})"
         assert self._process is not None
         exited = asyncio.create_task(self._process.wait(), name=f"{self.spec.name} exit")
         ready = asyncio.create_task(self._wait_ready(listener), name=f"{self.spec.name} ready")

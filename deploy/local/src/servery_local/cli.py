@@ -24,6 +24,7 @@ for command in (stack.up, stack.down, stack.status, stack.logs, stack.env):
     app.command(rich_help_panel="Stack")(command)
 for command in (
     endpoints.deploy,
+    endpoints.cancel,
     endpoints.query,
     endpoints.list_,
     endpoints.get,

@@ -104,6 +104,10 @@ class EndpointsClient:
         """Deploy another config; the old one serves until the new one is ready."""
         return self._json("PUT", f"{_path(name)}/config", config)
 
+    def cancel_update(self, name: str) -> dict[str, Any]:
+        """Give up the deployment in progress; the config that served before it goes on."""
+        return self._json("POST", f"{_path(name)}/config:cancel")
+
     def delete(self, name: str) -> dict[str, Any]:
         """Delete an endpoint."""
         return self._json("DELETE", _path(name))

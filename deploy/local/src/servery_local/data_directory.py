@@ -5,6 +5,7 @@
       state.json        what runs, for `status`, `down` and the next `up`
       secrets.json      generated once: admin token, NATS password, id of the stack   (0600)
       ports.json        ports kept between runs
+      tracking.json     the address of the MLflow in use, with its password if it has one   (0600)
       run/              sockets, only while running
       logs/  postgres/  nats/  mlflow/  artifacts/  services/<name>/
 
@@ -78,6 +79,11 @@ class DataDirectory:
         return self.root / "ports.json"
 
     @property
+    def tracking(self) -> Path:
+        """The MLflow that is used, readable by the owner only."""
+        return self.root / "tracking.json"
+
+    @property
     def logs(self) -> Path:
         """One log per component, and the supervisor's own."""
         return self.root / "logs"
@@ -148,6 +154,14 @@ class DataDirectory:
     def save_ports(self, ports: Mapping[str, int]) -> None:
         """Remember the ports for the next run."""
         write_json(self.ports, dict(ports))
+
+    def load_tracking_uri(self) -> str:
+        """Return the address of MLflow as clients need it."""
+        return read_json(self.tracking)["uri"]
+
+    def save_tracking_uri(self, uri: str) -> None:
+        """Keep the address of MLflow, which may hold a password, for `servery env` alone."""
+        write_json(self.tracking, {"uri": uri})
 
     def create_runtime(self) -> Path:
         """Make an empty directory for sockets: `run/`, or a short one elsewhere if that is too long.

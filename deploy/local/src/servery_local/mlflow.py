@@ -7,6 +7,7 @@ processes cost 1.3 GB of memory and most of the time of the start.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -55,3 +56,9 @@ def component(data: Path, port: int, environ: dict[str, str]) -> ChildSpec:
 def url(port: int) -> str:
     """Return the tracking URI of the server."""
     return f"http://{LOOPBACK}:{port}"
+
+
+def without_secrets(uri: str) -> str:
+    """Return a tracking URI as it may be shown: without user, password and secrets among its parameters."""
+    shown = re.sub(r"(?<=://)[^/?#]*@", "***@", uri)
+    return re.sub(r"(?i)([?&][^=&#]*(?:password|passwd|pwd|secret|token|key)[^=&#]*=)[^&#]*", r"\1***", shown)

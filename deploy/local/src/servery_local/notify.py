@@ -33,7 +33,11 @@ class ReadyListener:
         path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._socket.bind(os.fspath(path))
+        try:
+            self._socket.bind(os.fspath(path))
+        except OSError:
+            self._socket.close()
+            raise
         asyncio.get_running_loop().add_reader(self._socket, self._receive)
 
     def close(self) -> None:

@@ -53,6 +53,12 @@ class Reporter:
         self._console.print(f"  MLflow   {escape(mlflow_url)}", highlight=False)
         self._console.print(f"{escape(hint)}\n", highlight=False)
 
+    def database_elsewhere(self, path: str) -> None:
+        """The database's files are not in the data directory, which its user may not enter."""
+        self._line(
+            "blue", "-", f"postgres   runs as a user that may not enter the data directory: it is in {path}"
+        )
+
     def stopping(self) -> None:
         """The stack was asked to stop."""
         self._line("blue", "-", "stopping")

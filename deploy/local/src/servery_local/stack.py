@@ -19,6 +19,7 @@ from servery_local.child import ChildSpec
 from servery_local.data_directory import DataDirectory, Secrets
 from servery_local.leftovers import end_leftovers
 from servery_local.logs import RotatingLog
+from servery_local.postgres_place import prepare_place
 from servery_local.processes import STACK_VARIABLE, ProcessIdentity, identify
 from servery_local.reporter import Reporter
 from servery_local.state import Phase, StackState
@@ -79,21 +80,26 @@ async def _supervise(
     secrets = directory.load_secrets()
     chosen = _choose_ports(directory, options.gateway_port)
     external_mlflow = environ.get("MLFLOW_TRACKING_URI")
+    own_database = directory.component(postgres.NAME)
+    place = prepare_place(own_database, runtime / postgres.NAME, secrets.stack_id)
+    if place.data != own_database:
+        reporter.database_elsewhere(str(place.data))
     addresses = services.Addresses(
         gateway_host=options.gateway_host,
         gateway_port=options.gateway_port,
         nats_url=nats.url(chosen[nats.NAME]),
-        postgres_url=postgres.url(runtime),
+        postgres_url=postgres.url(place.sockets),
         mlflow_url=external_mlflow or mlflow.url(chosen[mlflow.NAME]),
     )
     specs = [
-        postgres.component(directory.component(postgres.NAME), runtime, environ),
+        postgres.component(place, environ),
         nats.component(directory.component(nats.NAME), chosen[nats.NAME], secrets.nats_password, environ),
         *services.components(directory, secrets, addresses, environ),
     ]
     if not external_mlflow:
         own = directory.component(mlflow.NAME)
         specs.append(mlflow.component(own, chosen[mlflow.NAME], environ))
+    directory.save_tracking_uri(addresses.mlflow_url)
     supervisor = Supervisor(
         directory,
         [_marked(spec, secrets) for spec in specs],
@@ -102,7 +108,9 @@ async def _supervise(
             supervisor=_own_identity(),
             runtime=str(runtime),
             gateway_url=gateway_url(options),
-            mlflow_url=addresses.mlflow_url,
+            mlflow_url=mlflow.without_secrets(addresses.mlflow_url),
+            database=str(place.data),
+            database_socket=str(place.sockets),
         ),
         reporter=reporter,
         hint='Use it from another shell:  eval "$(servery env)"',

@@ -57,6 +57,13 @@ class StackState:
     runtime: str
     gateway_url: str
     mlflow_url: str
+    """To be shown: it holds no password."""
+    database: str = ""
+    """Where the files of Postgres lie."""
+    database_socket: str = ""
+    """The directory of its socket."""
+    stop_within: float = 60.0
+    """Seconds after which the supervisor has stopped everything, killing what does not obey."""
     components: tuple[ComponentStatus, ...] = ()
 
     @property
@@ -103,6 +110,7 @@ def describe(state: StackState, now: float | None = None) -> dict[str, Any]:
         "supervisor_pid": None if stopped else state.supervisor.pid,
         "gateway_url": state.gateway_url,
         "mlflow_url": state.mlflow_url,
+        "database": state.database,
         "components": [
             {
                 "name": each.name,
@@ -117,14 +125,12 @@ def describe(state: StackState, now: float | None = None) -> dict[str, Any]:
 
 
 def _parse(document: Mapping[str, Any]) -> StackState:
-    return StackState(
-        phase=Phase(document["phase"]),
-        supervisor=ProcessIdentity(**document["supervisor"]),
-        runtime=document["runtime"],
-        gateway_url=document["gateway_url"],
-        mlflow_url=document["mlflow_url"],
-        components=tuple(_parse_component(each) for each in document["components"]),
-    )
+    parsed: dict[str, Any] = {
+        "phase": Phase(document["phase"]),
+        "supervisor": ProcessIdentity(**document["supervisor"]),
+        "components": tuple(_parse_component(each) for each in document["components"]),
+    }
+    return StackState(**{**document, **parsed})
 
 
 def _parse_component(document: Mapping[str, Any]) -> ComponentStatus:

@@ -29,6 +29,9 @@ log = structlog.get_logger()
 
 REAP_INTERVAL = 5.0
 SWEEP_GRACE = 2.0
+SWEEP_SIGNALS = (signal.SIGTERM, signal.SIGKILL)
+KILL_MARGIN = 5.0
+"""Seconds for the kernel to end what was killed, and to write the last state, on a busy machine."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -49,7 +52,7 @@ class Supervisor:
         hint: str,
     ) -> None:
         self._directory = directory
-        self._state = state
+        self._state = replace(state, stop_within=stop_bound(specs))
         self._reporter = reporter
         self._hint = hint
         self._stop_requested = asyncio.Event()
@@ -125,9 +128,8 @@ class Supervisor:
         self._reporter.stopping()
         self._save(Phase.STOPPING)
         log.info("stack_stopping")
-        by_stage = sorted(self._children, key=lambda child: child.spec.stop_stage)
-        for _, stage in itertools.groupby(by_stage, key=lambda child: child.spec.stop_stage):
-            await asyncio.gather(*(child.stop() for child in stage))
+        for stage in stop_stages([child.spec for child in self._children]):
+            await asyncio.gather(*(child.stop() for child in self._children if child.spec in stage))
         await asyncio.to_thread(_sweep)
         self._state = self._state.as_stopped()
         save_state(self._directory, self._state)
@@ -145,10 +147,22 @@ class Supervisor:
             processes.reap_orphans(child.pid for child in self._children if child.pid is not None)
 
 
+def stop_stages(specs: Sequence[ChildSpec]) -> list[list[ChildSpec]]:
+    """Return the components in the order in which they are stopped; those of one stage stop together."""
+    by_stage = sorted(specs, key=lambda spec: spec.stop_stage)
+    return [list(stage) for _, stage in itertools.groupby(by_stage, key=lambda spec: spec.stop_stage)]
+
+
+def stop_bound(specs: Sequence[ChildSpec]) -> float:
+    """Return the seconds that stopping takes at most, when nothing obeys: all stages, then the sweep."""
+    graces = (max(spec.stop_grace for spec in stage) for stage in stop_stages(specs))
+    return sum(graces) + len(SWEEP_SIGNALS) * SWEEP_GRACE + KILL_MARGIN
+
+
 def _sweep() -> None:
     """End what the components started and left behind; all of it has come to this process."""
     left = processes.descendants(os.getpid())
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for number in SWEEP_SIGNALS:
         for identity in left:
             with suppress(PermissionError):
                 processes.send(identity, number)

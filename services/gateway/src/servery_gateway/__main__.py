@@ -1,7 +1,7 @@
 """``python -m servery_gateway``."""
 
-from servery_common.service import run as run_process
-from servery_gateway.app import run
+from servery_common.service import run
+from servery_gateway.app import main
 
 if __name__ == "__main__":
-    run_process("gateway", run)
+    run("gateway", main)

@@ -13,11 +13,11 @@ import orjson
 
 from servery_common.errors import HTTP_STATUS
 from servery_gateway.http import JSON, Answer, header_value
+from servery_gateway.messages import TIMED_OUT
 from servery_gateway.transport import Outcome
 
 MAX_PLAIN_TEXT = 4096
 """Characters of a plain-text error that are shown."""
-TIMED_OUT = "Timed out while evaluating the model. Verify that the model evaluates within the timeout."
 
 
 def scoring_answer(outcome: Outcome) -> Answer:

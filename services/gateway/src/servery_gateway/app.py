@@ -28,6 +28,7 @@ from servery_gateway.dispatcher import Dispatcher, DispatchLimits
 from servery_gateway.load_reporter import report_load
 from servery_gateway.management import ManagementHandler
 from servery_gateway.nats_transport import NatsTransport
+from servery_gateway.request_body import BodyBudget
 from servery_gateway.request_trace import RequestTracer
 from servery_gateway.routing_table import RoutingTable, Snapshot
 from servery_gateway.scoring import ScoringHandler
@@ -81,9 +82,12 @@ class GatewayService:
         self.table.observe(lambda snapshot: authenticator.update(snapshot.identities))
         self.table.observe(self._update_dispatcher)
         self.table.observe(self._writer.note)
+        self.bodies = BodyBudget(settings.max_held_body_bytes)
         app = GatewayApp(
-            scoring=ScoringHandler(settings, self.table, authenticator, self.dispatcher, RequestTracer()),
-            management=ManagementHandler(settings, authenticator, self),
+            scoring=ScoringHandler(
+                settings, self.table, authenticator, self.dispatcher, self.bodies, RequestTracer()
+            ),
+            management=ManagementHandler(settings, authenticator, self, self.bodies),
             authenticator=authenticator,
             why_not_ready=self.why_not_ready,
             workspace_id=settings.workspace_id,
@@ -194,7 +198,7 @@ class GatewayService:
             self.dispatcher.probe()
 
 
-async def run(context: ServiceContext) -> None:
+async def main(context: ServiceContext) -> None:
     """Run the gateway until it is asked to stop."""
     service = GatewayService(GatewaySettings(), NatsSettings())
     await service.start(context.spawn)

@@ -29,6 +29,14 @@ import structlog
 from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
 from servery_common.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from servery_gateway.entity_pool import EntityPool, Replica, ScoringRequest, Ticket
+from servery_gateway.messages import (
+    BUS_LOST,
+    NO_REPLICA,
+    NOT_ACCEPTED,
+    QUEUE_FULL,
+    REPLICA_DIED,
+    TIMED_OUT,
+)
 from servery_gateway.transport import Outcome, ReplicaRequest, ReplicaTransport
 
 BUSY_REST = 0.025
@@ -43,15 +51,6 @@ MAX_SILENCES = 2
 """Attempts that may end in silence: the first one and one more."""
 PROBE_AFTER = 1.0
 """Seconds after which an accepted request makes the dispatcher ask whether its replica is still there."""
-
-TIMED_OUT = "Timed out while evaluating the model. Verify that the model evaluates within the timeout."
-QUEUE_FULL = (
-    "Too many concurrent requests. Consider increasing the provisioned concurrency of the served entity."
-)
-NO_REPLICA = "No replica of the served entity is ready yet. Try again in a moment."
-NOT_ACCEPTED = "No replica of the served entity accepted the request in time. Try again in a moment."
-BUS_LOST = "The connection to the replicas was lost. Try again in a moment."
-REPLICA_DIED = "The replica died while it worked on the request. The request was not run again."
 
 log = structlog.get_logger(__name__)
 
@@ -92,8 +91,10 @@ class Dispatcher:
         now = self._loop.time()
         pools: dict[str, EntityPool] = {}
         for route in routes:
-            for entity in route.served_entities:
-                pools[entity.served_entity_id] = self._follow(route, entity, now)
+            of_endpoint = [self._follow(route, entity, now) for entity in route.served_entities]
+            for pool in of_endpoint:
+                pool.of_endpoint = of_endpoint
+                pools[pool.served_entity_id] = pool
         withdrawn = [pool for key, pool in self._pools.items() if key not in pools]
         self._pools = pools
         for pool in withdrawn:
@@ -102,6 +103,16 @@ class Dispatcher:
         for pool in pools.values():
             if pool.queue:
                 self._drain(pool)
+
+    def require_room(self, served_entity_id: str) -> None:
+        """Raise ResourceExhausted if a request that came now would be refused: its body need not be read."""
+        pool = self._pools.get(served_entity_id)
+        if (
+            pool is not None
+            and pool.is_full
+            and (pool.queue or pool.pick(self._loop.time(), self.random) is None)
+        ):
+            raise ResourceExhausted(QUEUE_FULL, retry_after=1)
 
     def submit(self, request: ScoringRequest) -> Ticket:
         """Take a request in. Raises Unavailable, ResourceExhausted (queue full) or EntityWithdrawn."""
@@ -112,7 +123,7 @@ class Dispatcher:
             raise Unavailable(BUS_LOST, retry_after=1)
         ticket = Ticket(request, pool, self._loop.create_future())
         if pool.queue or not self._place(ticket):
-            if len(pool.queue) >= pool.max_queued:
+            if pool.is_full:
                 raise ResourceExhausted(QUEUE_FULL, retry_after=1)
             self._wait(ticket)
         ticket.deadline_timer = self._loop.call_at(request.deadline, self._expire, ticket)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
@@ -39,6 +39,8 @@ class EntityPool:
         self.replicas: dict[str, Replica] = {}
         self.queue: deque[Ticket] = deque()
         self.load = LoadMeter(now)
+        self.of_endpoint: Sequence[EntityPool] = (self,)
+        """All pools of the endpoint, this one among them: the bound of the queue is theirs together."""
         self.update(endpoint, entity)
 
     def update(self, endpoint: EndpointRoute, entity: ServedEntityRoute) -> None:
@@ -53,6 +55,11 @@ class EntityPool:
             replica.slots = route.slots
             replicas[replica.id] = replica
         self.replicas = replicas
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the endpoint's queue takes nothing more."""
+        return sum(len(pool.queue) for pool in self.of_endpoint) >= self.max_queued
 
     def pick(self, now: float, random: Callable[[], float]) -> Replica | None:
         """Return a replica with a free slot, or None."""

@@ -1,4 +1,4 @@
-"""Just enough HTTP over raw ASGI: answers, bodies, and noticing that the client left."""
+"""Just enough HTTP over raw ASGI: answers, headers, and noticing that the client left."""
 
 import asyncio
 import functools
@@ -31,14 +31,6 @@ class ClientDisconnected(Exception):
     """The client left before it had an answer."""
 
 
-class BodyTooLong(Exception):
-    """The body is longer than allowed. ``drained``: it was read to its end, so the connection can go on."""
-
-    def __init__(self, *, drained: bool) -> None:
-        super().__init__()
-        self.drained = drained
-
-
 def error_answer(error: ServeryError) -> Answer:
     """Return the answer an error becomes at the edge."""
     headers: tuple[Header, ...] = ()
@@ -65,43 +57,6 @@ async def send_answer(send: Send, answer: Answer, headers: list[Header]) -> None
 def header_value(text: str) -> bytes:
     """Return ``text`` as a header value; what may not stand in one (line breaks first of all) becomes ``?``."""
     return bytes(byte if 32 <= byte < 127 else 63 for byte in text.encode("ascii", "replace"))
-
-
-async def read_body(receive: Receive, *, declared: int | None, limit: int, drain_limit: int) -> bytes:
-    """Read a whole request body of at most ``limit`` bytes.
-
-    A longer one is read on and thrown away, up to ``drain_limit`` bytes: a client that is answered while it still
-    uploads may see a broken connection instead of the answer, and retries. Then BodyTooLong. Raises
-    ClientDisconnected.
-    """
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientDisconnected
-    body: bytes = message.get("body", b"")
-    more: bool = message.get("more_body", False)
-    too_long = len(body) > limit or (declared is not None and declared > limit)
-    if not more and not too_long:
-        return body
-    received = len(body)
-    pieces: list[bytes] = [body]
-    while more:
-        if received > drain_limit:
-            raise BodyTooLong(drained=False)
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnected
-        piece: bytes = message.get("body", b"")
-        received += len(piece)
-        if received > limit and not too_long:
-            too_long = True
-        if too_long:
-            pieces.clear()
-        else:
-            pieces.append(piece)
-        more = message.get("more_body", False)
-    if too_long:
-        raise BodyTooLong(drained=True)
-    return b"".join(pieces)
 
 
 class DisconnectWatch:

@@ -21,28 +21,29 @@ from servery_gateway.auth import Authenticator
 from servery_gateway.http import (
     JSON,
     Answer,
-    BodyTooLong,
     ClientDisconnected,
     Header,
     Receive,
     Scope,
     Send,
-    declared_length,
     error_answer,
     expects_continue,
     header_value,
-    read_body,
     request_id_of,
     send_answer,
 )
+from servery_gateway.request_body import BodyBudget, RequestBody
 from servery_gateway.request_trace import trace_headers
 from servery_gateway.settings import GatewaySettings
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
-REQUEST_HEADERS = (b"content-type", b"accept", b"idempotency-key")
+REQUEST_HEADERS = (b"content-type", b"accept")
 """What the API reads; the caller's credentials stay here."""
-ANSWER_HEADERS = ("retry-after", "etag", "cache-control")
+ANSWER_HEADERS = ("retry-after",)
 UNREACHABLE = "The control plane cannot be reached right now. Scoring is not affected. Try again in a moment."
+
+
+tracer = trace.get_tracer(__name__)
 
 
 class BusHolder(Protocol):
@@ -57,11 +58,13 @@ class BusHolder(Protocol):
 class ManagementHandler:
     """Answers management calls."""
 
-    def __init__(self, settings: GatewaySettings, authenticator: Authenticator, holder: BusHolder) -> None:
+    def __init__(
+        self, settings: GatewaySettings, authenticator: Authenticator, holder: BusHolder, budget: BodyBudget
+    ) -> None:
         self._settings = settings
         self._authenticator = authenticator
         self._holder = holder
-        self._tracer = trace.get_tracer("servery_gateway")
+        self._budget = budget
 
     async def handle(
         self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send
@@ -70,18 +73,21 @@ class ManagementHandler:
         request_id = request_id_of(headers)
         response_headers: list[Header] = [(b"x-request-id", request_id)]
         method: str = scope["method"]
-        with self._tracer.start_as_current_span(
+        body = RequestBody(receive, headers, self._budget)
+        with tracer.start_as_current_span(
             span_name(method, scope["path"]), context=extract(trace_headers(headers)), kind=SpanKind.SERVER
         ) as span:
             span.set_attribute("servery.request_id", request_id.decode())
             try:
                 identity = self._admit(method, headers, response_headers)
-                body = await self._read_body(headers, receive, response_headers)
-                answer = await self._carry(make_call(scope, headers, request_id, body, identity))
+                content = await self._read_body(body, response_headers)
+                answer = await self._carry(make_call(scope, headers, request_id, content, identity))
             except ServeryError as error:
                 answer = error_answer(error)
             except ClientDisconnected:
                 return
+            finally:
+                body.release()
             span.set_attribute("http.response.status_code", answer.status)
             if answer.status >= 500:
                 span.set_status(Status(StatusCode.ERROR))
@@ -94,41 +100,24 @@ class ManagementHandler:
             response_headers.append((b"x-databricks-org-id", header_value(identity.workspace_id)))
             if method not in METHODS:
                 raise BadRequest(f"{method} is not supported here.")
-            length = declared_length(headers)
-            if (
-                length is not None
-                and length > self._settings.max_management_body_bytes
-                and expects_continue(headers)
-            ):
-                raise self._too_long()
         except ServeryError:
             if expects_continue(headers):
                 response_headers.append((b"connection", b"close"))
             raise
         return identity
 
-    async def _read_body(
-        self, headers: Mapping[bytes, bytes], receive: Receive, response_headers: list[Header]
-    ) -> bytes:
+    async def _read_body(self, body: RequestBody, response_headers: list[Header]) -> bytes:
+        deadline = asyncio.get_running_loop().time() + self._settings.management_timeout
         try:
-            async with asyncio.timeout(self._settings.management_timeout):
-                return await read_body(
-                    receive,
-                    declared=declared_length(headers),
-                    limit=self._settings.max_management_body_bytes,
-                    drain_limit=self._settings.max_drain_bytes,
-                )
-        except BodyTooLong as error:
-            if not error.drained:
-                response_headers.append((b"connection", b"close"))
-            raise self._too_long() from None
+            async with asyncio.timeout_at(deadline):
+                return await body.read(self._settings.max_management_body_bytes)
         except TimeoutError:
+            refused = BadRequest("The request body did not arrive in time.")
+        except ServeryError as error:
+            refused = error
+        if not await body.discard(self._settings.max_drain_bytes, deadline):
             response_headers.append((b"connection", b"close"))
-            raise BadRequest("The request body did not arrive in time.") from None
-
-    def _too_long(self) -> BadRequest:
-        limit = self._settings.max_management_body_bytes
-        return BadRequest(f"The request body is longer than the limit of {limit} bytes.")
+        raise refused
 
     async def _carry(self, call: HttpCall) -> Answer:
         bus = self._holder.bus

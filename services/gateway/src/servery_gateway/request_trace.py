@@ -12,6 +12,8 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from servery_common.tracing import extract
 
+tracer = trace.get_tracer(__name__)
+
 SCORING_SPAN = "POST /serving-endpoints/{name}/invocations"
 
 
@@ -114,8 +116,8 @@ UNTRACED = RequestTrace()
 class RequestTracer:
     """Makes the sampling decision for each scoring request."""
 
-    def __init__(self, tracer: trace.Tracer | None = None) -> None:
-        self._tracer = tracer or trace.get_tracer("servery_gateway")
+    def __init__(self, tracer: trace.Tracer = tracer) -> None:
+        self._tracer = tracer
 
     def begin(self, headers: Mapping[bytes, bytes]) -> RequestTrace:
         """Return the trace of a request with these headers (lower-case names).

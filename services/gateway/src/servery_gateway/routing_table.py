@@ -1,7 +1,7 @@
 """The routing snapshot: what the gateway knows without asking anyone, as an immutable value.
 
 Every change makes a new ``Snapshot`` that replaces the old one in one assignment; a request reads one snapshot from
-beginning to end. An older revision of a route never replaces a newer one.
+beginning to end. The bucket's order is the order of changes: who may write to it is the controllers' business.
 
 What counts as a deletion
 -------------------------
@@ -43,7 +43,7 @@ class Snapshot:
         for route in self.routes.values():
             key = (route.workspace_id, route.name)
             # A name that was deleted and given again: the younger endpoint, should both still be here.
-            if key not in names or names[key].revision < route.revision:
+            if key not in names or names[key].created_at_ms < route.created_at_ms:
                 names[key] = route
         object.__setattr__(self, "by_name", names)
 
@@ -92,13 +92,6 @@ class BucketView(Generic[V]):
             return
         self._seen.add(key)
         self._doubted.pop(key, None)
-        known = self._draft.get(key)
-        if (
-            isinstance(known, EndpointRoute)
-            and isinstance(value, EndpointRoute)
-            and value.revision < known.revision
-        ):
-            return
         self._draft[key] = value
 
     def _finish_listing(self, incarnation: str, missing: frozenset[str], now: float) -> None:

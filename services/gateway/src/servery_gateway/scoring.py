@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from servery_common.contracts.routes import EndpointRoute, Identity
+from servery_common.contracts.routes import EndpointRoute, Identity, ServedEntityRoute
 from servery_common.errors import BadRequest, ServeryError, Unavailable
 from servery_gateway import admission
 from servery_gateway.answers import scoring_answer
@@ -18,20 +18,18 @@ from servery_gateway.entity_pool import ScoringRequest
 from servery_gateway.failure_log import FailureLog
 from servery_gateway.http import (
     Answer,
-    BodyTooLong,
     ClientDisconnected,
     DisconnectWatch,
     Header,
     Receive,
     Send,
-    declared_length,
     error_answer,
     expects_continue,
     header_value,
-    read_body,
     request_id_of,
     send_answer,
 )
+from servery_gateway.request_body import BodyBudget, RequestBody
 from servery_gateway.request_trace import RequestTrace, RequestTracer
 from servery_gateway.routing_table import RoutingTable
 from servery_gateway.settings import GatewaySettings
@@ -52,14 +50,29 @@ class Target(NamedTuple):
 class _Exchange:
     """One request and what is known about its answer so far."""
 
-    __slots__ = ("headers", "receive", "request_id", "response_headers", "served_entity", "target", "trace")
+    __slots__ = (
+        "body",
+        "headers",
+        "receive",
+        "request_id",
+        "response_headers",
+        "served_entity",
+        "target",
+        "trace",
+    )
 
     def __init__(
-        self, target: Target, headers: Mapping[bytes, bytes], receive: Receive, trace: RequestTrace
+        self,
+        target: Target,
+        headers: Mapping[bytes, bytes],
+        receive: Receive,
+        budget: BodyBudget,
+        trace: RequestTrace,
     ) -> None:
         self.target = target
         self.headers = headers
         self.receive = receive
+        self.body = RequestBody(receive, headers, budget)
         self.trace = trace
         request_id = request_id_of(headers)
         self.request_id = request_id.decode()
@@ -76,6 +89,7 @@ class ScoringHandler:
         table: RoutingTable,
         authenticator: Authenticator,
         dispatcher: Dispatcher,
+        budget: BodyBudget,
         tracer: RequestTracer,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -83,19 +97,16 @@ class ScoringHandler:
         self._table = table
         self._authenticator = authenticator
         self._dispatcher = dispatcher
+        self._budget = budget
         self._tracer = tracer
         self._draw = draw
         self._failures = FailureLog()
-        self._too_long = (
-            f"The request body is longer than the limit of {settings.max_body_bytes} bytes "
-            f"({settings.max_body_bytes // (1024 * 1024)} MB)."
-        )
 
     async def handle(
         self, target: Target, headers: Mapping[bytes, bytes], receive: Receive, send: Send
     ) -> None:
         """Score one request and send the answer."""
-        exchange = _Exchange(target, headers, receive, self._tracer.begin(headers))
+        exchange = _Exchange(target, headers, receive, self._budget, self._tracer.begin(headers))
         try:
             answer = await self._answer(exchange)
         except ServeryError as error:
@@ -109,6 +120,8 @@ class ScoringHandler:
         except (ClientDisconnected, CallerLeft):
             exchange.trace.ended(CLIENT_CLOSED_REQUEST)
             return
+        finally:
+            exchange.body.release()
         exchange.trace.ended(answer.status)
         if exchange.served_entity is not None:
             exchange.response_headers.append((b"served-model-name", header_value(exchange.served_entity)))
@@ -116,17 +129,15 @@ class ScoringHandler:
 
     async def _answer(self, exchange: _Exchange) -> Answer:
         try:
-            identity, route, content_type = self._admit(exchange)
+            identity, route, entity, content_type = self._admit(exchange)
         except ServeryError:
             if expects_continue(exchange.headers):
                 exchange.response_headers.append((b"connection", b"close"))
             raise
         loop = asyncio.get_running_loop()
         deadline = loop.time() + admission.time_budget(route.timeout_seconds, self._settings.answer_margin)
-        body = await self._read_body(exchange, deadline)
+        body = await self._read_body(exchange, entity, deadline)
         for _ in range(MAX_REROUTES):
-            entity = admission.find_served_entity(route, exchange.target.served_entity, self._draw())
-            exchange.served_entity = entity.name
             exchange.trace.admitted(route.name, entity.name, exchange.request_id, len(body))
             request = ScoringRequest(
                 entity.served_entity_id, content_type, exchange.request_id, body, deadline, exchange.trace
@@ -135,41 +146,34 @@ class ScoringHandler:
                 return await self._dispatch(request, exchange.receive)
             except EntityWithdrawn:
                 # The endpoint was updated while the request waited: it may be served by what came instead.
-                route = admission.find_route(self._table.snapshot, identity, exchange.target.endpoint)
+                route, entity = self._route(exchange, identity)
         raise Unavailable("The endpoint is being updated. Try again in a moment.")
 
-    def _admit(self, exchange: _Exchange) -> tuple[Identity, EndpointRoute, str]:
+    def _admit(self, exchange: _Exchange) -> tuple[Identity, EndpointRoute, ServedEntityRoute, str]:
         """Decide on the headers alone. Raises a ServeryError."""
         identity = self._authenticator.authenticate(exchange.headers.get(b"authorization"))
         exchange.response_headers.append((b"x-databricks-org-id", header_value(identity.workspace_id)))
-        route = admission.find_route(self._table.snapshot, identity, exchange.target.endpoint)
-        if exchange.target.served_entity is not None:
-            admission.find_served_entity(route, exchange.target.served_entity, 0.0)
-        length = declared_length(exchange.headers)
-        if (
-            length is not None
-            and length > self._settings.max_body_bytes
-            and expects_continue(exchange.headers)
-        ):
-            raise BadRequest(self._too_long)
-        return identity, route, admission.content_type_of(exchange.headers)
+        route, entity = self._route(exchange, identity)
+        return identity, route, entity, admission.content_type_of(exchange.headers)
 
-    async def _read_body(self, exchange: _Exchange, deadline: float) -> bytes:
+    def _route(self, exchange: _Exchange, identity: Identity) -> tuple[EndpointRoute, ServedEntityRoute]:
+        route = admission.find_route(self._table.snapshot, identity, exchange.target.endpoint)
+        entity = admission.find_served_entity(route, exchange.target.served_entity, self._draw())
+        exchange.served_entity = entity.name
+        return route, entity
+
+    async def _read_body(self, exchange: _Exchange, entity: ServedEntityRoute, deadline: float) -> bytes:
         try:
+            self._dispatcher.require_room(entity.served_entity_id)
             async with asyncio.timeout_at(deadline):
-                return await read_body(
-                    exchange.receive,
-                    declared=declared_length(exchange.headers),
-                    limit=self._settings.max_body_bytes,
-                    drain_limit=self._settings.max_drain_bytes,
-                )
-        except BodyTooLong as error:
-            if not error.drained:
-                exchange.response_headers.append((b"connection", b"close"))
-            raise BadRequest(self._too_long) from None
+                return await exchange.body.read(self._settings.max_body_bytes)
         except TimeoutError:
+            refused = BadRequest("The request body did not arrive within the endpoint's timeout.")
+        except ServeryError as error:
+            refused = error
+        if not await exchange.body.discard(self._settings.max_drain_bytes, deadline):
             exchange.response_headers.append((b"connection", b"close"))
-            raise BadRequest("The request body did not arrive within the endpoint's timeout.") from None
+        raise refused
 
     async def _dispatch(self, request: ScoringRequest, receive: Receive) -> Answer:
         ticket = self._dispatcher.submit(request)

@@ -1,9 +1,15 @@
 """Settings of the gateway, each from one environment variable."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from servery_common.service import STOP_SECONDS
+
+STOP_MARGIN = 1.0
+"""Seconds kept for what follows the last answer: the snapshot is written, connections are closed."""
 
 
 class GatewaySettings(BaseSettings):
@@ -23,6 +29,10 @@ class GatewaySettings(BaseSettings):
     """Longest scoring request. Databricks' limit."""
     max_drain_bytes: int = 64 * 1024 * 1024
     """A longer body is read and thrown away up to here, so that the client sees an answer and not a reset."""
+    max_held_body_bytes: int = 512 * 1024 * 1024
+    """Bodies of all requests that are being read, waiting or under way. Beyond it requests are answered 503. Room for
+    32 of the longest; a body is copied once when it is put together and once when it is sent, so a gateway needs up
+    to three times this memory. Never less than ``max_body_bytes``, or the longest request could not come in."""
     max_management_body_bytes: int = 1024 * 1024
     """Longest management request; it travels in one message."""
     max_answer_bytes: int = 64 * 1024 * 1024
@@ -38,11 +48,25 @@ class GatewaySettings(BaseSettings):
     request again; a 504 has to arrive before that."""
     management_timeout: float = 30.0
     """How long the controller may take for a management call."""
-    stop_grace: float = Field(default=58.0, ge=0, le=65.0)
-    """On SIGTERM requests in flight have this long. ``servery_common.service`` ends the process after 60 s."""
-    stop_delay: float = 0.0
-    """On SIGTERM /readyz fails this long before the port closes, for load balancers that poll it."""
+    stop_grace: float = Field(default=58.0, ge=0)
+    """On SIGTERM, after ``stop_delay``, requests in flight have this long."""
+    stop_delay: float = Field(default=0.0, ge=0)
+    """On SIGTERM /readyz fails this long before the port closes, for load balancers that poll it. Together with
+    ``stop_grace`` at most 59 s: ``servery_common.service`` ends the process after 60 s."""
     snapshot_debounce: float = 1.0
     """Least time between two writes of the routing snapshot."""
     absence_grace: float = 60.0
     """How long a route that a complete listing did not contain is still believed in."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.stop_delay + self.stop_grace > STOP_SECONDS - STOP_MARGIN:
+            raise ValueError(
+                f"stop_delay and stop_grace are {self.stop_delay + self.stop_grace:g} s together; "
+                f"the process is ended {STOP_SECONDS:g} s after SIGTERM: at most {STOP_SECONDS - STOP_MARGIN:g} s"
+            )
+        if self.max_held_body_bytes < self.max_body_bytes:
+            raise ValueError(
+                "max_held_body_bytes is less than max_body_bytes: the longest request could not come in"
+            )
+        return self

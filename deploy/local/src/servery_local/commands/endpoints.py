@@ -1,4 +1,4 @@
-"""`servery deploy`, `query`, `list`, `get` and `delete`: endpoints from the command line.
+"""`servery deploy`, `cancel`, `query`, `list`, `get` and `delete`: endpoints from the command line.
 
 With --json, standard output carries exactly what the API answered; progress goes to standard error.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from servery_local.commands.options import DEFAULT_DATA_DIR, AsJson, DataDir
+from servery_local.commands.options import DEFAULT_DATA_DIR, FLAG, AsJson, DataDir
 from servery_local.data_directory import DataDirectory
 from servery_local.errors import LocalError
 
@@ -30,13 +30,18 @@ EndpointName = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name of t
 
 
 def deploy(
-    model: Annotated[str, typer.Argument(help="models:/NAME/VERSION or models:/NAME@ALIAS")],
-    name: Annotated[str, typer.Option("--name", help="Endpoint to create or to update.")],
-    size: Annotated[str, typer.Option(help="Small, Medium or Large.")] = "Small",
-    scale_to_zero: Annotated[bool, typer.Option(help="Stop the last replica when no requests come.")] = False,
-    wait: Annotated[bool, typer.Option(help="Return when the endpoint serves the model.")] = True,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="models:/NAME/VERSION or models:/NAME@ALIAS")],
+    name: Annotated[str, typer.Option("--name", metavar="ENDPOINT", help="Endpoint to create or to update.")],
+    size: Annotated[str, typer.Option(metavar="SIZE", help="Small, Medium or Large.")] = "Small",
+    scale_to_zero: Annotated[
+        bool,
+        typer.Option(metavar=FLAG, help="Recorded in the config; this version never stops the last replica."),
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option(metavar=FLAG, help="Return when the endpoint serves the model.")
+    ] = True,
     timeout: Annotated[
-        int, typer.Option(min=1, help="Seconds to wait; the deployment itself goes on.")
+        int, typer.Option(metavar="SECONDS", min=1, help="Seconds to wait; the deployment itself goes on.")
     ] = DEPLOYMENT_TIMEOUT,
     variables: Annotated[
         list[str] | None,
@@ -65,7 +70,7 @@ def deploy(
         endpoint = client.create(name, config)
         console.print(f"creating endpoint {name}", markup=False)
     else:
-        endpoint = client.update_config(name, config)
+        endpoint = _update(client, name, config)
         console.print(f"updating endpoint {name}", markup=False)
     if wait:
         endpoint = _follow(client, endpoint, console, timeout)
@@ -75,10 +80,23 @@ def deploy(
         _print_json(endpoint)
 
 
+def cancel(name: EndpointName, data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
+    """Give up the update of an endpoint that is in progress; what served before goes on."""
+    from servery_local.client import EndpointsClient
+
+    answer = EndpointsClient.find(DataDirectory(data_dir)).cancel_update(name)
+    if as_json:
+        _print_json(answer)
+    else:
+        print(f"canceled the update of endpoint {name}")
+
+
 def query(
     name: EndpointName,
-    data: Annotated[str, typer.Option("--data", "-d", help="The body, @FILE to read it, or - for stdin.")],
-    content_type: Annotated[str, typer.Option(help="Such as text/csv.")] = "application/json",
+    data: Annotated[
+        str, typer.Option("--data", "-d", metavar="BODY", help="The body, @FILE to read it, or - for stdin.")
+    ],
+    content_type: Annotated[str, typer.Option(metavar="TYPE", help="Such as text/csv.")] = "application/json",
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Send one request to an endpoint and print the answer."""
@@ -122,6 +140,19 @@ def delete(name: EndpointName, data_dir: DataDir = DEFAULT_DATA_DIR, as_json: As
         _print_json(answer)
     else:
         print(f"deleted endpoint {name}")
+
+
+def _update(client: EndpointsClient, name: str, config: dict[str, Any]) -> dict[str, Any]:
+    from servery_local.client import ApiError
+
+    try:
+        return client.update_config(name, config)
+    except ApiError as error:
+        if error.code == "RESOURCE_CONFLICT":
+            raise LocalError(
+                f"{error}\nCancel the update that is in progress:  servery cancel {name}"
+            ) from error
+        raise
 
 
 def _follow(
@@ -218,11 +249,10 @@ def _print_endpoint(endpoint: dict[str, Any], console: Console) -> None:
 
 def _print_entity(entity: dict[str, Any], percentage: object, console: Console) -> None:
     state = entity.get("state") or {}
-    zero = "scales to zero" if entity.get("scale_to_zero_enabled") else "keeps one replica"
     console.print(f"  [bold]{entity['name']}[/]  {_coloured(state.get('deployment') or '')}")
     console.print(
         f"    model    {entity.get('entity_name')} version {entity.get('entity_version')}\n"
-        f"    size     {entity.get('workload_size') or '-'}, {zero}\n"
+        f"    size     {entity.get('workload_size') or '-'}\n"
         f"    traffic  {percentage if percentage is not None else '-'} %\n"
         f"    message  {state.get('deployment_state_message') or '-'}",
         markup=False,

@@ -7,11 +7,15 @@ from typing import Annotated
 
 import typer
 
+FLAG = ""
+"""Metavar of options that take no value; typer would write <bool>."""
+
 DataDir = Annotated[
     Path,
     typer.Option(
         "--data-dir",
         envvar="SERVERY_DATA_DIR",
+        metavar="DIR",
         help="Where the stack keeps everything.",
         file_okay=False,
         resolve_path=True,
@@ -19,4 +23,4 @@ DataDir = Annotated[
 ]
 DEFAULT_DATA_DIR = Path(".servery")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+AsJson = Annotated[bool, typer.Option("--json", metavar=FLAG, help="Print JSON and nothing else.")]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from servery_local.commands.options import DEFAULT_DATA_DIR, AsJson, DataDir
+from servery_local.commands.options import DEFAULT_DATA_DIR, FLAG, AsJson, DataDir
 from servery_local.data_directory import DataDirectory
 from servery_local.errors import AlreadyRunning, ComponentFailed, LocalError
 from servery_local.logs import COMBINED, follow, last_lines
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NOT_RUNNING = 3
 """Exit code of `status` and `env` without a stack, as of init scripts."""
 NOT_READY = 1
-STOP_WITHIN = 30.0
+KILLED_WITHIN = 5.0
 CONSOLE_LOG = "console.log"
 LINES_SHOWN = 20
 
@@ -32,13 +32,19 @@ def up(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     port: Annotated[
         int,
-        typer.Option(envvar="SERVERY_GATEWAY_PORT", min=1, max=65535, help="Port of the gateway."),
+        typer.Option(
+            envvar="SERVERY_GATEWAY_PORT", metavar="PORT", min=1, max=65535, help="Port of the gateway."
+        ),
     ] = 8080,
     host: Annotated[
-        str, typer.Option(envvar="SERVERY_GATEWAY_HOST", help="Address the gateway listens on.")
+        str,
+        typer.Option(
+            envvar="SERVERY_GATEWAY_HOST", metavar="ADDRESS", help="Address the gateway listens on."
+        ),
     ] = "127.0.0.1",
     detach: Annotated[
-        bool, typer.Option("--detach", help="Return when the stack is ready, leaving it running.")
+        bool,
+        typer.Option("--detach", metavar=FLAG, help="Return when the stack is ready, leaving it running."),
     ] = False,
 ) -> None:
     """Start the whole platform: stores, MLflow and all services; Ctrl-C stops it."""
@@ -69,9 +75,9 @@ def down(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
         print(f"Servery does not run on {directory.root}.")
         return
     if processes.send(state.supervisor, signal.SIGTERM):
-        if processes.wait_gone([state.supervisor], STOP_WITHIN):
+        if processes.wait_gone([state.supervisor], state.stop_within):
             processes.send(state.supervisor, signal.SIGKILL)
-            processes.wait_gone([state.supervisor], STOP_WITHIN)
+            processes.wait_gone([state.supervisor], KILLED_WITHIN)
         stopped = True
     else:
         stopped = False
@@ -106,11 +112,16 @@ def status(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> Non
 
 def logs(
     component: Annotated[
-        str | None, typer.Argument(help="Such as gateway or postgres; all if not given.")
+        str | None,
+        typer.Argument(metavar="COMPONENT", help="Such as gateway or postgres; all if not given."),
     ] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    following: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines to start with.")] = 200,
+    following: Annotated[
+        bool, typer.Option("--follow", "-f", metavar=FLAG, help="Go on as lines are written.")
+    ] = False,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", metavar="COUNT", min=0, help="Lines to start with.")
+    ] = 200,
 ) -> None:
     """Show what the components printed, in the order in which they did."""
     directory = DataDirectory(data_dir)
@@ -142,7 +153,7 @@ def env(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     variables = {
         "DATABRICKS_HOST": state.gateway_url,
         "DATABRICKS_TOKEN": directory.load_secrets().admin_token,
-        "MLFLOW_TRACKING_URI": state.mlflow_url,
+        "MLFLOW_TRACKING_URI": directory.load_tracking_uri(),
     }
     for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")

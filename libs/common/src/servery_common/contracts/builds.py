@@ -1,6 +1,6 @@
 """What the controller and the builder say to each other: model versions, build orders, build results."""
 
-from typing import Literal
+from enum import StrEnum
 
 from servery_common.contracts.message import Message, Value
 from servery_common.contracts.states import BuildState
@@ -66,25 +66,29 @@ class BuildSucceeded(Message, type="servery.build.succeeded.v1"):
     seconds: float
 
 
+class FailureCode(StrEnum):
+    """Why a build cannot succeed."""
+
+    MODEL_NOT_FOUND = "MODEL_NOT_FOUND"
+    ARTIFACT_MISSING = "ARTIFACT_MISSING"
+    PACKAGE_NOT_FOUND = "PACKAGE_NOT_FOUND"
+    VERSION_CONFLICT = "VERSION_CONFLICT"
+    PYTHON_NOT_AVAILABLE = "PYTHON_NOT_AVAILABLE"
+    INSTALL_FAILED = "INSTALL_FAILED"
+    IMPORT_ERROR = "IMPORT_ERROR"
+    LOAD_FAILED = "LOAD_FAILED"
+    PREDICT_FAILED = "PREDICT_FAILED"
+    TIMED_OUT = "TIMED_OUT"
+    INTERNAL_ERROR = "INTERNAL_ERROR"
+
+
 class BuildFailed(Message, type="servery.build.failed.v1"):
     """The build cannot succeed without a change by a person."""
 
     build_id: str
     reason: str
     """One plain sentence: what is wrong and what to do."""
-    code: Literal[
-        "MODEL_NOT_FOUND",
-        "ARTIFACT_MISSING",
-        "PACKAGE_NOT_FOUND",
-        "VERSION_CONFLICT",
-        "PYTHON_NOT_AVAILABLE",
-        "INSTALL_FAILED",
-        "IMPORT_ERROR",
-        "LOAD_FAILED",
-        "PREDICT_FAILED",
-        "TIMED_OUT",
-        "INTERNAL_ERROR",
-    ]
+    code: FailureCode
 
 
 class DescribeBuild(Message, type="servery.build.describe.v1"):

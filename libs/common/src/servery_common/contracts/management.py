@@ -15,7 +15,7 @@ class HttpCall(Message, type="servery.http.call.v1"):
     path: str
     query: str = ""
     headers: dict[str, str] = {}
-    """Lower-case names; only what the API reads (content-type, accept, idempotency-key, x-request-id)."""
+    """Lower-case names; only what the API reads (content-type, accept, x-request-id)."""
     body: str = ""
     identity: Identity
     host: str = ""
