@@ -1,25 +1,25 @@
 from structlog.testing import capture_logs
 
-from servery_common.errors import BadRequest, Unavailable
 from servery_gateway.failure_log import LINES_PER_SECOND, FailureLog
 
 
-def note(failures: FailureLog, error: Exception = Unavailable("gone")) -> None:  # noqa: B008
-    failures.note(error, endpoint="iris", request_id="r1", trace_id="t1")
+def note(failures: FailureLog, status: int = 503) -> None:
+    failures.note(status, "gone", endpoint="iris", request_id="r1", trace_id="t1")
 
 
 def test_a_failure_is_found_by_request_and_trace_id():
     with capture_logs() as lines:
         note(FailureLog(lambda: 0.0))
-    assert [(line["event"], line["request_id"], line["trace_id"]) for line in lines] == [
-        ("request_failed", "r1", "t1")
-    ]
+    (line,) = lines
+    assert (line["event"], line["request_id"], line["trace_id"]) == ("request_failed", "r1", "t1")
 
 
-def test_a_mistake_of_the_caller_is_not_logged():
+def test_the_platforms_failures_are_warnings_and_the_callers_are_not():
+    failures = FailureLog(lambda: 0.0)
     with capture_logs() as lines:
-        note(FailureLog(lambda: 0.0), BadRequest("no"))
-    assert lines == []
+        for status in (400, 429, 500, 503):
+            note(failures, status)
+    assert [line["log_level"] for line in lines] == ["info", "info", "warning", "warning"]
 
 
 def test_a_flood_is_cut_and_counted():

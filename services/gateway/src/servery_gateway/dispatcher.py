@@ -311,7 +311,8 @@ class Dispatcher:
             return
         in_route = ticket.pool.replicas.get(replica.id) is replica
         if in_route and not ticket.pool.has_other_than(replica):
-            # Nobody else could do it: the request is best off where it is.
+            # Nobody else could do it: the request is best off where it is, if there is anybody at all.
+            self.transport.probe(replica.id)
             self._expect_accept(ticket)
             return
         ticket.silences += 1

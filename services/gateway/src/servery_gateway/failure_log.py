@@ -1,4 +1,4 @@
-"""Logs requests the gateway itself could not serve, so that a client's 503 is found by its request id.
+"""Logs scoring requests that were not answered 2xx, so that what a client saw is found by its request id.
 
 Bounded: under overload thousands of rejections a second are all alike, and writing each down would cost the
 requests that could be served.
@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 
 import structlog
-
-from servery_common.errors import ServeryError
 
 log = structlog.get_logger(__name__)
 
@@ -25,10 +23,8 @@ class FailureLog:
         self._lines = 0
         self._left_out = 0
 
-    def note(self, error: ServeryError, *, endpoint: str, request_id: str, trace_id: str) -> None:
-        """Log one failure of the platform's own (5xx); the caller's mistakes are theirs to see."""
-        if error.status < 500:
-            return
+    def note(self, status: int, reason: str, *, endpoint: str, request_id: str, trace_id: str) -> None:
+        """Log one answer: a failure of the platform (5xx) as a warning, what the caller or the model did as info."""
         second = int(self._clock())
         if second != self._second:
             if self._left_out:
@@ -38,13 +34,8 @@ class FailureLog:
             self._left_out += 1
             return
         self._lines += 1
+        write = log.warning if status >= 500 else log.info
         fields = {"trace_id": trace_id} if trace_id else {}
-        log.warning(
-            "request_failed",
-            endpoint=endpoint,
-            request_id=request_id,
-            status=error.status,
-            error_code=error.error_code,
-            reason=error.message,
-            **fields,
+        write(
+            "request_failed", endpoint=endpoint, request_id=request_id, status=status, reason=reason, **fields
         )

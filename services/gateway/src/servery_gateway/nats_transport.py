@@ -40,6 +40,7 @@ class NatsTransport:
         self._outboxes: dict[str, Outbox] = {}
         self._replica_of: dict[int, str] = {}
         self._inbox = Inbox(max_answer_bytes)
+        self._max_answer_bytes = max_answer_bytes
         self._wake = asyncio.Event()
 
     def listen(self, listener: TransportListener) -> None:
@@ -169,7 +170,8 @@ class NatsTransport:
             outcome = take(record)
         except AnswerTooLong:
             self.cancel(replica_id, record.id)
-            outcome = Outcome(400, "text/plain", b"The model's answer is longer than this gateway takes.")
+            problem = f"The model's answer is longer than the limit of {self._max_answer_bytes} bytes."
+            outcome = Outcome(400, "text/plain", problem.encode())
         if outcome is None:
             self._outbox(replica_id).acknowledge_answer(record.id, len(record.body))
             self._wake.set()

@@ -107,22 +107,25 @@ class ScoringHandler:
     ) -> None:
         """Score one request and send the answer."""
         exchange = _Exchange(target, headers, receive, self._budget, self._tracer.begin(headers))
+        reason = "the model answered so"
         try:
             answer = await self._answer(exchange)
         except ServeryError as error:
-            self._failures.note(
-                error,
-                endpoint=target.endpoint,
-                request_id=exchange.request_id,
-                trace_id=exchange.trace.trace_id,
-            )
-            answer = error_answer(error)
+            answer, reason = error_answer(error), error.message
         except (ClientDisconnected, CallerLeft):
             exchange.trace.ended(CLIENT_CLOSED_REQUEST)
             return
         finally:
             exchange.body.release()
         exchange.trace.ended(answer.status)
+        if answer.status >= 400:
+            self._failures.note(
+                answer.status,
+                reason,
+                endpoint=target.endpoint,
+                request_id=exchange.request_id,
+                trace_id=exchange.trace.trace_id,
+            )
         if exchange.served_entity is not None:
             exchange.response_headers.append((b"served-model-name", header_value(exchange.served_entity)))
         await send_answer(send, answer, exchange.response_headers)
