@@ -37,7 +37,7 @@ from servery_common.settings import NatsSettings
 
 MLFLOW_WHEEL = "mlflow_skinny-3.1.0-py3-none-any.whl"
 R = TypeVar("R", bound=Message)
-TERMINAL = {BuildState.SUCCEEDED, BuildState.FAILED, BuildState.CANCELED}
+TERMINAL = {BuildState.SUCCEEDED, BuildState.FAILED}
 
 
 class Registry:

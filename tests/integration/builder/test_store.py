@@ -5,9 +5,9 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from servery_builder.domain.build import Failure, FailureCode
+from servery_builder.domain.build import Failure
 from servery_builder.store import BuildStore, Claim
-from servery_common.contracts.builds import BuildRequested
+from servery_common.contracts.builds import BuildRequested, FailureCode
 from servery_common.postgres import Pool
 
 LEASE = timedelta(seconds=10)

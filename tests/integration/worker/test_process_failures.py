@@ -9,8 +9,16 @@ from pathlib import Path
 
 import pytest
 from tests.integration.worker.scoring_client import ScoringClient, do_body
-from tests.integration.worker.worker_process import WorkerOrders, WorkerProcess, alive, until_gone
+from tests.integration.worker.worker_process import (
+    WorkerOrders,
+    WorkerProcess,
+    alive,
+    artifacts,
+    until_gone,
+)
 
+from servery_common.contracts import subjects
+from servery_common.contracts.replicas import ModelVerified, VerifyModel, VerifyProgress
 from servery_common.contracts.states import ReplicaState
 from servery_common.messaging.port import Bus
 
@@ -104,3 +112,24 @@ async def test_an_environment_that_does_not_survive_a_fork_starts_each_runner_fr
     await orders.stop(replica_id)
     await until_gone(runner)
     assert alive(worker.pid)
+
+
+async def test_a_worker_that_cannot_make_a_runners_folder_says_so_and_lives(
+    client: ScoringClient, bus: Bus, own_worker: WorkerProcess, obedient: Path, tmp_path: Path
+):
+    orders = await WorkerOrders(bus, own_worker.id).start()
+    serving = await orders.launch(obedient)
+    scratch = tmp_path / "worker" / "runners"
+    scratch.rename(tmp_path / "moved")
+    refused = await orders.launch(obedient, wait=False)
+    beat = await orders.until(
+        lambda beat: any(one.state is ReplicaState.FAILED for one in beat.replicas), within=20
+    )
+    [failed] = [one for one in beat.replicas if one.replica_id == refused]
+    assert failed.reason.startswith("start: No such file or directory")
+    assert (await client.ask(serving, "echo")).status == 200
+    order = VerifyModel(build_id="b1", artifacts=artifacts(obedient))
+    answers = bus.request_stream(subjects.worker_verify(), order, [VerifyProgress, ModelVerified], silence=10)
+    [verdict] = [one async for one in answers if isinstance(one, ModelVerified)]
+    assert (verdict.ok, verdict.stage) == (False, "start")
+    assert "No such file or directory" in verdict.error

@@ -70,6 +70,21 @@ def test_broken_yaml_is_named() -> None:
         spec({"python_env.yaml": "a: [b"})
 
 
+@pytest.mark.parametrize("named", ["../elsewhere.yaml", "/dev/zero", "folder/../../other/python_env.yaml"])
+@pytest.mark.parametrize("kind", ["python_env_file", "conda_file"])
+def test_no_file_outside_the_model_is_read(kind: str, named: str) -> None:
+    model = replace(MODEL, python_env_file="absent.yaml", conda_file="absent.yaml")
+    with pytest.raises(BuildError, match="outside the model") as caught:
+        spec({}, replace(model, **{kind: named}))
+    assert caught.value.failure.code == "ARTIFACT_MISSING"
+
+
+def test_nested_yaml_is_not_written_out() -> None:
+    nested = "x: [&a [1, 2], &b [*a, *a]]"
+    found = spec({"python_env.yaml": f"{nested}\ndependencies: [*b, mlflow]"})
+    assert found.requirements.lines == ("mlflow",)
+
+
 def test_writing_the_same_requirements_differently_keeps_the_key() -> None:
     one = spec({"requirements.txt": "six==1.16.0\nMLflow == 2.9.1"})
     other = spec({"requirements.txt": "# pinned\nmlflow==2.9.1\nSix==1.16.0\n"})

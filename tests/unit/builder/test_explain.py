@@ -106,7 +106,7 @@ def test_a_module_whose_package_has_another_name_is_advised_by_the_package() -> 
         ("load", "ImportError: cannot import name 'x' from 'numpy'", "IMPORT_ERROR"),
         ("import", "AttributeError: module 'numpy' has no attribute 'int'", "IMPORT_ERROR"),
         ("load", "UnpicklingError: invalid load key", "LOAD_FAILED"),
-        ("start", "the process ended with exit code -9", "LOAD_FAILED"),
+        ("start", "No space left on device", "INTERNAL_ERROR"),
         ("predict", "ValueError: X has 3 features", "PREDICT_FAILED"),
     ],
 )

@@ -82,6 +82,29 @@ def test_nothing_outside_the_model_is_read_or_installed(line: str) -> None:
     assert caught.value.failure.code == "ARTIFACT_MISSING"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--index-url file:///home/me/simple",
+        "--extra-index-url=file:/srv",
+        "--find-links file:///srv",
+        "-f ../x",
+    ],
+)
+def test_no_folder_outside_the_model_is_an_index(line: str) -> None:
+    with pytest.raises(BuildError, match="outside the model"):
+        parse([line])
+
+
+@pytest.mark.parametrize(
+    "line", ["--index-url https://elsewhere/simple", "-r more.txt", "-e ./code", "six @ file:///srv/six.whl"]
+)
+def test_a_constraints_file_sets_no_option_and_names_no_file(line: str) -> None:
+    with pytest.raises(BuildError, match="The model's constraints contain") as caught:
+        parse(["-c pins.txt"], {"pins.txt": f"a<2\n{line}"})
+    assert caught.value.failure.code == "INSTALL_FAILED"
+
+
 def test_files_that_include_each_other_end() -> None:
     with pytest.raises(BuildError, match="circle"):
         parse(["-r a.txt"], {"a.txt": "-r a.txt"})

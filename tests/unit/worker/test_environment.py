@@ -21,6 +21,11 @@ def test_only_listed_variables_get_through():
     assert (variables["LC_ALL"], variables["TZ"]) == ("C.UTF-8", "UTC")
 
 
+def test_no_model_leaves_bytecode_in_a_shared_environment():
+    variables = for_runner(OWN, home=Path("/home"), environment_path=Path("/env"))
+    assert variables["PYTHONDONTWRITEBYTECODE"] == "1"
+
+
 def test_the_environments_own_programs_come_first():
     variables = for_runner(OWN, home=Path("/home"), environment_path=Path("/env"))
     assert variables["PATH"] == "/env/bin:/usr/bin"

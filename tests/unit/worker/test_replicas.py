@@ -115,6 +115,26 @@ async def test_a_stopping_worker_takes_no_replica(replicas: Replicas):
         await replicas.ensure(order("r1"))
 
 
+async def test_a_replica_that_does_not_end_is_cancelled_and_does_not_hold_up_the_worker():
+    class Deaf(FakeReplica):
+        def stop(self) -> None:
+            return None
+
+        async def run(self) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.state = ReplicaState.STOPPED
+
+    make: Callable[..., Any] = lambda launch, on_change: Deaf(launch)  # noqa: E731
+    replicas = Replicas(capacity_slots=8, kept_logs=1, spawn=spawn, make=make, end_seconds=0)
+    await replicas.ensure(order("r1"))
+    async with asyncio.timeout(10):
+        await replicas.drain(1.0)
+        await asyncio.sleep(0)
+    assert states(replicas) == {"r1": ReplicaState.STOPPED}
+
+
 async def test_every_change_wakes_whoever_tells_of_it(replicas: Replicas):
     await replicas.ensure(order("r1"))
     assert replicas.changed.is_set()

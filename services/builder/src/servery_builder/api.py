@@ -16,14 +16,24 @@ from servery_common.contracts.builds import (
 from servery_common.errors import NotFound, Unavailable
 from servery_common.messaging.port import Bus
 
+ANSWER_SECONDS = 9.0
+"""Everything is answered within this: whoever asks waits ten seconds, and shall read who did not answer."""
+
 
 class BuilderApi:
     """The request/reply side of the builder."""
 
-    def __init__(self, registry: MlflowRegistry, store: BuildStore, resolve_timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        registry: MlflowRegistry,
+        store: BuildStore,
+        resolve_timeout_seconds: float,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
         self._registry = registry
         self._store = store
         self._resolve_timeout_seconds = resolve_timeout_seconds
+        self._answer_seconds = answer_seconds
 
     async def serve(self, bus: Bus) -> None:
         """Answer from now on, together with the other builders."""
@@ -34,14 +44,24 @@ class BuilderApi:
 
     async def resolve(self, request: ResolveModel) -> ModelResolved:
         """Ask MLflow; raises ``NotFound``, ``InvalidParameter`` or ``Unavailable``."""
-        # Not counted as time that MLflow takes: right after the start its client is still being imported.
-        await self._registry.start()
+        loop = asyncio.get_running_loop()
+        answer_at = loop.time() + self._answer_seconds
         try:
-            async with asyncio.timeout(self._resolve_timeout_seconds):
-                return await self._registry.resolve(request.name, request.version)
+            # Not counted as time that MLflow takes: right after the start its client is still being imported.
+            async with asyncio.timeout_at(answer_at):
+                await self._registry.start()
         except TimeoutError:
             raise Unavailable(
-                f"MLflow at {self._registry.address} did not answer within {self._resolve_timeout_seconds:.0f} s."
+                f"The builder is still connecting to MLflow at {self._registry.address}; try again in a few seconds."
+            ) from None
+        asked_at = loop.time()
+        try:
+            async with asyncio.timeout_at(min(answer_at, asked_at + self._resolve_timeout_seconds)):
+                return await self._registry.resolve(request.name, request.version)
+        except TimeoutError:
+            seconds = loop.time() - asked_at
+            raise Unavailable(
+                f"MLflow at {self._registry.address} did not answer within {seconds:.0f} s."
             ) from None
         except ArtifactMissing as error:
             raise NotFound(error.message) from error

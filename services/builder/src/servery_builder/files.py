@@ -36,6 +36,9 @@ def hash_path(path: Path) -> str:
         files = sorted(
             item for item in path.rglob("*") if item.is_file() and item.parent.name != "__pycache__"
         )
+    elif not path.is_file():
+        # Absent, or a device, which has no end.
+        raise FileNotFoundError(path)
     for file in files:
         digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
         with file.open("rb") as content:

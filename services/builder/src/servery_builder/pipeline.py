@@ -7,21 +7,22 @@ Each phase is named in the log with the time it took. A phase that finds somethi
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from functools import partial
 from typing import TypeVar
 
 from opentelemetry import trace
 
 from servery_builder.artifacts.mlflow_registry import MlflowRegistry
 from servery_builder.artifacts.model_cache import LocalModel, ModelCache
-from servery_builder.domain.build import Build, BuildError, FailureCode, Success
+from servery_builder.artifacts.model_files import read_within
+from servery_builder.domain.build import Build, BuildError, Success
 from servery_builder.domain.environment_spec import read_environment_spec
 from servery_builder.domain.explain import explain_verification
 from servery_builder.environments.bytecode import BytecodeCompiler
 from servery_builder.environments.virtualenv import Environment, VirtualenvCache
 from servery_builder.verification import Verifier
 from servery_common.backoff import full_jitter
-from servery_common.contracts.builds import Artifacts, ModelResolved
+from servery_common.contracts.builds import Artifacts, FailureCode, ModelResolved
 from servery_common.contracts.replicas import VerifyModel
 from servery_common.errors import InvalidParameter, NotFound, ServeryError, Unavailable
 
@@ -88,7 +89,7 @@ class Pipeline:
             "Loading the model and predicting its input example",
             lambda: self._verify(build, artifacts, seconds_left, say),
         )
-        await phase("publish", "Publishing the build", lambda: self._publish(model, environment))
+        await phase("publish", "Publishing the build", lambda: self._publish(environment))
         return Success(artifacts, environment.cached, round(time.monotonic() - started, 3))
 
     async def _resolve(self, build: Build, say: Say) -> ModelResolved:
@@ -108,7 +109,8 @@ class Pipeline:
         return await self._patiently(lambda: self._models.fetch(version, say), say)
 
     async def _environment(self, model: LocalModel, say: Say) -> Environment:
-        spec = await asyncio.to_thread(read_environment_spec, model.mlmodel, model.path, Path.read_text)
+        read = partial(read_within, model.path)
+        spec = await asyncio.to_thread(read_environment_spec, model.mlmodel, model.path, read)
         for note in spec.notes:
             say(note)
         return await self._environments.ensure(spec, say)
@@ -134,9 +136,7 @@ class Pipeline:
         )
         say(f"The model {did} (Python {verified.python_version}, MLflow {verified.mlflow_version}).")
 
-    async def _publish(self, model: LocalModel, environment: Environment) -> None:
-        self._models.touch(model)
-        self._environments.touch(environment)
+    async def _publish(self, environment: Environment) -> None:
         if self._compiler is not None:
             self._compiler.request(environment)
 

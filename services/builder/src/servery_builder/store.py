@@ -23,6 +23,9 @@ from servery_common.contracts.builds import (
 from servery_common.contracts.states import BuildState
 from servery_common.postgres import Pool, outbox
 
+# Written into the statement, not given as a parameter: only so can Postgres use the partial index of open builds.
+_CLAIMABLE = ", ".join(f"'{state}'" for state in TRANSITIONS[BuildEvent.CLAIMED].before)
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -67,10 +70,10 @@ class BuildStore:
         token = secrets.token_hex(16)
         async with self._pool.acquire() as connection, connection.transaction():
             row = await connection.fetchrow(
-                """
+                f"""
                 WITH next AS (
-                    SELECT build_id, state FROM builds
-                    WHERE state = 'QUEUED' OR (state = 'BUILDING' AND lock_expires_at < now())
+                    SELECT build_id, lock_token FROM builds
+                    WHERE state IN ({_CLAIMABLE}) AND (lock_expires_at IS NULL OR lock_expires_at < now())
                     ORDER BY queued_at
                     LIMIT 1
                     FOR UPDATE SKIP LOCKED
@@ -81,12 +84,12 @@ class BuildStore:
                 FROM next WHERE builds.build_id = next.build_id
                 RETURNING builds.build_id, model_name, model_version, attempts,
                     environment_vars, trace_context,
-                    next.state = 'BUILDING' AS taken_over,
+                    next.lock_token IS NOT NULL AS taken_over,
                     extract(epoch FROM now() - started_at)::float8 AS age_seconds
                 """,
                 token,
                 lease,
-                TRANSITIONS[BuildState.QUEUED][BuildEvent.CLAIMED],
+                TRANSITIONS[BuildEvent.CLAIMED].after,
             )
             if row is None:
                 return None
@@ -124,15 +127,17 @@ class BuildStore:
 
     async def release(self, claim: Claim) -> None:
         """Give the build back, so that another builder takes it at once. Not counted as an attempt."""
+        transition = TRANSITIONS[BuildEvent.RELEASED]
         await self._pool.execute(
             """
             UPDATE builds
             SET state = $3, lock_token = NULL, lock_expires_at = NULL, attempts = attempts - 1, step = ''
-            WHERE build_id = $1 AND lock_token = $2
+            WHERE build_id = $1 AND lock_token = $2 AND state = ANY($4)
             """,
             claim.build.build_id,
             claim.lock_token,
-            TRANSITIONS[BuildState.BUILDING][BuildEvent.RELEASED],
+            transition.after,
+            transition.before,
         )
 
     async def finish(self, claim: Claim, result: Success | Failure) -> bool:
@@ -150,7 +155,7 @@ class BuildStore:
             values = (result.artifacts.model_dump(), result.environment_cached, result.seconds, "", "")
         else:
             event = BuildEvent.FAILED
-            message = BuildFailed(build_id=build_id, reason=result.reason, code=result.code.value)
+            message = BuildFailed(build_id=build_id, reason=result.reason, code=result.code)
             values = (None, None, None, result.reason, result.code)
         async with self._pool.acquire() as connection, connection.transaction():
             status = await connection.execute(
@@ -159,12 +164,13 @@ class BuildStore:
                     state = $3, artifacts = $4, environment_cached = $5, seconds = $6,
                     reason = $7, code = $8, step = '', environment_vars = DEFAULT, lock_token = NULL,
                     lock_expires_at = NULL, finished_at = now()
-                WHERE build_id = $1 AND lock_token = $2 AND state = 'BUILDING'
+                WHERE build_id = $1 AND lock_token = $2 AND state = ANY($9)
                 """,
                 build_id,
                 claim.lock_token,
-                TRANSITIONS[BuildState.BUILDING][event],
+                TRANSITIONS[event].after,
                 *values,
+                TRANSITIONS[event].before,
             )
             if not _changed(status):
                 return False

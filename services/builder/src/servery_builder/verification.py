@@ -7,8 +7,9 @@ apart a model that does not work, which is final, from a worker that is not ther
 import asyncio
 from collections.abc import Callable
 
-from servery_builder.domain.build import BuildError, FailureCode
+from servery_builder.domain.build import BuildError
 from servery_common.contracts import subjects
+from servery_common.contracts.builds import FailureCode
 from servery_common.contracts.replicas import ModelVerified, VerifyModel, VerifyProgress
 from servery_common.errors import ServeryError
 from servery_common.messaging.port import Bus

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 BUSY, DRAINING, EXPIRED = "busy", "draining", "expired"
-"""Reasons of a REFUSE record (``contracts.frames``)."""
+"""The reasons a worker gives in a REFUSE record (``contracts.frames``)."""
 
 
 class Capacity(NamedTuple):

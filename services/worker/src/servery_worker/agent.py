@@ -1,7 +1,8 @@
 """The agent of one replica: takes requests from gateways, hands them to its runner, sends the answers back.
 
-It never looks into a body. Whatever it accepted gets exactly one RESULT: from the runner, or from here when
-the runner died under it (``lost``) or the deadline passed. It never runs a request twice.
+It never looks into a body. Whatever it accepted and its gateway did not cancel gets exactly one RESULT: from the
+runner, or from here when the runner died under it (``lost``), the deadline passed or the replica was stopped. It
+never runs a request twice.
 """
 
 import asyncio

@@ -37,6 +37,9 @@ def for_runner(own: Mapping[str, str], *, home: Path, environment_path: Path) ->
         "VIRTUAL_ENV": str(environment_path),
         # Print whole lines at once, and never wait in a buffer that a killed process takes with it.
         "PYTHONUNBUFFERED": "1",
+        # Models share an environment: none of them may leave bytecode there that another one would run. The
+        # builder compiles environments.
+        "PYTHONDONTWRITEBYTECODE": "1",
         # Serving must not start MLflow's telemetry thread: a warm parent has to be without threads.
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }

@@ -14,9 +14,10 @@ import structlog
 from servery_common.contracts.builds import Artifacts
 from servery_worker import frameworks
 from servery_worker.model_log import ModelLog
+from servery_worker.process import kill_group, read_pipe, spawn
 from servery_worker.runner import Runner, RunnerFailed
+from servery_worker.warm_parent import WarmParent, WarmParentFailed
 from servery_worker.warm_parents import WarmParents
-from servery_worker.zygote import WarmParent, WarmParentFailed, kill_group, read_pipe, spawn
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +43,33 @@ class Launcher:
         slots: int,
         verify: bool = False,
     ) -> Runner:
-        """Return a runner that has loaded the model. Raises RunnerFailed; then no process is left."""
+        """Return a runner that has loaded the model. Raises RunnerFailed and nothing else; then no process is left."""
+        try:
+            return await self._start(artifacts, output, environment_vars, slots, verify=verify)
+        except RunnerFailed:
+            raise
+        except WarmParentFailed as error:
+            raise RunnerFailed(error.stage, str(error)) from error
+        except Exception as error:
+            # A full disk or too many open files end this start, and not the worker with every replica in it.
+            log.warning("runner_not_started", environment_key=artifacts.environment_key, exc_info=error)
+            raise RunnerFailed("start", _reason(error)) from error
+
+    async def dispose(self, runner: Runner) -> None:
+        """Kill a runner, keep what it printed to the end, remove its directory."""
+        runner.kill()
+        await runner.drained()
+        await asyncio.to_thread(shutil.rmtree, runner.directory, ignore_errors=True)
+
+    async def _start(
+        self,
+        artifacts: Artifacts,
+        output: ModelLog,
+        environment_vars: Mapping[str, str],
+        slots: int,
+        *,
+        verify: bool,
+    ) -> Runner:
         started = time.monotonic()
         # Its own working directory: a file one model writes must not be found by another.
         runner = Runner(Path(tempfile.mkdtemp(prefix="runner-", dir=self._scratch)))
@@ -74,7 +101,7 @@ class Launcher:
         return runner
 
     async def _start_process(self, runner: Runner, artifacts: Artifacts, output: ModelLog) -> bool:
-        """Start the process; True when it was forked. Raises RunnerFailed (start or import)."""
+        """Start the process; True when it was forked. Raises WarmParentFailed and OSError."""
         wanted = await asyncio.to_thread(frameworks.of_model, Path(artifacts.model_path))
         reason = wanted.unforkable
         ours, theirs = socket.socketpair()
@@ -87,23 +114,11 @@ class Launcher:
             log.info("runner_not_forked", environment_key=artifacts.environment_key, reason=reason)
             await self._spawn(runner, artifacts, wanted.modules, ours, theirs, output)
             return False
-        except WarmParentFailed as error:
-            ours.close()
-            raise RunnerFailed(error.stage, str(error)) from error
-        except OSError as error:
-            ours.close()
-            raise RunnerFailed("start", f"{artifacts.python}: {error.strerror}") from error
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
-
-    async def dispose(self, runner: Runner) -> None:
-        """Kill a runner, keep what it printed to the end, remove its directory."""
-        runner.kill()
-        await runner.drained()
-        await asyncio.to_thread(shutil.rmtree, runner.directory, ignore_errors=True)
 
     async def _fork(
         self,
@@ -138,19 +153,15 @@ class Launcher:
     ) -> None:
         read_end, write_end = os.pipe()
         try:
-            pid, exited = await parent.fork(theirs, write_end)
-        except BaseException:
-            os.close(read_end)
-            raise
+            pipe = await read_pipe(read_end, output)
+            try:
+                pid, exited = await parent.fork(theirs, write_end)
+            except BaseException:
+                pipe.close()
+                raise
         finally:
             os.close(write_end)
-        await runner.attach(
-            ours,
-            pid,
-            exited=exited,
-            kill=lambda: parent.kill(pid),
-            output=await read_pipe(read_end, output),
-        )
+        await runner.attach(ours, pid, exited=exited, kill=lambda: parent.kill(pid), output=pipe)
 
     async def _spawn(
         self,
@@ -178,3 +189,10 @@ class Launcher:
 
         exited = asyncio.ensure_future(process.wait())
         await runner.attach(ours, process.pid, exited=exited, kill=kill, output=pipe)
+
+
+def _reason(error: Exception) -> str:
+    """One line, for people: what the system said, and about which file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {error}"

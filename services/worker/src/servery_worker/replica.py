@@ -12,6 +12,7 @@ from nats.errors import Error as NatsError
 from servery_common.contracts import subjects
 from servery_common.contracts.replicas import ReplicaLaunch, ReplicaObservation
 from servery_common.contracts.states import ReplicaState
+from servery_common.service import wait_any
 from servery_worker.agent import Agent
 from servery_worker.launcher import Launcher
 from servery_worker.lifecycle import Happening, after, restart_delay
@@ -48,7 +49,8 @@ class Replica:
         self._disposals: set[asyncio.Task[None]] = set()
         self._overdue = False
         self._ordered_again = asyncio.Event()
-        self._keeping_alive: asyncio.Task[None] | None = None
+        self._stop_ordered = asyncio.Event()
+        self._subscription: Subscription | None = None
 
     def observe(self) -> ReplicaObservation:
         """As told in heartbeats."""
@@ -64,24 +66,18 @@ class Replica:
         )
 
     async def run(self) -> None:
-        """Serve until ``stop``. Returns; it does not raise because of what the model does."""
-        subscription = await self._subscribe()
-        self._keeping_alive = asyncio.create_task(
-            self._keep_alive(), name=f"runner of {self.launch.replica_id}"
-        )
+        """Serve until ``stop``, STOPPED at the end. Returns; it does not raise because of what the model does."""
+        serving = asyncio.create_task(self._subscribe_and_serve(), name=f"runner of {self.launch.replica_id}")
         try:
-            await asyncio.wait({self._keeping_alive})
-            if not self._keeping_alive.cancelled():
-                self._keeping_alive.result()
+            # An order to stop may have come before this began, or come while it subscribes.
+            await wait_any(serving, self._stop_ordered)
         finally:
-            self._agent.give_up("The replica was stopped.")
-            if self._runner is not None:
-                self._dispose(self._runner)
-            if self._disposals:
-                await asyncio.wait(self._disposals)
-            with contextlib.suppress(NatsError):
-                await subscription.unsubscribe()
-        self._happened(Happening.STOPPED, self.reason)
+            serving.cancel()
+            await asyncio.wait({serving})
+            await self._clear_away()
+            self._happened(Happening.STOPPED, self.reason)
+        if not serving.cancelled():
+            serving.result()
 
     def order_again(self) -> None:
         """The controller wants it. Wakes one that has failed; changes nothing about any other."""
@@ -106,8 +102,22 @@ class Replica:
 
     def stop(self) -> None:
         """End ``run``; what is unanswered is answered with an error."""
-        if self._keeping_alive is not None:
-            self._keeping_alive.cancel()
+        self._stop_ordered.set()
+
+    async def _subscribe_and_serve(self) -> None:
+        subject = subjects.infer(self.launch.replica_id)
+        self._subscription = await self._nats.subscribe(subject, cb=self._agent.on_message)
+        await self._keep_alive()
+
+    async def _clear_away(self) -> None:
+        self._agent.give_up("The replica was stopped.")
+        if self._runner is not None:
+            self._dispose(self._runner)
+        if self._disposals:
+            await asyncio.wait(self._disposals)
+        if self._subscription is not None:
+            with contextlib.suppress(NatsError):
+                await self._subscription.unsubscribe()
 
     async def _keep_alive(self) -> None:
         fruitless = 0
@@ -167,10 +177,6 @@ class Replica:
         self._overdue = True
         if self._runner is not None:
             self._runner.kill()
-
-    async def _subscribe(self) -> Subscription:
-        subject = subjects.infer(self.launch.replica_id)
-        return await self._nats.subscribe(subject, cb=self._agent.on_message)
 
     def _happened(self, happening: Happening, reason: str = "") -> None:
         before, self.state = self.state, after(self.state, happening)

@@ -23,6 +23,10 @@ from servery_worker.replica import Replica
 
 log = structlog.get_logger(__name__)
 
+END_SECONDS = 10.0
+"""How long a stopped replica may take to end its process and clear away, before it is cancelled. It takes
+milliseconds; a worker that is asked to stop must not wait for ever."""
+
 Spawn = Callable[[str, Coroutine[Any, Any, None]], asyncio.Task[Any]]
 
 
@@ -36,11 +40,13 @@ class Replicas:
         kept_logs: int,
         spawn: Spawn,
         make: Callable[[ReplicaLaunch, Callable[[], None]], Replica],
+        end_seconds: float = END_SECONDS,
     ) -> None:
         self._capacity_slots = capacity_slots
         self._kept_logs = kept_logs
         self._spawn = spawn
         self._make = make
+        self._end_seconds = end_seconds
         self._replicas: dict[str, Replica] = {}
         self._running: dict[str, asyncio.Task[Any]] = {}
         self._stopping: dict[str, asyncio.Task[Any]] = {}
@@ -114,7 +120,11 @@ class Replicas:
         replica.drain()
         await replica.finished(grace)
         replica.stop()
-        await asyncio.wait({self._running[replica_id]})
+        running = self._running[replica_id]
+        _, unended = await asyncio.wait({running}, timeout=self._end_seconds)
+        if unended:
+            log.error("replica_not_ended", replica_id=replica_id, seconds=self._end_seconds)
+            running.cancel()
         del self._running[replica_id]
         del self._stopping[replica_id]
         self._old_logs[replica_id] = replica.log

@@ -12,8 +12,8 @@ import structlog
 
 from servery_common.contracts import frames
 from servery_worker.model_log import LogPipe
+from servery_worker.process import describe_exit, ended_itself
 from servery_worker.record_stream import RecordStream
-from servery_worker.zygote import describe_exit, ended_itself
 
 log = structlog.get_logger(__name__)
 

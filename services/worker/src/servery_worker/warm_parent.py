@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import structlog
 
 from servery_runner import control
 from servery_worker.model_log import LogPipe, ModelLog
+from servery_worker.process import describe_exit, kill_group, spawn
 
 log = structlog.get_logger(__name__)
 
@@ -25,17 +25,6 @@ FORK_TIMEOUT_SECONDS = 10.0
 
 Forked = tuple[int, "asyncio.Future[int]"]
 """A runner's pid and its exit status to be."""
-
-
-_CRASHES = (
-    signal.SIGSEGV,
-    signal.SIGABRT,
-    signal.SIGBUS,
-    signal.SIGFPE,
-    signal.SIGILL,
-    signal.SIGSYS,
-    signal.SIGTRAP,
-)
 
 
 class WarmParentFailed(Exception):
@@ -249,63 +238,3 @@ class WarmParent:
     def _last_words(self) -> str:
         lines = [line for line in self.log.tail(20) if line.strip()]
         return f": {lines[-1].strip()}" if lines else ""
-
-
-async def spawn(
-    python: str,
-    arguments: Sequence[str],
-    channel: socket.socket,
-    *,
-    overlay: Path,
-    environment: Mapping[str, str],
-    log: ModelLog,
-) -> tuple[asyncio.subprocess.Process, LogPipe]:
-    """Start an interpreter of a model's environment that inherits only ``channel``. Raises OSError."""
-    read_end, write_end = os.pipe()
-    try:
-        process = await asyncio.create_subprocess_exec(
-            python,
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=write_end,
-            stderr=write_end,
-            pass_fds=[channel.fileno()],
-            # ``-m`` puts the working directory first on the path: the overlay, and nothing a model can write to.
-            cwd=overlay,
-            env=dict(environment),
-            start_new_session=True,
-        )
-    except BaseException:
-        os.close(read_end)
-        raise
-    finally:
-        os.close(write_end)
-    return process, await read_pipe(read_end, log)
-
-
-async def read_pipe(read_end: int, log: ModelLog) -> LogPipe:
-    """Have what comes out of a pipe appended to a log."""
-    os.set_blocking(read_end, False)
-    loop = asyncio.get_running_loop()
-    _, pipe = await loop.connect_read_pipe(lambda: LogPipe(log), os.fdopen(read_end, "rb", 0))
-    return pipe
-
-
-def kill_group(pid: int) -> None:
-    """Kill a process and what it started; gone is fine."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-
-
-def ended_itself(status: int) -> bool:
-    """Whether the process made its own end: it exited, or crashed. False when it was killed from outside."""
-    return status >= 0 or -status in _CRASHES
-
-
-def describe_exit(status: int) -> str:
-    """How a process ended, for people."""
-    if status >= 0:
-        return f"exited with status {status}"
-    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-    hint = " (out of memory?)" if status == -signal.SIGKILL and sys.platform == "linux" else ""
-    return f"was killed by {name}{hint}"

@@ -9,7 +9,7 @@ import structlog
 
 from servery_common.contracts.builds import Artifacts
 from servery_worker import environment
-from servery_worker.zygote import WarmParent
+from servery_worker.warm_parent import WarmParent
 
 log = structlog.get_logger(__name__)
 

@@ -6,18 +6,18 @@ downloaded beside their place and renamed into it when complete: whoever sees a 
 
 import asyncio
 import hashlib
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from servery_builder.artifacts.mlflow_registry import ArtifactMissing, MlflowRegistry
-from servery_builder.domain.build import BuildError, FailureCode
+from servery_builder.artifacts.model_files import read_within
+from servery_builder.domain.build import BuildError
 from servery_builder.domain.mlmodel import MlModel, parse_mlmodel
 from servery_builder.files import sync_tree
 from servery_builder.locks import locked
-from servery_common.contracts.builds import ModelResolved
+from servery_common.contracts.builds import FailureCode, ModelResolved
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,6 @@ class ModelCache:
                     await self._download(version, path, say)
         return await asyncio.to_thread(_read, path)
 
-    def touch(self, model: LocalModel) -> None:
-        """Record that a model is used now: the modification time of its folder."""
-        os.utime(model.path)
-
     async def _download(self, version: ModelResolved, path: Path, say: Callable[[str], None]) -> None:
         temporary = path.with_name(f".{path.name}.part")
         if temporary.exists():
@@ -77,14 +73,14 @@ def _publish(temporary: Path, path: Path, version: ModelResolved) -> int:
     # Checked before the files get their place, so that an incomplete download is not found there later.
     if not (temporary / "MLmodel").is_file():
         raise _missing(version)
-    _check_paths(temporary, parse_mlmodel((temporary / "MLmodel").read_text()))
+    _check_paths(temporary, _read(temporary).mlmodel)
     size = sync_tree(temporary)
     temporary.rename(path)
     return size
 
 
 def _read(path: Path) -> LocalModel:
-    return LocalModel(path, parse_mlmodel((path / "MLmodel").read_text()))
+    return LocalModel(path, parse_mlmodel(read_within(path, path / "MLmodel")))
 
 
 def _check_paths(path: Path, mlmodel: MlModel) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from servery_common.contracts.builds import Artifacts
+from servery_common.contracts.builds import Artifacts, FailureCode
 from servery_common.contracts.states import BuildState
 
 
@@ -23,47 +23,24 @@ class BuildEvent(StrEnum):
     FAILED = "failed"
 
 
-TRANSITIONS: Mapping[BuildState, Mapping[BuildEvent, BuildState]] = MappingProxyType(
+@dataclass(frozen=True)
+class Transition:
+    """What an event does to a build."""
+
+    before: tuple[BuildState, ...]
+    """In any other state the event changes nothing."""
+    after: BuildState
+
+
+TRANSITIONS: Mapping[BuildEvent, Transition] = MappingProxyType(
     {
-        BuildState.QUEUED: {BuildEvent.CLAIMED: BuildState.BUILDING},
-        BuildState.BUILDING: {
-            # Only when the lease of the builder that held it ran out.
-            BuildEvent.CLAIMED: BuildState.BUILDING,
-            BuildEvent.RELEASED: BuildState.QUEUED,
-            BuildEvent.SUCCEEDED: BuildState.SUCCEEDED,
-            BuildEvent.FAILED: BuildState.FAILED,
-        },
-        BuildState.SUCCEEDED: {},
-        BuildState.FAILED: {},
-        BuildState.CANCELED: {},
+        # From BUILDING only when the lease of the builder that holds it ran out.
+        BuildEvent.CLAIMED: Transition((BuildState.QUEUED, BuildState.BUILDING), BuildState.BUILDING),
+        BuildEvent.RELEASED: Transition((BuildState.BUILDING,), BuildState.QUEUED),
+        BuildEvent.SUCCEEDED: Transition((BuildState.BUILDING,), BuildState.SUCCEEDED),
+        BuildEvent.FAILED: Transition((BuildState.BUILDING,), BuildState.FAILED),
     }
 )
-
-
-def next_state(state: BuildState, event: BuildEvent) -> BuildState | None:
-    """Return the state that follows, or None when ``event`` changes nothing in ``state``."""
-    return TRANSITIONS[state].get(event)
-
-
-def is_terminal(state: BuildState) -> bool:
-    """Whether nothing can change a build in this state."""
-    return not TRANSITIONS[state]
-
-
-class FailureCode(StrEnum):
-    """Why a build cannot succeed: the codes of ``BuildFailed``."""
-
-    MODEL_NOT_FOUND = "MODEL_NOT_FOUND"
-    ARTIFACT_MISSING = "ARTIFACT_MISSING"
-    PACKAGE_NOT_FOUND = "PACKAGE_NOT_FOUND"
-    VERSION_CONFLICT = "VERSION_CONFLICT"
-    PYTHON_NOT_AVAILABLE = "PYTHON_NOT_AVAILABLE"
-    INSTALL_FAILED = "INSTALL_FAILED"
-    IMPORT_ERROR = "IMPORT_ERROR"
-    LOAD_FAILED = "LOAD_FAILED"
-    PREDICT_FAILED = "PREDICT_FAILED"
-    TIMED_OUT = "TIMED_OUT"
-    INTERNAL_ERROR = "INTERNAL_ERROR"
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ from typing import Any, cast
 import yaml
 from packaging.version import InvalidVersion, Version
 
-from servery_builder.domain.build import BuildError, FailureCode
+from servery_builder.domain.build import BuildError
 from servery_builder.domain.mlmodel import MlModel
-from servery_builder.domain.requirements import ReadText, Requirements, parse_requirements, requirement_name
+from servery_builder.domain.model_path import ReadText, inside
+from servery_builder.domain.requirements import Requirements, parse_requirements, requirement_name
+from servery_common.contracts.builds import FailureCode
 
 FORMAT_VERSION = 1
 """Raised when the way environments are made changes, so that older ones are not used any more."""
@@ -169,7 +171,7 @@ def _conda_package(dependency: str) -> tuple[str, str | None]:
 
 def _yaml(name: str, model_dir: Path, read: ReadText) -> Mapping[str, Any] | None:
     try:
-        document = yaml.safe_load(read(model_dir / name))
+        document = yaml.safe_load(read(inside(model_dir, model_dir / name, name)))
     except FileNotFoundError:
         return None
     except yaml.YAMLError as error:
@@ -180,4 +182,7 @@ def _yaml(name: str, model_dir: Path, read: ReadText) -> Mapping[str, Any] | Non
 
 
 def _strings(value: object) -> tuple[str, ...]:
-    return tuple(str(item) for item in cast("list[object]", value)) if isinstance(value, list) else ()
+    if not isinstance(value, list):
+        return ()
+    # Only scalars: YAML's aliases make nested lists whose text would not fit into memory.
+    return tuple(str(item) for item in cast("list[object]", value) if isinstance(item, str | int | float))

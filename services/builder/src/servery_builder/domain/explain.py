@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from servery_builder.domain.build import Failure, FailureCode
+from servery_builder.domain.build import Failure
+from servery_common.contracts.builds import FailureCode
 from servery_common.contracts.replicas import ModelVerified
 
 # Bounded, like everything tried at each position of an output that may be one endless word.
@@ -55,6 +56,12 @@ def explain_verification(verified: ModelVerified) -> Failure:
             FailureCode.IMPORT_ERROR,
             f"Importing the model's packages failed ({_sentence_part(error)}): pin the versions it was trained with"
             " in its pip requirements and log it again.",
+        )
+    if verified.stage == "start":
+        return Failure(
+            FailureCode.INTERNAL_ERROR,
+            f"A worker could not start a process for the model ({_sentence_part(error)}): put that right on the"
+            " worker's machine, then deploy again.",
         )
     if verified.stage == "predict":
         return Failure(

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from packaging.version import InvalidVersion, Version
 
-from servery_builder.domain.build import BuildError, FailureCode
+from servery_builder.domain.build import BuildError
+from servery_common.contracts.builds import FailureCode
 
 OLDEST_PYTHON = Version("3.9")
 """The runner that loads models supports this Python and newer."""

@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import yaml
 
-from servery_builder.domain.build import BuildError, FailureCode
+from servery_builder.domain.build import BuildError
+from servery_common.contracts.builds import FailureCode
 
 # Keys under which flavors name files or folders that have to be beside MLmodel.
 _PATH_KEYS = ("data", "model_path", "model_data", "pickled_model", "python_model", "code", "model_binary")

@@ -6,17 +6,16 @@ environment. Reading files is left to the caller's ``read`` function.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from servery_builder.domain.build import BuildError, FailureCode
-
-ReadText = Callable[[Path], str]
-"""Returns the text of a file; raises ``FileNotFoundError``."""
+from servery_builder.domain.build import BuildError
+from servery_builder.domain.model_path import ReadText, inside
+from servery_common.contracts.builds import FailureCode
 
 _COMMENT = re.compile(r"(^|\s+)#.*$")
 _ONE_VALUE_OPTIONS = {
@@ -101,13 +100,15 @@ class _Parser:
             self.add(self._read_file(path, value).splitlines(), path.parent, depth + 1)
         elif name == "--constraint":
             path = self._inside(folder / value, value)
-            self.constraints += logical_lines(self._read_file(path, value).splitlines())
+            for constraint in logical_lines(self._read_file(path, value).splitlines()):
+                self._add_constraint(constraint)
         elif name == "--editable":
             # Installed as a copy: the environment is shared by models and must not point into one of them.
             self._add_requirement(value)
         elif name in _PASSED_ON:
-            is_local = name == "--find-links" and "://" not in value
-            resolved = str(self._inside(folder / value, value)) if is_local else value
+            local = value.removeprefix("file:").removeprefix("//")
+            is_local = local != value or (name == "--find-links" and "://" not in value)
+            resolved = str(self._inside(folder / local, value)) if is_local else value
             self.options.append(f"{name} {resolved}".strip())
         # Everything else (--trusted-host, --process-dependency-links, --use-feature …) speaks to pip itself.
 
@@ -130,14 +131,17 @@ class _Parser:
             self.names.add(name)
 
     def _inside(self, path: Path, shown: str) -> Path:
-        absolute = Path(_normal_path(path))
-        if not absolute.is_relative_to(self._model_dir):
+        return inside(self._model_dir, path, shown)
+
+    def _add_constraint(self, line: str) -> None:
+        # Constraints go to the installer as they are, so nothing in them may name a file or set an option.
+        if line.startswith("-") or local_path(line) is not None:
             raise BuildError(
-                FailureCode.ARTIFACT_MISSING,
-                f"The model's requirements name {shown}, which lies outside the model; log the model again with"
-                " the file inside it (code_paths=[...]) or with a published package.",
+                FailureCode.INSTALL_FAILED,
+                f"The model's constraints contain {line!r}, but only versions of published packages can be constrained:"
+                " remove the line and log the model again.",
             )
-        return absolute
+        self.constraints.append(line)
 
     def _read_file(self, path: Path, shown: str) -> str:
         try:
@@ -219,15 +223,3 @@ def wheel_name(filename: str) -> str | None:
         return parse_wheel_filename(filename)[0]
     except InvalidWheelFilename:
         return None
-
-
-def _normal_path(path: Path) -> str:
-    # Lexical, without touching the disk: artifacts hold no symbolic links that matter here.
-    parts: list[str] = []
-    for part in PurePosixPath(path).parts:
-        if part == "..":
-            if len(parts) > 1:
-                parts.pop()
-        elif part != ".":
-            parts.append(part)
-    return str(PurePosixPath(*parts))

@@ -39,7 +39,11 @@ class BytecodeCompiler:
         while True:
             environment = await self._queue.get()
             if not _is_compiled(environment):
-                await _compile(environment)
+                try:
+                    await _compile(environment)
+                except Exception as error:
+                    # The environment may have been removed, the disk may be full. Nothing depends on bytecode.
+                    log.warning("bytecode_not_compiled", environment_key=environment.key, error=repr(error))
 
 
 def _is_compiled(environment: Environment) -> bool:

@@ -25,7 +25,7 @@ from servery_builder.files import hash_path, sync_directory, write_durably
 from servery_builder.locks import locked
 
 MARKER = ".servery-ready"
-"""Exists only in a complete environment; its modification time is when it was last used."""
+"""Exists only in a complete environment."""
 
 # What is written for the installer; gone when the environment is complete, for it may name indexes with passwords.
 _INSTALL = "servery-install"
@@ -86,10 +86,6 @@ class VirtualenvCache:
                 await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
                 raise
         return _environment(path, cached=False)
-
-    def touch(self, environment: Environment) -> None:
-        """Record that an environment is used now."""
-        os.utime(environment.path / MARKER)
 
     async def _make(
         self, path: Path, spec: EnvironmentSpec, interpreter: Interpreter, say: Say, lock: int
