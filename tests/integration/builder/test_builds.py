@@ -51,6 +51,13 @@ async def test_a_second_model_with_the_same_requirements_installs_nothing(
     assert row["environment_cached"]
 
 
+async def test_a_name_that_means_something_in_an_address_is_built(
+    registry: Registry, orderer: Orderer, worker: FakeWorker
+) -> None:
+    ended = await orderer.ended(await orderer.order(registry.register(["six==1.16.0"], name="a#b?c d.e")))
+    assert ended.state is BuildState.SUCCEEDED, ended.reason
+
+
 async def test_two_builds_of_the_same_environment_at_once_make_it_once(
     registry: Registry, orderer: Orderer, worker: FakeWorker, pool: Pool
 ) -> None:

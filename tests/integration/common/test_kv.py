@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from tests.infrastructure import NatsServer
 from tests.messages import Ask, Other
 
 from servery_common.contracts.subjects import ROUTES_BUCKET
-from servery_common.errors import Unavailable
+from servery_common.errors import Conflict, Unavailable
 from servery_common.messaging.bus import KvChange, NatsBus
 
 
@@ -141,3 +142,16 @@ async def test_following_goes_on_after_nats_hung(
         nats_server.resume()
         await put_when_possible(bus, "a", "1")
         await follower.until({"a": "1"})
+
+
+async def test_a_value_is_stored_only_over_the_revision_it_was_made_for(bus: NatsBus) -> None:
+    await clear(bus)
+    first = await bus.kv_put(ROUTES_BUCKET, "fenced", Ask(text="1"), expected=0)
+    with pytest.raises(Conflict):
+        await bus.kv_put(ROUTES_BUCKET, "fenced", Ask(text="stale"), expected=0)
+    second = await bus.kv_put(ROUTES_BUCKET, "fenced", Ask(text="2"), expected=first)
+    with pytest.raises(Conflict):
+        await bus.kv_put(ROUTES_BUCKET, "fenced", Ask(text="stale"), expected=first)
+    async with following(bus) as follower:
+        await follower.until({"fenced": "2"})
+    assert second > first

@@ -74,8 +74,8 @@ class MlflowRegistry:
         Raises ``ArtifactMissing`` when there are none and ``Unavailable`` when MLflow or its artifact store does not
         answer.
         """
-        await self._connected()
-        await self._call(lambda: _download(self._tracking_uri, name, version, destination))
+        client = await self._connected()
+        await self._call(lambda: _download(client, self._tracking_uri, name, version, destination))
 
     async def _connected(self) -> Any:
         if self._client is None or (self._client.done() and self._client.exception() is not None):
@@ -189,11 +189,15 @@ def _what_exists(client: Any, name: str, version: str) -> str:
     return f"Registered model {name!r} has no version {version}; {latest}."
 
 
-def _download(tracking_uri: str, name: str, version: str, destination: Path) -> None:
+def _download(client: Any, tracking_uri: str, name: str, version: str, destination: Path) -> None:
     import mlflow.artifacts
 
+    uri = f"models:/{name}/{version}"
+    if "#" in name or "?" in name:
+        # MLflow parses the address as a URL, in which these would end the name.
+        uri = client.get_model_version_download_uri(name, version)
     mlflow.artifacts.download_artifacts(
-        artifact_uri=f"models:/{name}/{version}", dst_path=str(destination), tracking_uri=tracking_uri
+        artifact_uri=uri, dst_path=str(destination), tracking_uri=tracking_uri
     )
 
 
