@@ -191,13 +191,15 @@ def _what_exists(client: Any, name: str, version: str) -> str:
 
 def _download(client: Any, tracking_uri: str, name: str, version: str, destination: Path) -> None:
     import mlflow.artifacts
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    uri = f"models:/{name}/{version}"
     if "#" in name or "?" in name:
-        # MLflow parses the address as a URL, in which these would end the name.
-        uri = client.get_model_version_download_uri(name, version)
+        # MLflow parses "models:/name/version" as a URL, in which these would end the name.
+        files = get_artifact_repository(client.get_model_version_download_uri(name, version))
+        files.download_artifacts("", str(destination))
+        return
     mlflow.artifacts.download_artifacts(
-        artifact_uri=uri, dst_path=str(destination), tracking_uri=tracking_uri
+        artifact_uri=f"models:/{name}/{version}", dst_path=str(destination), tracking_uri=tracking_uri
     )
 
 
