@@ -32,7 +32,7 @@ test: install ## Run all tests (they bring their own NATS and Postgres)
 unit: install ## Tests without any I/O
 	@$(BIN)/python -m pytest tests/unit
 
-contract: install ## Message schemas, subjects, compute backends, API examples
+contract: install ## Message schemas and the catalogue, checked against the code
 	@$(BIN)/python -m pytest tests/contract
 
 integration: install ## One service at a time against real NATS and Postgres

@@ -100,11 +100,8 @@ class EndpointService:
         await self._must_find(name, caller)
         resolved = await self._resolve(config)
         async with self._pool.acquire() as conn, conn.transaction():
-            endpoint_id = await store.lock_endpoint(conn, caller.workspace_id, name)
-            if endpoint_id is None:
-                raise _no_such_endpoint(name)
-            deployment = (await store.load_deployments(conn, [endpoint_id]))[endpoint_id]
-            newest = deployment.newest
+            deployment = await _locked(conn, name, caller)
+            endpoint_id, newest = deployment.endpoint.id, deployment.newest
             if newest is not None and newest.phase is ConfigPhase.PENDING:
                 raise Conflict(
                     f"Endpoint '{name}' is being updated to config version {newest.version}. "
@@ -122,11 +119,8 @@ class EndpointService:
     async def cancel_update(self, name: str, caller: Identity) -> Deployment:
         """Give up the update under way; the active config stays. Raises Conflict when there is none."""
         async with self._pool.acquire() as conn, conn.transaction():
-            endpoint_id = await store.lock_endpoint(conn, caller.workspace_id, name)
-            if endpoint_id is None:
-                raise _no_such_endpoint(name)
-            deployment = (await store.load_deployments(conn, [endpoint_id]))[endpoint_id]
-            newest = deployment.newest
+            deployment = await _locked(conn, name, caller)
+            endpoint_id, newest = deployment.endpoint.id, deployment.newest
             if newest is None or newest.phase is not ConfigPhase.PENDING:
                 raise Conflict(f"Endpoint '{name}' has no update in progress to cancel.")
             canceled = advance_config(newest.phase, ConfigEvent.CANCELED)
@@ -214,6 +208,14 @@ class EndpointService:
     async def _changed(self, endpoint_id: str) -> Deployment:
         self._hint(endpoint_id)
         return await self._load(endpoint_id)
+
+
+async def _locked(conn: Connection, name: str, caller: Identity) -> Deployment:
+    """Return a live endpoint that nobody else changes until the transaction ends. Raises NotFound."""
+    endpoint_id = await store.lock_endpoint(conn, caller.workspace_id, name)
+    if endpoint_id is None:
+        raise _no_such_endpoint(name)
+    return (await store.load_deployments(conn, [endpoint_id]))[endpoint_id]
 
 
 def build_order(endpoint_id: str, entity: ServedEntity) -> BuildRequested:

@@ -7,7 +7,7 @@ from servery_common.contracts.states import BuildState
 
 
 class ResolveModel(Message, type="servery.model.resolve.v1"):
-    """Ask which registered version a name and a version, ``@alias`` or ``latest``-free alias mean."""
+    """Ask which registered version a name and a version or ``@alias`` mean."""
 
     name: str
     version: str
