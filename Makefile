@@ -62,4 +62,7 @@ schemas: install ## Regenerate message schemas, docs/events.md and docs/asyncapi
 check: lint types imports ## All static checks
 
 clean: down ## Stop everything and remove the environment and the data directory
+	@# As root the database may lie outside, below the id of the stack.
+	@id=$$(sed -nE 's/.*"stack_id": "([0-9a-f]{16})".*/\1/p' .servery/secrets.json 2>/dev/null); \
+	  if [ -n "$$id" ] && [ -d "/var/lib/servery/$$id" ]; then rm -rf "/var/lib/servery/$$id"; fi
 	@rm -rf $(VENV) .servery

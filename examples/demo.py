@@ -16,6 +16,14 @@ from typing import Any
 
 MODEL = "iris"
 ENDPOINT = "iris"
+REGISTER_WITHIN = 300
+"""Seconds; on a cold machine most of them go into importing."""
+IMPATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+"""MLflow's client tries for minutes to reach a server that is not there; the demo's is on this machine."""
 _STARTED = time.monotonic()
 
 
@@ -27,6 +35,7 @@ def main() -> int:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env={**os.environ, **IMPATIENCE},
     )
     try:
         if not running():
@@ -35,10 +44,13 @@ def main() -> int:
                 return up.returncode
         environment = stack_environment()
         say("Registering the model in MLflow")
-        registered, _ = trainer.communicate(json.dumps(environment), timeout=300)
+        registered, _ = trainer.communicate(json.dumps(environment), timeout=REGISTER_WITHIN)
         if trainer.returncode != 0:
-            say("Training failed; its output is above.")
+            say("Training or registering failed; why is said above.")
             return 1
+    except subprocess.TimeoutExpired:
+        say(f"Training and registering took more than {REGISTER_WITHIN} s.")
+        return 1
     finally:
         trainer.kill()
     model_version = registered.strip().splitlines()[-1]
@@ -47,7 +59,8 @@ def main() -> int:
         f"Deploying models:/{MODEL}/{model_version} (building its environment, verifying it, starting a replica)"
     )
     deploy = [servery(), "deploy", f"models:/{MODEL}/{model_version}", "--name", ENDPOINT, "--wait"]
-    deployed = subprocess.run(deploy, check=False)
+    # The shell may still know another stack.
+    deployed = subprocess.run(deploy, check=False, env={**os.environ, **environment})
     if deployed.returncode != 0:
         return deployed.returncode
 
@@ -67,7 +80,6 @@ def train() -> None:
     import logging
     import warnings
 
-    import mlflow
     import mlflow.sklearn
     from sklearn.datasets import load_iris
     from sklearn.linear_model import LogisticRegression
@@ -80,8 +92,19 @@ def train() -> None:
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     os.environ.update(json.loads(sys.stdin.read()))
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    try:
+        info = _register(model, features)
+    except mlflow.MlflowException as error:
+        reason = str(error).splitlines()[0]
+        sys.exit(f"MLflow did not take the model: {reason}")
+    print(info.registered_model_version)
+
+
+def _register(model: Any, features: Any) -> Any:
+    import mlflow.sklearn
+
     with mlflow.start_run():
-        info = mlflow.sklearn.log_model(
+        return mlflow.sklearn.log_model(
             model,
             name="model",
             input_example=features.head(2),
@@ -91,7 +114,6 @@ def train() -> None:
                 f"{name}=={version(name)}" for name in ("mlflow", "scikit-learn", "numpy", "pandas")
             ],
         )
-    print(info.registered_model_version)
 
 
 def score(environment: dict[str, str]) -> tuple[int, str]:

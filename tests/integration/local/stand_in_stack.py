@@ -2,7 +2,8 @@
 
 Postgres, NATS, MLflow and the supervisor are the real ones. The services are programs of a few lines
 put before the real ones on PYTHONPATH: they say that they are ready, hold what a service would hold
-(the gateway's port, the worker's grandchild) and end on SIGTERM.
+(the gateway's port, the worker's grandchild) and end on SIGTERM. Where a test needs no MLflow, a server
+that only says that it is there stands in for an external one.
 """
 
 import json
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,12 +31,18 @@ DEADLINE = 60.0
 T = TypeVar("T")
 
 STAND_IN = """
-import os, signal, socket, subprocess, sys
+import os, signal, socket, subprocess, sys, threading
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 if __package__ == "servery_gateway":
     address = os.environ["SERVERY_GATEWAY_HOST"], int(os.environ["SERVERY_GATEWAY_PORT"])
     server = socket.create_server(address)
+
+    def hang_up():
+        while True:
+            server.accept()[0].close()
+
+    threading.Thread(target=hang_up, daemon=True).start()
 if __package__ == "servery_worker":
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"], start_new_session=True)
 print("hello from", __package__, flush=True)
@@ -43,6 +51,29 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
 while True:
     signal.pause()
 """
+
+
+class StandInMlflow(ThreadingHTTPServer):
+    """Answers 200 to every GET."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), AnswerOk)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.server_port}"
+
+
+class AnswerOk(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output clean."""
 
 
 def eventually(read: Callable[[], T], what: str, deadline: float = DEADLINE) -> T:
@@ -68,7 +99,7 @@ class Stack:
 
     home: Path
     port: int = field(default_factory=free_port)
-    external_mlflow: str | None = "http://127.0.0.1:9"
+    external_mlflow: str | None = None
     """Most tests need no MLflow, and it takes longer to start than everything else together."""
 
     @property

@@ -1,6 +1,7 @@
 """The endpoint commands against an HTTP server that answers as the management API does."""
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -58,7 +59,11 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(401, {"error_code": "UNAUTHENTICATED", "message": "who are you?"})
         elif self.path.endswith("/iris-3/build-logs"):
             self.server.log += f"step {len(self.server.log.splitlines()) + 1}\n"
+            if self.server.steps <= 0 and self.server.final_state == "UPDATE_FAILED":
+                self.server.log += "The build failed: No module named 'xgboost'\n"
             self.answer(200, {"logs": self.server.log})
+        elif self.path.endswith("/iris-3/logs"):
+            self.answer(200, {"logs": "hello from predict\n"})
         elif self.path == API:
             self.answer(200, {"endpoints": [self.server.endpoint("NOT_UPDATING")]})
         elif self.server.exists:
@@ -73,6 +78,9 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == f"{API}/iris/config:cancel":
             self.server.updating = False
             self.answer(200, self.server.endpoint("UPDATE_CANCELED"))
+        elif b"boom" in body:
+            error = {"error_code": "BAD_REQUEST", "message": "It raised."}
+            self.answer(400, error | {"stack_trace": "Traceback\nZeroDivisionError: boom\n"})
         else:
             self.answer(200, {"body": body.decode(), "type": self.headers["Content-Type"]})
 
@@ -110,11 +118,16 @@ def api() -> Iterator[FakeApi]:
 
 
 def servery(
-    api: FakeApi, *arguments: str, token: str = "dapi1", stdin: str = ""
+    api: FakeApi, *arguments: str, token: str = "dapi1", stdin: str = "", data_dir: str = ".servery"
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "servery_local", *arguments],
-        env={"DATABRICKS_HOST": api.url, "DATABRICKS_TOKEN": token, "PATH": "/usr/bin:/bin"},
+        env={
+            "DATABRICKS_HOST": api.url,
+            "DATABRICKS_TOKEN": token,
+            "SERVERY_DATA_DIR": data_dir,
+            "PATH": "/usr/bin:/bin",
+        },
         input=stdin,
         capture_output=True,
         text=True,
@@ -167,7 +180,74 @@ def test_a_failed_deployment_tells_why_and_fails(api: FakeApi) -> None:
     api.final_state = "UPDATE_FAILED"
     result = servery(api, "deploy", "models:/iris/3", "--name", "iris")
     assert result.returncode == 1
-    assert "No module named 'xgboost'" in result.stderr
+    assert (result.stdout + result.stderr).count("No module named 'xgboost'") == 1
+
+
+def test_a_failed_deployment_answers_with_json_too(api: FakeApi) -> None:
+    api.final_state = "UPDATE_FAILED"
+    result = servery(api, "deploy", "models:/iris/3", "--name", "iris", "--json")
+    assert result.returncode == 1
+    assert json.loads(result.stdout) == api.endpoint("UPDATE_FAILED")
+
+
+def test_an_interrupted_deploy_says_that_the_deployment_goes_on(api: FakeApi) -> None:
+    api.steps = 10_000
+    process = subprocess.Popen(
+        [sys.executable, "-m", "servery_local", "deploy", "models:/iris/3", "--name", "iris"],
+        env={"DATABRICKS_HOST": api.url, "DATABRICKS_TOKEN": "dapi1", "PATH": "/usr/bin:/bin"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while "step 1" not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "goes on" in errors
+    assert "servery cancel iris" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(("given", "sent"), [("MEDIUM", "Medium"), ("small", "Small")])
+def test_a_size_is_taken_in_any_case(api: FakeApi, given: str, sent: str) -> None:
+    servery(api, "deploy", "models:/iris/3", "--name", "iris", "--size", given, "--no-wait")
+    assert api.configs[0][1]["served_entities"][0]["workload_size"] == sent
+
+
+def test_an_unknown_size_is_a_mistake_in_the_command(api: FakeApi) -> None:
+    result = servery(api, "deploy", "models:/iris/3", "--name", "iris", "--size", "smal")
+    assert result.returncode == 2
+    assert api.configs == []
+
+
+def test_an_exception_of_the_model_is_shown(api: FakeApi) -> None:
+    result = servery(api, "query", "iris", "-d", '{"inputs": "boom"}')
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr == "Traceback\nZeroDivisionError: boom\nerror: BAD_REQUEST: It raised.\n"
+
+
+def test_what_a_model_printed_and_its_build_are_shown(api: FakeApi) -> None:
+    api.exists = True
+    assert servery(api, "logs", "--endpoint", "iris").stdout == "hello from predict\n"
+    assert servery(api, "logs", "-e", "iris", "--build").stdout == "step 1\n"
+
+
+def test_a_directory_that_is_named_wins_over_the_environment(api: FakeApi, tmp_path) -> None:
+    assert servery(api, "list", data_dir=str(tmp_path)).returncode == 0
+    result = servery(api, "list", "--data-dir", str(tmp_path))
+    assert result.returncode == 1
+    assert f"does not run on {tmp_path}" in result.stderr
+
+
+def test_an_address_of_the_environment_where_nothing_answers_is_told_as_such(api: FakeApi) -> None:
+    api.shutdown()
+    api.server_close()
+    result = servery(api, "list")
+    assert result.returncode == 1
+    assert f"nothing answers at {api.url}, which is the address in DATABRICKS_HOST" in result.stderr
 
 
 def test_json_output_is_what_the_api_answered_and_nothing_else(api: FakeApi) -> None:
@@ -203,7 +283,7 @@ def test_an_error_of_the_api_is_printed_with_its_code(api: FakeApi) -> None:
 
 
 def test_without_a_stack_the_two_ways_to_one_are_told(api: FakeApi, tmp_path) -> None:
-    result = servery(api, "list", "--data-dir", str(tmp_path), token="")
+    result = servery(api, "list", token="", data_dir=str(tmp_path))
     assert result.returncode == 1
     assert "servery up" in result.stderr
     assert "DATABRICKS_HOST" in result.stderr

@@ -14,7 +14,14 @@ from urllib.request import urlopen
 import asyncpg
 import psutil
 import pytest
-from tests.integration.local.stand_in_stack import DEADLINE, SERVICES, STAND_IN, Stack, eventually
+from tests.integration.local.stand_in_stack import (
+    DEADLINE,
+    SERVICES,
+    STAND_IN,
+    Stack,
+    StandInMlflow,
+    eventually,
+)
 
 from servery_local.ports import is_free
 from servery_local.postgres import url as postgres_url
@@ -139,7 +146,7 @@ def test_a_taken_port_is_named_with_the_way_out(stack: Stack, arguments: tuple[s
     assert f"port {stack.port} on 127.0.0.1 is taken by" in output
     assert f"(pid {os.getpid()})" in output
     assert "--port" in output
-    assert not stack.processes()
+    assert not stack.data_dir.exists()
 
 
 def test_a_component_that_dies_at_once_is_shown_with_its_log(stack: Stack) -> None:
@@ -148,7 +155,7 @@ def test_a_component_that_dies_at_once_is_shown_with_its_log(stack: Stack) -> No
     assert result.returncode == 1
     assert "builder ended with exit code 1, 3 times in a row" in result.stderr
     assert "no space left on device" in result.stderr
-    assert "servery logs builder" in result.stderr
+    assert "servery logs builder`" in result.stderr
     assert not stack.processes()
 
 
@@ -168,22 +175,24 @@ def test_ctrl_c_stops_a_stack_in_the_foreground(stack: Stack) -> None:
     assert not stack.processes()
 
 
-def test_env_is_understood_by_a_shell(stack: Stack) -> None:
-    stack.external_mlflow = "http://tracking.example/a path?x='1'"
+def test_env_is_understood_by_a_shell(stack: Stack, tracking: StandInMlflow) -> None:
+    stack.external_mlflow = f"http://{tracking.address}/a path?x='1'"
     stack.up()
     script = stack.servery("env").stdout + 'printf "%s\\n" "$DATABRICKS_HOST" "$MLFLOW_TRACKING_URI"'
     lines = subprocess.check_output(["sh", "-c", script], text=True).splitlines()
     assert lines == [f"http://127.0.0.1:{stack.port}", stack.external_mlflow]
 
 
-def test_a_password_of_mlflow_is_told_to_nobody_but_who_asks_for_the_environment(stack: Stack) -> None:
-    stack.external_mlflow = "http://ann:s3cret@tracking.example"
+def test_a_password_of_mlflow_is_told_to_nobody_but_who_asks_for_the_environment(
+    stack: Stack, tracking: StandInMlflow
+) -> None:
+    stack.external_mlflow = f"http://ann:s3cret@{tracking.address}"
     console = stack.up()
     assert "s3cret" in stack.servery("env").stdout
     told = [console, stack.servery("status").stdout, stack.servery("status", "--json").stdout]
     told += [(stack.data_dir / "state.json").read_text(), stack.servery("logs").stdout]
     assert not [text for text in told if "s3cret" in text]
-    assert "http://***@tracking.example" in told[0]
+    assert f"using the MLflow at http://***@{tracking.address} (MLFLOW_TRACKING_URI)" in told[0]
     assert stat.S_IMODE((stack.data_dir / "tracking.json").stat().st_mode) == 0o600
 
 
@@ -217,8 +226,82 @@ def test_mlflow_runs_unless_another_one_is_named(stack: Stack) -> None:
     with urlopen(f"{stack.status()['mlflow_url']}/health") as answer:
         assert answer.status == 200
     assert stack.component("mlflow")["state"] == "running"
+    own = stack.status()["mlflow_url"]
     assert stack.servery("down").returncode == 0
     assert not stack.processes()
+    assert stack.status()["mlflow_url"] is None
+
+    # As in a shell that knows the stack by `servery env`: its own MLflow is no external one.
+    stack.external_mlflow = own
+    stack.up()
+    assert stack.component("mlflow")["state"] == "running"
+    assert stack.status()["mlflow_url"] == own
+
+
+@pytest.mark.parametrize("arguments", [("up",), ("up", "--detach")])
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("http://127.0.0.1:9", "nothing answers there"),
+        ("http://127.0.0.1:{gateway}", "nothing answers there"),
+        ("databricks", "the http(s) address"),
+        ("sqlite:///mlflow.db", "the http(s) address"),
+    ],
+)
+def test_an_mlflow_that_cannot_be_used_is_refused_in_a_sentence(
+    stack: Stack, arguments: tuple[str, ...], uri: str, why: str
+) -> None:
+    stack.external_mlflow = uri.format(gateway=stack.port)
+    result = stack.servery(*arguments)
+    assert result.returncode == 1
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"error: MLFLOW_TRACKING_URI is {stack.external_mlflow}, but ")
+    assert why in line
+    assert not stack.data_dir.exists()
+
+
+def test_of_two_starts_at_once_one_is_refused_and_the_console_is_the_others(stack: Stack) -> None:
+    starts = [
+        subprocess.Popen(
+            [sys.executable, "-m", "servery_local", "up", "--detach"],
+            env=stack.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    outputs = [start.communicate(timeout=DEADLINE)[0] for start in starts]
+    by_code = dict(zip([start.returncode for start in starts], outputs, strict=True))
+    assert sorted(by_code) == [0, 1], outputs
+    assert "Servery is ready" in by_code[0]
+    assert by_code[1].startswith("error: Servery already runs on")
+    assert "ready in" not in by_code[1]
+    assert (stack.data_dir / "logs" / "console.log").read_text() == by_code[0]
+
+
+def test_a_data_directory_that_cannot_be_is_told_in_a_line(stack: Stack) -> None:
+    file = stack.home / "file"
+    file.touch()
+    for command in (("up",), ("up", "--detach")):
+        result = stack.servery(*command, "--data-dir", str(file / "data"))
+        assert result.returncode == 1
+        [line] = result.stderr.splitlines()
+        assert line == f"error: cannot use {file / 'data'} as data directory: Not a directory"
+
+
+def test_an_address_of_another_machine_is_not_called_taken(stack: Stack) -> None:
+    result = stack.servery("up", "--host", "192.0.2.1")
+    assert result.returncode == 1
+    assert "192.0.2.1 is not an address of this machine" in result.stderr
+    assert not stack.data_dir.exists()
+
+
+def test_logs_that_are_not_there_are_told_in_words(stack: Stack) -> None:
+    assert "Servery never ran" in stack.servery("logs").stderr
+    stack.up()
+    error = stack.servery("logs", "nope").stderr
+    assert "no log of nope; there are: builder, console, controller," in error
 
 
 def test_a_deep_data_directory_gets_short_sockets(stack: Stack) -> None:

@@ -30,6 +30,11 @@ def test_an_error_is_printed_as_code_and_message() -> None:
     assert error.status == 409
 
 
+def test_the_trace_of_the_models_exception_is_kept() -> None:
+    body = {"error_code": "BAD_REQUEST", "message": "it raised", "stack_trace": "Traceback"}
+    assert parse_error(httpx.Response(400, json=body)).stack_trace == "Traceback"
+
+
 def test_an_error_of_something_else_on_the_way_is_printed_too() -> None:
     assert str(parse_error(httpx.Response(502, text="bad gateway"))) == "HTTP 502: bad gateway"
     assert str(parse_error(httpx.Response(502, text=""))) == "HTTP 502: Bad Gateway"

@@ -3,9 +3,12 @@ import pytest
 from servery_local.deployment import (
     ModelReference,
     Outcome,
+    abridge,
     config_for,
+    is_starting,
     parse_model_uri,
     parse_variables,
+    served_entities,
     unseen,
     view,
 )
@@ -90,3 +93,33 @@ def test_only_the_new_part_of_a_growing_log_is_shown() -> None:
 
 def test_a_log_that_began_anew_is_shown_whole() -> None:
     assert unseen("first build\n", "second build\n") == "second build\n"
+
+
+def test_a_build_log_is_shown_without_its_packages() -> None:
+    log = "[12:00] Resolved 2 packages in 1ms\n[12:00] Installed 2 packages in 1ms\n[12:00]  + a==1\n + b==2\ndone\n"
+    assert abridge(log) == "[12:00] Installed 2 packages in 1ms\ndone\n"
+
+
+def test_what_is_told_elsewhere_is_left_out_of_the_log() -> None:
+    assert abridge("one\n[12:00] The build failed: No disk.\n", ["No disk."]) == "one\n"
+    assert abridge("one\n", [""]) == "one\n"
+
+
+@pytest.mark.parametrize(
+    ("ready", "update", "starting"),
+    [
+        ("READY", "NOT_UPDATING", False),
+        ("READY", "IN_PROGRESS", False),
+        ("NOT_READY", "NOT_UPDATING", True),
+        ("NOT_READY", "IN_PROGRESS", True),
+        ("NOT_READY", "UPDATE_FAILED", False),
+    ],
+)
+def test_an_endpoint_starts_unless_it_serves_or_was_given_up(ready, update, starting) -> None:
+    assert is_starting({"state": {"ready": ready, "config_update": update}}) is starting
+
+
+def test_each_served_entity_is_named_once() -> None:
+    old, new = ({"served_entities": [{"name": name} for name in names]} for names in ("ab", "bc"))
+    assert served_entities({"config": old, "pending_config": new}) == ["a", "b", "c"]
+    assert served_entities({"config": None}) == []

@@ -1,6 +1,6 @@
 import pytest
 
-from servery_local.mlflow import without_secrets
+from servery_local.mlflow import is_own, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,23 @@ from servery_local.mlflow import without_secrets
 )
 def test_a_tracking_uri_is_shown_without_its_secrets(uri: str, shown: str) -> None:
     assert without_secrets(uri) == shown
+
+
+@pytest.mark.parametrize(
+    ("uri", "own"),
+    [
+        ("http://127.0.0.1:5000", True),
+        ("http://localhost:5000/", True),
+        ("http://127.0.0.1:5001", False),
+        ("http://127.0.0.1:5000/prefix", False),
+        ("http://tracking.example:5000", False),
+        ("http://127.0.0.1:port", False),
+        ("databricks", False),
+    ],
+)
+def test_an_address_on_the_port_of_the_last_run_is_the_stacks_own(uri: str, own: bool) -> None:
+    assert is_own(uri, 5000) is own
+
+
+def test_a_stack_that_never_ran_an_mlflow_has_no_address_of_its_own() -> None:
+    assert not is_own("http://127.0.0.1", None)

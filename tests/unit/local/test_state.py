@@ -45,5 +45,6 @@ def test_a_stopped_stack_has_no_processes() -> None:
     described = describe(STACK.as_stopped(), now=2000.0)
     assert described["phase"] == "stopped"
     assert described["supervisor_pid"] is None
+    assert described["gateway_url"] is described["mlflow_url"] is None
     assert described["components"][0]["pid"] is None
     assert described["components"][0]["uptime_seconds"] is None

@@ -16,9 +16,11 @@ import httpx
 
 from servery_local.data_directory import DataDirectory
 from servery_local.errors import LocalError, NotRunning
+from servery_local.invocation import command
 from servery_local.state import Phase, observe_state
 
 API = "/api/2.0/serving-endpoints"
+HOST_VARIABLE = "DATABRICKS_HOST"
 API_TIMEOUT = 60.0
 SCORING_TIMEOUT = 600.0
 """Longer than any model may take: the platform's own deadline is the one that counts."""
@@ -27,10 +29,12 @@ SCORING_TIMEOUT = 600.0
 class ApiError(LocalError):
     """An answer that is not 2xx; printed as `error_code: message`."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, stack_trace: str = "") -> None:
         super().__init__(f"{code}: {message}")
         self.status = status
         self.code = code
+        self.stack_trace = stack_trace
+        """The model's, if it raised."""
 
 
 @dataclass(frozen=True)
@@ -39,21 +43,25 @@ class Credentials:
 
     host: str
     token: str
+    origin: str = ""
+    """The variable that named the host; empty if it is that of a data directory."""
 
 
-def find_credentials(environ: Mapping[str, str], directory: DataDirectory) -> Credentials:
-    """Return those of DATABRICKS_HOST and DATABRICKS_TOKEN, else those of the running stack.
+def find_credentials(environ: Mapping[str, str], directory: DataDirectory, *, insist: bool) -> Credentials:
+    """Return those of DATABRICKS_HOST and DATABRICKS_TOKEN, else those of the stack that runs on `directory`.
 
+    With `insist` the directory was asked for by name, and the variables do not count.
     Raises `NotRunning` if there are neither.
     """
-    host, token = environ.get("DATABRICKS_HOST"), environ.get("DATABRICKS_TOKEN")
-    if host and token:
-        return Credentials(normalise_host(host), token)
+    host, token = environ.get(HOST_VARIABLE), environ.get("DATABRICKS_TOKEN")
+    if host and token and not insist:
+        return Credentials(normalise_host(host), token, HOST_VARIABLE)
     state = observe_state(directory)
     if state is None or state.phase is Phase.STOPPED:
+        elsewhere = f", or set {HOST_VARIABLE} and DATABRICKS_TOKEN to use a stack that runs elsewhere"
         raise NotRunning(
-            f"Servery does not run on {directory.root}.\nStart it with `servery up`, or set "
-            "DATABRICKS_HOST and DATABRICKS_TOKEN to use a stack that runs elsewhere."
+            f"Servery does not run on {directory.root}.\n"
+            f"Start it with `{command(directory.root, 'up')}`{'' if insist else elsewhere}."
         )
     return Credentials(state.gateway_url, directory.load_secrets().admin_token)
 
@@ -66,11 +74,12 @@ def normalise_host(host: str) -> str:
 class EndpointsClient:
     """Calls of the API; every one raises `ApiError` or, if nobody answers, `LocalError`."""
 
-    def __init__(self, http: httpx.Client) -> None:
+    def __init__(self, http: httpx.Client, origin: str = "") -> None:
         self._http = http
+        self._origin = origin
 
     @classmethod
-    def connect(cls, credentials: Credentials) -> EndpointsClient:
+    def connect(cls, credentials: Credentials, timeout: float = API_TIMEOUT) -> EndpointsClient:
         """Return a client; nothing is sent yet."""
         # What runs on this machine is not reached through a proxy.
         local = httpx.URL(credentials.host).host in {"127.0.0.1", "localhost", "::1"}
@@ -78,15 +87,16 @@ class EndpointsClient:
             httpx.Client(
                 base_url=credentials.host,
                 headers={"Authorization": f"Bearer {credentials.token}"},
-                timeout=API_TIMEOUT,
+                timeout=timeout,
                 trust_env=not local,
-            )
+            ),
+            credentials.origin,
         )
 
     @classmethod
-    def find(cls, directory: DataDirectory) -> EndpointsClient:
+    def find(cls, directory: DataDirectory, *, insist: bool) -> EndpointsClient:
         """Return a client for the stack that `find_credentials` finds."""
-        return cls.connect(find_credentials(os.environ, directory))
+        return cls.connect(find_credentials(os.environ, directory, insist=insist))
 
     def list(self) -> dict[str, Any]:
         """Return all endpoints, below the key `endpoints`."""
@@ -114,13 +124,11 @@ class EndpointsClient:
 
     def build_logs(self, name: str, served_entity: str) -> str:
         """Return the build log as far as it goes; empty before there is one."""
-        try:
-            path = f"{_path(name)}/served-models/{quote(served_entity, safe='')}/build-logs"
-            return self._json("GET", path)["logs"]
-        except ApiError as error:
-            if error.status == 404:
-                return ""
-            raise
+        return self._logs(name, served_entity, "build-logs")
+
+    def model_logs(self, name: str, served_entity: str) -> str:
+        """Return what the model printed; empty before there is a replica."""
+        return self._logs(name, served_entity, "logs")
 
     def invoke(self, name: str, body: bytes, content_type: str) -> httpx.Response:
         """Score `body` and return the whole answer."""
@@ -132,6 +140,16 @@ class EndpointsClient:
             timeout=SCORING_TIMEOUT,
         )
 
+    def _logs(self, name: str, served_entity: str, kind: str) -> str:
+        try:
+            return self._json("GET", f"{_path(name)}/served-models/{quote(served_entity, safe='')}/{kind}")[
+                "logs"
+            ]
+        except ApiError as error:
+            if error.status == 404:
+                return ""
+            raise
+
     def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         response = self._send(method, path, json=body)
         return response.json() if response.content else {}
@@ -141,7 +159,12 @@ class EndpointsClient:
             response = self._http.request(method, path, **options)
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise LocalError(f"no answer from {self._http.base_url}: {reason}") from error
+            if not self._origin:
+                raise LocalError(f"no answer from {self._http.base_url}: {reason}") from error
+            raise LocalError(
+                f"nothing answers at {self._http.base_url}, which is the address in {self._origin}: {reason}\n"
+                f"Correct it, `unset {self._origin}`, or name a stack of this machine with --data-dir."
+            ) from error
         if not response.is_success:
             raise parse_error(response)
         return response
@@ -154,7 +177,8 @@ def parse_error(response: httpx.Response) -> ApiError:
     except ValueError:
         body = None
     if isinstance(body, dict) and "error_code" in body:
-        return ApiError(response.status_code, body["error_code"], body.get("message", ""))
+        trace = body.get("stack_trace") or ""
+        return ApiError(response.status_code, body["error_code"], body.get("message", ""), trace)
     text = response.text.strip() or response.reason_phrase
     return ApiError(response.status_code, f"HTTP {response.status_code}", text)
 

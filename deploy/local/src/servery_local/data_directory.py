@@ -26,7 +26,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from servery_local.errors import AlreadyRunning
+from servery_local.errors import AlreadyRunning, LocalError
+from servery_local.invocation import command
 
 LONGEST_SOCKET_PATH = 103
 """Bytes of a unix socket path that every kernel takes (macOS: 104 with the final zero, Linux 108)."""
@@ -105,14 +106,18 @@ class DataDirectory:
         """Make the directory, closed to other users; as root others may pass through it.
 
         The database server refuses to run as root, so its own user must be able to reach its files.
+        Raises `LocalError` if it cannot be made.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        self.root.chmod(0o711 if os.geteuid() == 0 else 0o700)
-        for private in (self.logs, self.artifacts, self.root / "services"):
-            private.mkdir(mode=0o700, exist_ok=True)
-        ignore = self.root / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.root.chmod(0o711 if os.geteuid() == 0 else 0o700)
+            for private in (self.logs, self.artifacts, self.root / "services"):
+                private.mkdir(mode=0o700, exist_ok=True)
+            ignore = self.root / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n")
+        except OSError as error:
+            raise LocalError(f"cannot use {self.root} as data directory: {error.strerror}") from error
 
     @contextmanager
     def locked(self) -> Generator[None]:
@@ -123,9 +128,9 @@ class DataDirectory:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise AlreadyRunning(
-                    f"Servery already runs on {self.root}.\n"
-                    "See it with `servery status`, stop it with `servery down`, "
-                    "or choose another directory with --data-dir."
+                    f"Servery already runs on {self.root}, or is just starting there.\n"
+                    f"See it with `{command(self.root, 'status')}`, stop it with "
+                    f"`{command(self.root, 'down')}`, or choose another directory with --data-dir."
                 ) from None
             yield
         finally:

@@ -6,13 +6,15 @@ Pure: values in, values out. The endpoint commands do the asking and the printin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from servery_local.errors import LocalError
 
+UV_DETAIL = re.compile(r"(\[[^\]]*\] )?( [-+~] \S|(Resolved|Prepared|Audited) \d+ packages? )")
+"""What uv prints beside `Installed N packages`; its lines have a time before them."""
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 
 
@@ -96,6 +98,29 @@ def view(endpoint: Mapping[str, Any]) -> DeploymentView:
         case _:
             outcome = Outcome.FAILED
     return DeploymentView(outcome, messages)
+
+
+def is_starting(endpoint: Mapping[str, Any]) -> bool:
+    """Tell whether an endpoint, as listed, does not serve yet and is expected to."""
+    state = endpoint.get("state") or {}
+    return state.get("ready") != "READY" and state.get("config_update") in {"NOT_UPDATING", "IN_PROGRESS"}
+
+
+def served_entities(endpoint: Mapping[str, Any]) -> list[str]:
+    """Return the names of the served entities of an endpoint, those of a pending config last, each once."""
+    configs = [endpoint.get(key) or {} for key in ("config", "pending_config")]
+    names = [entity["name"] for config in configs for entity in config.get("served_entities") or ()]
+    return list(dict.fromkeys(names))
+
+
+def abridge(log: str, told: Collection[str] = ()) -> str:
+    """Return a build log without the lines that end in one of `told`, and without the packages one by one.
+
+    It still says how many were installed.
+    """
+    ends = tuple(text for text in told if text)
+    lines = log.splitlines(keepends=True)
+    return "".join(line for line in lines if not UV_DETAIL.match(line) and not line.rstrip().endswith(ends))
 
 
 def unseen(seen: str, log: str) -> str:

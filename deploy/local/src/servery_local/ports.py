@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import closing
 
 import psutil
 
-from servery_local.errors import PortTaken
+from servery_local.errors import LocalError, PortTaken
 
 LOOPBACK = "127.0.0.1"
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
     """Tell whether a server could listen on `port` now."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
-        # As servers do: connections that linger after their server's end do not count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-        return True
+    return _why_not(port, host) is None
 
 
 def require_free(port: int, host: str) -> None:
-    """Raise `PortTaken`, with the way out, if the gateway cannot listen on `port`."""
-    if not is_free(port, host):
-        raise PortTaken(
-            f"port {port} on {host} is taken{_holder(port)}.\n"
-            "Choose another one for the gateway with `servery up --port N`."
+    """Raise a `LocalError`, with the way out, if the gateway cannot listen on `port`; `PortTaken` if it is in use."""
+    error = _why_not(port, host)
+    if error is None:
+        return
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        raise LocalError(
+            f"{host} is not an address of this machine, so the gateway cannot listen on it.\n"
+            "Choose one of its own with --host: 127.0.0.1 for this machine alone, 0.0.0.0 for everybody."
         )
+    if error.errno != errno.EADDRINUSE:
+        raise LocalError(
+            f"the gateway cannot listen on port {port} of {host}: {error.strerror}.\n"
+            "Choose another address with --host and --port."
+        )
+    raise PortTaken(
+        f"port {port} on {host} is taken{_holder(port)}.\nChoose another one for the gateway with --port."
+    )
 
 
 def pick(*preferred: int | None, avoid: frozenset[int] = frozenset()) -> int:
@@ -42,6 +46,19 @@ def pick(*preferred: int | None, avoid: frozenset[int] = frozenset()) -> int:
     with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
         probe.bind((LOOPBACK, 0))
         return probe.getsockname()[1]
+
+
+def _why_not(port: int, host: str) -> OSError | None:
+    """Return what a server that listens on `port` now would run into."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+        # As servers do: connections that linger after their server's end do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error
+        return None
 
 
 def _holder(port: int) -> str:

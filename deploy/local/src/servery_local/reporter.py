@@ -45,19 +45,32 @@ class Reporter:
         """A component that had died is ready again."""
         self._line("green", "✓", f"{component:<10} ready again")
 
-    def stack_ready(self, gateway_url: str, mlflow_url: str, seconds: float, hint: str) -> None:
-        """Everything runs."""
+    def stack_ready(
+        self, gateway_url: str, mlflow_url: str, seconds: float, starting: int, hint: str
+    ) -> None:
+        """Everything runs, but `starting` endpoints do not serve yet."""
         self._status = None
         self._console.print(f"\n[bold]Servery is ready[/] after {seconds:.1f} s", highlight=False)
         self._console.print(f"  Serving  {escape(gateway_url)}", highlight=False)
         self._console.print(f"  MLflow   {escape(mlflow_url)}", highlight=False)
-        self._console.print(f"{escape(hint)}\n", highlight=False)
+        if starting:
+            endpoints = "1 endpoint is" if starting == 1 else f"{starting} endpoints are"
+            self._console.print(f"{endpoints} starting", highlight=False)
+        self._console.print(f"{escape(hint)}\n", highlight=False, soft_wrap=True)
 
     def database_elsewhere(self, path: str) -> None:
         """The database's files are not in the data directory, which its user may not enter."""
         self._line(
             "blue", "-", f"postgres   runs as a user that may not enter the data directory: it is in {path}"
         )
+
+    def external_mlflow(self, shown_uri: str) -> None:
+        """An MLflow that is not the stack's own is used."""
+        self._line("blue", "-", f"using the MLflow at {shown_uri} (MLFLOW_TRACKING_URI)")
+
+    def mlflow_elsewhere(self, wanted: int, port: int) -> None:
+        """The stack's own MLflow cannot have the port it had before, or has by default."""
+        self._line("blue", "-", f"{'mlflow':<10} is on port {port}: port {wanted} is taken")
 
     def stopping(self) -> None:
         """The stack was asked to stop."""

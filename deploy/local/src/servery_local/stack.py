@@ -14,9 +14,10 @@ from typing import Any
 import structlog
 from rich.console import Console
 
-from servery_local import mlflow, nats, ports, postgres, services
+from servery_local import invocation, mlflow, nats, ports, postgres, preflight, services
 from servery_local.child import ChildSpec
 from servery_local.data_directory import DataDirectory, Secrets
+from servery_local.errors import LocalError
 from servery_local.leftovers import end_leftovers
 from servery_local.logs import RotatingLog
 from servery_local.postgres_place import prepare_place
@@ -26,6 +27,7 @@ from servery_local.state import Phase, StackState
 from servery_local.supervisor import Supervisor
 
 SUPERVISOR_LOG = "supervisor.log"
+ENDPOINTS_WITHIN = 2.0
 ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # the addresses to listen on, not to call
 
 
@@ -41,6 +43,8 @@ def run_stack(
     directory: DataDirectory, options: StackOptions, environ: Mapping[str, str], console: Console
 ) -> None:
     """Run the stack until it is told to stop. Raises a `LocalError` if it cannot run."""
+    if not directory.root.exists():
+        preflight.check(directory, options.gateway_host, options.gateway_port, environ)
     directory.create()
     reporter = Reporter(console)
     with directory.locked(), closing(RotatingLog(directory.logs / SUPERVISOR_LOG)) as output:
@@ -48,7 +52,7 @@ def run_stack(
         ended = end_leftovers(directory)
         if ended:
             reporter.cleaned_up(ended)
-        ports.require_free(options.gateway_port, options.gateway_host)
+        preflight.check(directory, options.gateway_host, options.gateway_port, environ)
         runtime = directory.create_runtime()
         try:
             asyncio.run(_supervise(directory, options, dict(environ), runtime, reporter))
@@ -78,8 +82,14 @@ async def _supervise(
     reporter: Reporter,
 ) -> None:
     secrets = directory.load_secrets()
-    chosen = _choose_ports(directory, options.gateway_port)
-    external_mlflow = environ.get("MLFLOW_TRACKING_URI")
+    external_mlflow = preflight.external_mlflow(directory, environ)
+    last = directory.load_ports()
+    chosen = _choose_ports(last, options.gateway_port, own_mlflow=external_mlflow is None)
+    directory.save_ports(chosen)
+    if external_mlflow:
+        reporter.external_mlflow(mlflow.without_secrets(external_mlflow))
+    elif chosen[mlflow.NAME] != (wanted := last.get(mlflow.NAME, mlflow.DEFAULT_PORT)):
+        reporter.mlflow_elsewhere(wanted, chosen[mlflow.NAME])
     own_database = directory.component(postgres.NAME)
     place = prepare_place(own_database, runtime / postgres.NAME, secrets.stack_id)
     if place.data != own_database:
@@ -113,9 +123,25 @@ async def _supervise(
             database_socket=str(place.sockets),
         ),
         reporter=reporter,
-        hint='Use it from another shell:  eval "$(servery env)"',
+        hint=f"Use it from another shell:  {invocation.eval_env(directory.root)}",
+        count_starting=lambda: _count_starting(gateway_url(options), secrets.admin_token),
     )
     await supervisor.run()
+
+
+async def _count_starting(url: str, token: str) -> int:
+    """Return how many endpoints are on their way to serve; 0 if the API does not say so quickly."""
+    from servery_local.client import Credentials, EndpointsClient
+    from servery_local.deployment import is_starting
+
+    def count() -> int:
+        client = EndpointsClient.connect(Credentials(url, token), timeout=ENDPOINTS_WITHIN)
+        return sum(map(is_starting, client.list().get("endpoints", ())))
+
+    try:
+        return await asyncio.to_thread(count)
+    except (LocalError, ValueError):  # no answer, or not one of the API
+        return 0
 
 
 def gateway_url(options: StackOptions) -> str:
@@ -124,14 +150,16 @@ def gateway_url(options: StackOptions) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{options.gateway_port}"
 
 
-def _choose_ports(directory: DataDirectory, gateway_port: int) -> dict[str, int]:
-    """Keep the ports of the last run where they are free: clients may have written them down."""
-    last = directory.load_ports()
+def _choose_ports(last: Mapping[str, int], gateway_port: int, *, own_mlflow: bool) -> dict[str, int]:
+    """Keep the ports of the last run where they are free: clients may have written them down.
+
+    A port of MLflow is only ever recorded for one that was run: by it the stack knows its own address again.
+    """
     nats_port = ports.pick(last.get(nats.NAME), avoid=frozenset({gateway_port}))
-    taken = frozenset({gateway_port, nats_port})
-    mlflow_port = ports.pick(last.get(mlflow.NAME), mlflow.DEFAULT_PORT, avoid=taken)
-    chosen = {nats.NAME: nats_port, mlflow.NAME: mlflow_port}
-    directory.save_ports(chosen)
+    chosen = {**last, nats.NAME: nats_port}
+    if own_mlflow:
+        taken = frozenset({gateway_port, nats_port})
+        chosen[mlflow.NAME] = ports.pick(last.get(mlflow.NAME, mlflow.DEFAULT_PORT), avoid=taken)
     return chosen
 
 

@@ -108,8 +108,8 @@ def describe(state: StackState, now: float | None = None) -> dict[str, Any]:
         "phase": state.phase,
         "ready": state.is_ready,
         "supervisor_pid": None if stopped else state.supervisor.pid,
-        "gateway_url": state.gateway_url,
-        "mlflow_url": state.mlflow_url,
+        "gateway_url": None if stopped else state.gateway_url,
+        "mlflow_url": None if stopped else state.mlflow_url,
         "database": state.database,
         "components": [
             {

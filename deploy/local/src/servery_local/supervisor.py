@@ -11,7 +11,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -38,8 +38,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Supervisor:
     """Runs the components of one data directory, which the caller has locked.
 
-    `state` is the starting point of what is written to the data directory; `hint` is printed when
-    everything is ready. Construct it inside the event loop that runs it.
+    `state` is the starting point of what is written to the data directory. `hint` is printed when
+    everything is ready, with the number of endpoints that are not yet, from `count_starting`.
+    Construct it inside the event loop that runs it.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class Supervisor:
         state: StackState,
         reporter: Reporter,
         hint: str,
+        count_starting: Callable[[], Awaitable[int]],
     ) -> None:
         self._directory = directory
         self._state = replace(state, stop_within=stop_bound(specs))
         self._reporter = reporter
         self._hint = hint
+        self._count_starting = count_starting
         self._stop_requested = asyncio.Event()
         self._logs = [RotatingLog(directory.logs / f"{COMBINED}.log")]
         self._children = [self._child(spec, Path(state.runtime)) for spec in specs]
@@ -115,9 +118,13 @@ class Supervisor:
             ready.cancel()
         if ready.done() and not any(ending.done() for ending in endings):
             seconds = time.monotonic() - started
-            self._save(Phase.RUNNING)
             log.info("stack_ready", seconds=round(seconds, 2))
-            self._reporter.stack_ready(self._state.gateway_url, self._state.mlflow_url, seconds, self._hint)
+            starting = await self._count_starting()
+            self._reporter.stack_ready(
+                self._state.gateway_url, self._state.mlflow_url, seconds, starting, self._hint
+            )
+            # Last: who waits for this phase reads what was printed and goes.
+            self._save(Phase.RUNNING)
 
     async def _all_ready(self) -> None:
         for child in self._children:

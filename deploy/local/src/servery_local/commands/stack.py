@@ -8,16 +8,20 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from servery_local.commands.options import DEFAULT_DATA_DIR, FLAG, AsJson, DataDir
+from servery_local.commands.options import DEFAULT_DATA_DIR, FLAG, AsJson, DataDir, find_client
 from servery_local.data_directory import DataDirectory
 from servery_local.errors import AlreadyRunning, ComponentFailed, LocalError
+from servery_local.invocation import command
 from servery_local.logs import COMBINED, follow, last_lines
 
 if TYPE_CHECKING:
+    from servery_local.client import EndpointsClient
     from servery_local.state import StackState
 
 NOT_RUNNING = 3
@@ -47,7 +51,10 @@ def up(
         typer.Option("--detach", metavar=FLAG, help="Return when the stack is ready, leaving it running."),
     ] = False,
 ) -> None:
-    """Start the whole platform: stores, MLflow and all services; Ctrl-C stops it."""
+    """Start the whole platform: stores, MLflow and all services; Ctrl-C stops it.
+
+    With MLFLOW_TRACKING_URI in the environment, models come from that MLflow server, and none is started.
+    """
     directory = DataDirectory(data_dir)
     if detach:
         _up_detached(directory, host, port)
@@ -98,7 +105,7 @@ def status(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> Non
     state = observe_state(DataDirectory(data_dir))
     if state is None or state.phase is Phase.STOPPED:
         if as_json:
-            print(json.dumps(describe(state) if state else {"phase": "stopped", "ready": False}))
+            print(json.dumps(describe(state) if state else {"phase": "stopped", "ready": False}, indent=2))
         else:
             print(f"Servery does not run on {data_dir}.")
         raise typer.Exit(NOT_RUNNING)
@@ -111,10 +118,19 @@ def status(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> Non
 
 
 def logs(
+    context: typer.Context,
     component: Annotated[
         str | None,
         typer.Argument(metavar="COMPONENT", help="Such as gateway or postgres; all if not given."),
     ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option("--endpoint", "-e", metavar="ENDPOINT", help="What the models of an endpoint printed."),
+    ] = None,
+    build: Annotated[
+        bool,
+        typer.Option("--build", metavar=FLAG, help="With --endpoint: how their environments were built."),
+    ] = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     following: Annotated[
         bool, typer.Option("--follow", "-f", metavar=FLAG, help="Go on as lines are written.")
@@ -123,12 +139,18 @@ def logs(
         int, typer.Option("--lines", "-n", metavar="COUNT", min=0, help="Lines to start with.")
     ] = 200,
 ) -> None:
-    """Show what the components printed, in the order in which they did."""
+    """Show what the components printed, in the order in which they did, or the models of one endpoint."""
+    if endpoint is not None:
+        if component is not None or following:
+            raise typer.BadParameter("goes neither with COMPONENT nor with --follow", param_hint="--endpoint")
+        _print_model_logs(find_client(context, data_dir), endpoint, build=build)
+        return
+    if build:
+        raise typer.BadParameter("needs --endpoint", param_hint="--build")
     directory = DataDirectory(data_dir)
     path = directory.logs / f"{component or COMBINED}.log"
     if not path.exists():
-        known = sorted(each.stem for each in directory.logs.glob("*.log") if each.stem != COMBINED)
-        raise LocalError(f"no log of {component or 'any component'}; there are: {known or 'none'}")
+        raise LocalError(_no_log(directory, component))
     # The size is taken first: a line written meanwhile is shown twice rather than never.
     end = path.stat().st_size
     for line in last_lines(path, lines):
@@ -148,7 +170,8 @@ def env(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     directory = DataDirectory(data_dir)
     state = observe_state(directory)
     if state is None or state.phase is Phase.STOPPED:
-        print(f"Servery does not run on {data_dir}; start it with `servery up`.", file=sys.stderr)
+        start = command(data_dir, "up")
+        print(f"Servery does not run on {data_dir}; start it with `{start}`.", file=sys.stderr)
         raise typer.Exit(NOT_RUNNING)
     variables = {
         "DATABRICKS_HOST": state.gateway_url,
@@ -161,38 +184,49 @@ def env(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 
 def _up_detached(directory: DataDirectory, host: str, port: int) -> None:
     """Run the supervisor in a session of its own; show its progress until it is ready or fails."""
+    from servery_local import preflight
     from servery_local.state import Phase, load_state
 
+    if not directory.root.exists():
+        preflight.check(directory, host, port, os.environ)
     directory.create()
     if directory.is_locked():
         with directory.locked():  # raises, with the words for it
             raise AlreadyRunning
-    console = directory.logs / CONSOLE_LOG
-    command = (sys.executable, "-m", "servery_local", "up", "--host", host, "--port", str(port))
-    with console.open("wb") as output:
-        daemon = subprocess.Popen(
-            (*command, "--data-dir", str(directory.root)),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def is_coming_up() -> bool:
-        state = load_state(directory)
-        mine = state is not None and state.supervisor.pid == daemon.pid
-        ready = mine and state is not None and state.phase is Phase.RUNNING
-        return daemon.poll() is None and not ready
-
+    # Its own until it is ready: another `up` may be a moment ahead, and then this one's console is no stack's.
+    descriptor, name = tempfile.mkstemp(prefix=f".{CONSOLE_LOG}.", dir=directory.logs)
+    console = Path(name)
     try:
-        for line in follow(console, offset=0, keep_waiting=is_coming_up):
-            print(line, flush=True)
-    except KeyboardInterrupt:
-        daemon.terminate()
-        daemon.wait()
-        raise
-    if (code := daemon.poll()) is not None:
-        raise typer.Exit(code or 1)
+        with os.fdopen(descriptor, "wb") as output:
+            daemon = subprocess.Popen(
+                (
+                    *(sys.executable, "-m", "servery_local", "up"),
+                    *("--host", host, "--port", str(port), "--data-dir", str(directory.root)),
+                ),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+        def is_coming_up() -> bool:
+            state = load_state(directory)
+            mine = state is not None and state.supervisor.pid == daemon.pid
+            ready = mine and state is not None and state.phase is Phase.RUNNING
+            return daemon.poll() is None and not ready
+
+        try:
+            for line in follow(console, offset=0, keep_waiting=is_coming_up):
+                print(line, flush=True)
+        except KeyboardInterrupt:
+            daemon.terminate()
+            daemon.wait()
+            raise
+        if (code := daemon.poll()) is not None:
+            raise typer.Exit(code or 1)
+        console.replace(directory.logs / CONSOLE_LOG)
+    finally:
+        console.unlink(missing_ok=True)
 
 
 def _with_logs(directory: DataDirectory, error: ComponentFailed) -> str:
@@ -200,9 +234,32 @@ def _with_logs(directory: DataDirectory, error: ComponentFailed) -> str:
     shown = "\n".join(f"    {line}" for line in last_lines(path, LINES_SHOWN))
     return (
         f"{error}\n\nIts last lines, from {path}:\n{shown or '    (it printed nothing)'}\n\n"
-        f"All of them: `servery logs {error.component} --data-dir {shlex.quote(str(directory.root))}`. "
-        "Everything was stopped; when the cause is gone, `servery up` starts it again."
+        f"All of them: `{command(directory.root, 'logs', error.component)}`. Everything was stopped; "
+        f"when the cause is gone, `{command(directory.root, 'up')}` starts it again."
     )
+
+
+def _no_log(directory: DataDirectory, component: str | None) -> str:
+    """Say why there is nothing to show, and what there is."""
+    known = sorted(each.stem for each in directory.logs.glob("*.log") if each.stem != COMBINED)
+    if not known:
+        return f"there are no logs: Servery never ran on {directory.root}"
+    return f"no log of {component or 'all components together'}; there are: {', '.join(known)}"
+
+
+def _print_model_logs(client: EndpointsClient, name: str, *, build: bool) -> None:
+    """Print the logs of all models of an endpoint; which one's follows goes to standard error if there are more."""
+    from servery_local.deployment import served_entities
+
+    entities = served_entities(client.get(name))
+    for entity in entities:
+        log = client.build_logs(name, entity) if build else client.model_logs(name, entity)
+        if len(entities) > 1:
+            print(f"==> {entity} <==", file=sys.stderr, flush=True)
+        if log:
+            print(log, end="" if log.endswith("\n") else "\n", flush=True)
+        else:
+            print(f"{entity} has {'no build log' if build else 'printed nothing'}", file=sys.stderr)
 
 
 def _print_status(state: StackState) -> None:
