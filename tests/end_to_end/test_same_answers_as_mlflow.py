@@ -17,6 +17,7 @@ import httpx
 import pytest
 from tests.end_to_end.client import Client, Registered, describe, entity
 from tests.end_to_end.mlflow_servers import ReferenceServers
+from tests.models import zoo
 from tests.models.bodies import FORM, JSON, Body
 from tests.models.zoo import IRIS_CLASSIFIER, ZOO, ZooModel
 
@@ -105,12 +106,15 @@ def reference(
         answer = client.create(endpoint_of(model), [entity(model.name, versions[model.name])])
         assert answer.status_code == 200, describe(answer)
     directory = tmp_path_factory.mktemp("reference")
-    paths = {
-        name: Path(
-            mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(directory / name))
-        )
-        for name, version in versions.items()
-    }
+    with zoo.using(client.access.tracking_uri):
+        paths = {
+            name: Path(
+                mlflow.artifacts.download_artifacts(
+                    f"models:/{name}/{version}", dst_path=str(directory / name)
+                )
+            )
+            for name, version in versions.items()
+        }
     servers = ReferenceServers(paths, directory / "log")
     try:
         for model in ZOO:

@@ -64,20 +64,27 @@ def log(model: ZooModel, tracking_uri: str, registered_name: str | None = None) 
     """Log the model to a tracking server and register it. Returns the version of the registered model."""
     import mlflow
 
+    with using(tracking_uri), _quiet_flavor(model) as flavor, mlflow.start_run():
+        info = flavor.log_model(
+            name="model",
+            registered_model_name=registered_name or model.name,
+            **_arguments(model),
+        )
+    return str(info.registered_model_version)
+
+
+@contextmanager
+def using(tracking_uri: str) -> Iterator[None]:
+    """Let MLflow use this server. It keeps the address for the process: other tests have servers of their own."""
+    import mlflow
+
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
     try:
-        with _quiet_flavor(model) as flavor, mlflow.start_run():
-            info = flavor.log_model(
-                name="model",
-                registered_model_name=registered_name or model.name,
-                **_arguments(model),
-            )
+        yield
     finally:
-        # MLflow keeps both for the whole process: other tests have registries of their own.
-        mlflow.set_tracking_uri("")
-        mlflow.set_registry_uri("")
-    return str(info.registered_model_version)
+        mlflow.set_tracking_uri(None)
+        mlflow.set_registry_uri(None)
 
 
 def _arguments(model: ZooModel) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.infrastructure import running_nats
 from tests.integration.worker.scoring_client import ScoringClient, do_body
 from tests.integration.worker.worker_process import (
     WorkerOrders,
@@ -20,7 +21,9 @@ from tests.integration.worker.worker_process import (
 from servery_common.contracts import subjects
 from servery_common.contracts.replicas import ModelVerified, VerifyModel, VerifyProgress
 from servery_common.contracts.states import ReplicaState
+from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.port import Bus
+from servery_common.settings import NatsSettings
 
 
 @pytest.fixture
@@ -128,8 +131,22 @@ async def test_a_worker_that_cannot_make_a_runners_folder_says_so_and_lives(
     [failed] = [one for one in beat.replicas if one.replica_id == refused]
     assert failed.reason.startswith("start: No such file or directory")
     assert (await client.ask(serving, "echo")).status == 200
-    order = VerifyModel(build_id="b1", artifacts=artifacts(obedient))
-    answers = bus.request_stream(subjects.worker_verify(), order, [VerifyProgress, ModelVerified], silence=10)
-    [verdict] = [one async for one in answers if isinstance(one, ModelVerified)]
+
+
+async def test_a_verification_that_finds_no_folder_for_its_runner_says_so(obedient: Path, tmp_path: Path):
+    # With a NATS of its own: any worker may verify, and this has to be the one without the folder.
+    with running_nats() as server:
+        worker = WorkerProcess(server.url, tmp_path / "worker")
+        try:
+            async with connect_bus(NatsSettings(url=server.url), name="test") as bus:
+                await WorkerOrders(bus, worker.id).start()
+                (tmp_path / "worker" / "runners").rename(tmp_path / "moved")
+                order = VerifyModel(build_id="b1", artifacts=artifacts(obedient))
+                answers = bus.request_stream(
+                    subjects.worker_verify(), order, [VerifyProgress, ModelVerified], silence=10
+                )
+                [verdict] = [one async for one in answers if isinstance(one, ModelVerified)]
+        finally:
+            worker.stop()
     assert (verdict.ok, verdict.stage) == (False, "start")
     assert "No such file or directory" in verdict.error
