@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from servery_common.contracts import subjects
+from servery_common.contracts.access import Identity
 from servery_common.contracts.builds import (
     Artifacts,
     BuildFailed,
@@ -29,7 +30,7 @@ from servery_common.contracts.replicas import (
     StopReplica,
     WorkerHeartbeat,
 )
-from servery_common.contracts.routes import EndpointRoute, Identity
+from servery_common.contracts.routes import EndpointRoute
 from servery_common.contracts.states import BuildState, ReplicaState
 from servery_common.errors import NotFound
 from servery_common.messaging.port import Bus

@@ -7,7 +7,7 @@ from tests.infrastructure import NatsServer
 from tests.integration.controller.conftest import World
 from tests.integration.controller.peers import ADMIN, entity
 
-from servery_common.contracts.routes import Identity
+from servery_common.contracts.access import Identity
 from servery_common.contracts.states import ReplicaState
 from servery_common.contracts.subjects import ROUTES_BUCKET
 from servery_common.errors import NotFound

@@ -10,7 +10,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from servery_common.contracts import frames, subjects
-from servery_common.contracts.routes import EndpointRoute, Identity, ReplicaRoute, ServedEntityRoute
+from servery_common.contracts.access import Identity
+from servery_common.contracts.routes import EndpointRoute, ReplicaRoute, ServedEntityRoute
 
 
 @dataclass

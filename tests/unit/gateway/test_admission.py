@@ -1,6 +1,7 @@
 import pytest
 
-from servery_common.contracts.routes import EndpointRoute, Identity
+from servery_common.contracts.access import Identity
+from servery_common.contracts.routes import EndpointRoute
 from servery_common.errors import BadRequest, EndpointNotFound, Unavailable
 from servery_gateway.admission import content_type_of, find_route, find_served_entity, time_budget
 from servery_gateway.asgi import scoring_target

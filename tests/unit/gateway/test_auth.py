@@ -3,7 +3,7 @@ import hashlib
 
 import pytest
 
-from servery_common.contracts.routes import Identity
+from servery_common.contracts.access import Identity
 from servery_common.errors import Unauthenticated
 from servery_gateway.auth import Authenticator, token_of
 

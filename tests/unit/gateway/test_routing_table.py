@@ -1,4 +1,5 @@
-from servery_common.contracts.routes import EndpointRoute, Identity
+from servery_common.contracts.access import Identity
+from servery_common.contracts.routes import EndpointRoute
 from servery_common.messaging.port import KvChange
 from servery_gateway.routing_table import RoutingTable, Snapshot
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
-from servery_common.contracts.routes import EndpointRoute, Identity
+from servery_common.contracts.access import Identity
+from servery_common.contracts.routes import EndpointRoute
 from servery_gateway.routing_table import Snapshot
 from servery_gateway.snapshot_file import SnapshotFile, decode, encode
 

@@ -11,6 +11,7 @@ import structlog
 
 from servery_common.backoff import full_jitter
 from servery_common.contracts import subjects
+from servery_common.contracts.builds import ReadModelEnvironment
 from servery_common.contracts.management import HttpCall
 from servery_common.contracts.scaling import ScaleRequest
 from servery_common.errors import ServeryError
@@ -30,6 +31,7 @@ from servery_controller.consumers import BuildEvents, ScaleRequests
 from servery_controller.endpoint_service import EndpointService
 from servery_controller.hints import Hints
 from servery_controller.identities import IdentityPublisher
+from servery_controller.model_environment import ModelEnvironments
 from servery_controller.reconcile_step import ReconcileStep, Term
 from servery_controller.reconciler import Reconciler
 from servery_controller.route_publisher import RoutePublisher
@@ -104,6 +106,12 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
     context.spawn("identities", _republish(reconnected, identities))
     await bus.serve(
         subjects.controller_scale(), ScaleRequest, scaling.handle, queue=subjects.CONTROLLER_QUEUE
+    )
+    await bus.serve(
+        subjects.controller_model_environment(),
+        ReadModelEnvironment,
+        ModelEnvironments(pool).handle,
+        queue=subjects.CONTROLLER_QUEUE,
     )
     await bus.serve(subjects.controller_http(), HttpCall, api.handle, queue=subjects.CONTROLLER_QUEUE)
     context.ready()

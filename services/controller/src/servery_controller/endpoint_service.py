@@ -12,12 +12,12 @@ from typing import Protocol
 from uuid import uuid4
 
 from servery_common.contracts import subjects
+from servery_common.contracts.access import Identity
 from servery_common.contracts.builds import BuildRequested, ModelResolved
-from servery_common.contracts.routes import Identity
 from servery_common.errors import Conflict, NotFound
 from servery_common.postgres import outbox
 from servery_common.postgres.pool import Connection, Pool
-from servery_controller import store
+from servery_controller import endpoint_access, store
 from servery_controller.domain.endpoint import (
     Config,
     ConfigPhase,
@@ -28,6 +28,7 @@ from servery_controller.domain.endpoint import (
     ServedEntity,
 )
 from servery_controller.domain.lifecycle import ConfigEvent, advance_config
+from servery_controller.domain.permissions import PermissionLevel
 from servery_controller.domain.planning import give_up
 from servery_controller.domain.request import (
     ConfigRequest,
@@ -97,10 +98,10 @@ class EndpointService:
 
     async def update_config(self, name: str, config: ConfigRequest, caller: Identity) -> Deployment:
         """Start a new config version; the active one serves until it is ready. Raises Conflict during an update."""
-        await self._must_find(name, caller)
+        await endpoint_access.find(self._pool, name, caller, PermissionLevel.CAN_MANAGE)
         resolved = await self._resolve(config)
         async with self._pool.acquire() as conn, conn.transaction():
-            deployment = await _locked(conn, name, caller)
+            deployment = await endpoint_access.locked(conn, name, caller, PermissionLevel.CAN_MANAGE)
             endpoint_id, newest = deployment.endpoint.id, deployment.newest
             if newest is not None and newest.phase is ConfigPhase.PENDING:
                 raise Conflict(
@@ -119,7 +120,7 @@ class EndpointService:
     async def cancel_update(self, name: str, caller: Identity) -> Deployment:
         """Give up the update under way; the active config stays. Raises Conflict when there is none."""
         async with self._pool.acquire() as conn, conn.transaction():
-            deployment = await _locked(conn, name, caller)
+            deployment = await endpoint_access.locked(conn, name, caller, PermissionLevel.CAN_MANAGE)
             endpoint_id, newest = deployment.endpoint.id, deployment.newest
             if newest is None or newest.phase is not ConfigPhase.PENDING:
                 raise Conflict(f"Endpoint '{name}' has no update in progress to cancel.")
@@ -133,16 +134,16 @@ class EndpointService:
     async def delete(self, name: str, caller: Identity) -> str:
         """Delete an endpoint and return its id. Its name is free at once; requests in flight are answered."""
         async with self._pool.acquire() as conn, conn.transaction():
-            endpoint_id = await store.lock_endpoint(conn, caller.workspace_id, name)
-            if endpoint_id is None:
-                raise _no_such_endpoint(name)
+            deployment = await endpoint_access.locked(conn, name, caller, PermissionLevel.CAN_MANAGE)
+            endpoint_id = deployment.endpoint.id
             await store.mark_deleted(conn, endpoint_id)
         self._hint(endpoint_id)
         return endpoint_id
 
     async def get(self, name: str, caller: Identity) -> Deployment:
         """Return one endpoint of the caller's workspace. Raises NotFound."""
-        return await self._load(await self._must_find(name, caller))
+        endpoint_id = await endpoint_access.find(self._pool, name, caller, PermissionLevel.CAN_VIEW)
+        return await self._load(endpoint_id)
 
     async def find_all(self, caller: Identity) -> list[Deployment]:
         """Return the endpoints of the caller's workspace, by name."""
@@ -193,12 +194,6 @@ class EndpointService:
         for entity in entities:
             await outbox.append(conn, subjects.build_job(entity.build_id), build_order(endpoint_id, entity))
 
-    async def _must_find(self, name: str, caller: Identity) -> str:
-        endpoint_id = await store.find_endpoint(self._pool, caller.workspace_id, name)
-        if endpoint_id is None:
-            raise _no_such_endpoint(name)
-        return endpoint_id
-
     async def _load(self, endpoint_id: str) -> Deployment:
         loaded = (await store.load_deployments(self._pool, [endpoint_id])).get(endpoint_id)
         if loaded is None:
@@ -210,14 +205,6 @@ class EndpointService:
         return await self._load(endpoint_id)
 
 
-async def _locked(conn: Connection, name: str, caller: Identity) -> Deployment:
-    """Return a live endpoint that nobody else changes until the transaction ends. Raises NotFound."""
-    endpoint_id = await store.lock_endpoint(conn, caller.workspace_id, name)
-    if endpoint_id is None:
-        raise _no_such_endpoint(name)
-    return (await store.load_deployments(conn, [endpoint_id]))[endpoint_id]
-
-
 def build_order(endpoint_id: str, entity: ServedEntity) -> BuildRequested:
     """The work order for one served entity's build."""
     return BuildRequested(
@@ -226,7 +213,6 @@ def build_order(endpoint_id: str, entity: ServedEntity) -> BuildRequested:
         served_entity_id=entity.id,
         model_name=entity.spec.entity_name,
         model_version=entity.spec.entity_version,
-        environment_vars=dict(entity.spec.environment_vars),
     )
 
 
@@ -267,7 +253,3 @@ def _new_entity(
         created_at=now,
         creator=caller.user_name,
     )
-
-
-def _no_such_endpoint(name: str) -> NotFound:
-    return NotFound(f"Endpoint with name '{name}' does not exist.")

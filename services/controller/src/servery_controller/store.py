@@ -231,6 +231,12 @@ async def find_served_entity(
     return _entity(row) if row else None
 
 
+async def get_served_entity(pool: Pool, served_entity_id: str) -> ServedEntity | None:
+    """Return a served entity by its id."""
+    row = await pool.fetchrow("SELECT * FROM served_entities WHERE id = $1", served_entity_id)
+    return _entity(row) if row else None
+
+
 async def claim_due(
     pool: Pool, hints: Sequence[str], *, limit: int, lease_seconds: float
 ) -> list[tuple[str, str]]:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import NoReturn
 
-from servery_common.contracts.routes import EndpointRoute, Identity, ServedEntityRoute
+from servery_common.contracts.access import Identity
+from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
 from servery_common.errors import BadRequest, EndpointNotFound, NotFound, Unavailable
 from servery_gateway.load_balancing import choose_served_entity
 from servery_gateway.routing_table import Snapshot

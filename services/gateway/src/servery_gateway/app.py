@@ -15,8 +15,6 @@ import structlog
 import uvicorn
 from nats import errors
 
-from servery_common.contracts import subjects
-from servery_common.contracts.routes import EndpointRoute, Identity
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.connection import connect_inference
 from servery_common.messaging.port import Bus
@@ -30,7 +28,7 @@ from servery_gateway.management import ManagementHandler
 from servery_gateway.nats_transport import NatsTransport
 from servery_gateway.request_body import BodyBudget
 from servery_gateway.request_trace import RequestTracer
-from servery_gateway.routing_table import RoutingTable, Snapshot
+from servery_gateway.routing_table import BUCKETS, RoutingTable, Snapshot
 from servery_gateway.scoring import ScoringHandler
 from servery_gateway.settings import GatewaySettings
 from servery_gateway.snapshot_file import SnapshotFile, SnapshotWriter
@@ -79,7 +77,7 @@ class GatewayService:
         )
         self.transport.listen(self.dispatcher)
         authenticator = Authenticator()
-        self.table.observe(lambda snapshot: authenticator.update(snapshot.identities))
+        self.table.observe(authenticator.update)
         self.table.observe(self._update_dispatcher)
         self.table.observe(self._writer.note)
         self.bodies = BodyBudget(settings.max_held_body_bytes)
@@ -176,19 +174,15 @@ class GatewayService:
     async def _run_bus(self, spawn: Spawner) -> None:
         async with connect_bus(self._nats, name=f"gateway-{self.gateway_id}") as bus:
             self.bus = bus
-            spawn("watch-routes", self._watch_routes(bus))
-            spawn("watch-identities", self._watch_identities(bus))
+            for name in BUCKETS:
+                spawn(f"watch-{name}", self._watch(bus, name))
             await asyncio.Event().wait()
 
-    async def _watch_routes(self, bus: Bus) -> None:
+    async def _watch(self, bus: Bus, name: str) -> None:
         loop = asyncio.get_running_loop()
-        async for change in bus.kv_watch(subjects.ROUTES_BUCKET, EndpointRoute):
-            self.table.apply_route(change, loop.time())
-
-    async def _watch_identities(self, bus: Bus) -> None:
-        loop = asyncio.get_running_loop()
-        async for change in bus.kv_watch(subjects.IDENTITIES_BUCKET, Identity):
-            self.table.apply_identity(change, loop.time())
+        bucket, message = BUCKETS[name]
+        async for change in bus.kv_watch(bucket, message):
+            self.table.apply(name, change, loop.time())
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()

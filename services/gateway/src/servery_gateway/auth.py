@@ -8,10 +8,11 @@ import base64
 import binascii
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from servery_common.contracts.routes import Identity
+from servery_common.contracts.access import Identity
 from servery_common.errors import Unauthenticated
+from servery_gateway.routing_table import Snapshot
 
 MESSAGE = (
     "Credential was not sent or was of an unsupported type or is not valid. Send a personal access token as "
@@ -25,35 +26,34 @@ class Authenticator:
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
-        self._identities: Mapping[str, Identity] = {}
-        self._by_header: dict[bytes, Identity] = {}
+        self._snapshot = Snapshot()
+        self._by_header: dict[bytes, tuple[Identity, int | None]] = {}
 
-    def update(self, identities: Mapping[str, Identity]) -> None:
+    def update(self, snapshot: Snapshot) -> None:
         """Follow the snapshot: a revoked token ends here."""
-        if identities is not self._identities:
-            self._identities = identities
+        before, self._snapshot = self._snapshot, snapshot
+        if before.tokens is not snapshot.tokens or before.identities is not snapshot.identities:
             self._by_header.clear()
 
     def authenticate(self, authorization: bytes | None) -> Identity:
         """Return who the header stands for. Raises Unauthenticated."""
         if authorization is None:
             raise Unauthenticated(MESSAGE)
-        identity = self._by_header.get(authorization)
-        if identity is None:
-            identity = self._look_up(authorization)
-        if identity.expires_at_ms is not None and identity.expires_at_ms <= self._now() * 1000:
+        identity, expires_at_ms = self._by_header.get(authorization) or self._look_up(authorization)
+        if expires_at_ms is not None and expires_at_ms <= self._now() * 1000:
             raise Unauthenticated(MESSAGE)
         return identity
 
-    def _look_up(self, authorization: bytes) -> Identity:
+    def _look_up(self, authorization: bytes) -> tuple[Identity, int | None]:
         token = token_of(authorization)
-        identity = self._identities.get(hashlib.sha256(token).hexdigest()) if token else None
-        if identity is None:
+        grant = self._snapshot.tokens.get(hashlib.sha256(token).hexdigest()) if token else None
+        identity = self._snapshot.identities.get(grant.principal_id) if grant else None
+        if grant is None or identity is None:
             raise Unauthenticated(MESSAGE)
         if len(self._by_header) >= MAX_CACHED_HEADERS:
             self._by_header.clear()
-        self._by_header[authorization] = identity
-        return identity
+        self._by_header[authorization] = identity, grant.expires_at_ms
+        return identity, grant.expires_at_ms
 
 
 def token_of(authorization: bytes) -> bytes | None:

@@ -12,8 +12,8 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from servery_common.contracts import subjects
+from servery_common.contracts.access import Identity
 from servery_common.contracts.management import HttpAnswer, HttpCall
-from servery_common.contracts.routes import Identity
 from servery_common.errors import BadRequest, ServeryError, Unavailable
 from servery_common.messaging.port import Bus
 from servery_common.tracing import extract

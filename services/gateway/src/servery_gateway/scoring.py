@@ -8,7 +8,8 @@ import random
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from servery_common.contracts.routes import EndpointRoute, Identity, ServedEntityRoute
+from servery_common.contracts.access import Identity
+from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
 from servery_common.errors import BadRequest, ServeryError, Unavailable
 from servery_gateway import admission
 from servery_gateway.answers import scoring_answer

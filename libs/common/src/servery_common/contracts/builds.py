@@ -34,8 +34,18 @@ class BuildRequested(Message, type="servery.build.requested.v1"):
     model_name: str
     model_version: str
     """A number, as resolved."""
-    environment_vars: dict[str, str] = {}
+
+
+class ReadModelEnvironment(Message, type="servery.model.environment.read.v1"):
+    """Ask for the environment variables of a served entity's model, secrets resolved. Never stored on the way."""
+
+    served_entity_id: str
+
+
+class ModelEnvironment(Message, type="servery.model.environment.v1"):
     """Given to the model process when it is verified, as it will be when it serves."""
+
+    variables: dict[str, str]
 
 
 class Artifacts(Value):
@@ -74,6 +84,7 @@ class FailureCode(StrEnum):
     PACKAGE_NOT_FOUND = "PACKAGE_NOT_FOUND"
     VERSION_CONFLICT = "VERSION_CONFLICT"
     PYTHON_NOT_AVAILABLE = "PYTHON_NOT_AVAILABLE"
+    ENVIRONMENT_VARIABLE = "ENVIRONMENT_VARIABLE"
     INSTALL_FAILED = "INSTALL_FAILED"
     IMPORT_ERROR = "IMPORT_ERROR"
     LOAD_FAILED = "LOAD_FAILED"

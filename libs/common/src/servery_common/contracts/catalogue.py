@@ -7,7 +7,7 @@ The JSON Schemas, ``docs/events.md`` and ``docs/asyncapi.yaml`` are generated fr
 from dataclasses import dataclass
 from enum import StrEnum
 
-from servery_common.contracts import builds, management, replicas, routes, scaling, subjects
+from servery_common.contracts import access, builds, management, replicas, routes, scaling, subjects
 from servery_common.contracts.message import Message
 
 
@@ -65,7 +65,13 @@ LOAD = "servery.signals.gateway.load.<gateway_id>"
 BUILD = "servery.jobs.build.<build_id>"
 BUILD_EVENT = "servery.events.build"
 ROUTE = f"{subjects.ROUTES_BUCKET}/<endpoint_id>"
-IDENTITY = f"{subjects.IDENTITIES_BUCKET}/<token_sha256>"
+IDENTITY = f"{subjects.IDENTITIES_BUCKET}/<principal_id>"
+TOKEN = f"{subjects.TOKENS_BUCKET}/<token_sha256>"
+SIGNING_KEY = f"{subjects.SIGNING_KEYS_BUCKET}/<key_id>"
+FIND_TOKEN = subjects.controller_find_token()
+ISSUE_TOKEN = subjects.controller_issue_token()
+MODEL_TOKEN = subjects.controller_issue_model_token()
+MODEL_ENVIRONMENT = subjects.controller_model_environment()
 
 
 def _request(message: type[Message], carrier: str, producer: Service, consumer: Service) -> Entry:
@@ -84,6 +90,14 @@ def _event(message: type[Message], happened: str) -> Entry:
 CATALOGUE: tuple[Entry, ...] = (
     _request(management.HttpCall, HTTP, GATEWAY, CONTROLLER),
     _reply(management.HttpAnswer, (HTTP,), CONTROLLER, GATEWAY),
+    _request(access.FindToken, FIND_TOKEN, GATEWAY, CONTROLLER),
+    _reply(access.TokenFound, (FIND_TOKEN,), CONTROLLER, GATEWAY),
+    _request(access.IssueToken, ISSUE_TOKEN, GATEWAY, CONTROLLER),
+    _reply(access.TokenIssued, (ISSUE_TOKEN,), CONTROLLER, GATEWAY),
+    _request(access.IssueModelToken, MODEL_TOKEN, WORKER, CONTROLLER),
+    _reply(access.ModelTokenIssued, (MODEL_TOKEN,), CONTROLLER, WORKER),
+    _request(builds.ReadModelEnvironment, MODEL_ENVIRONMENT, BUILDER, CONTROLLER),
+    _reply(builds.ModelEnvironment, (MODEL_ENVIRONMENT,), CONTROLLER, BUILDER),
     _request(scaling.ScaleRequest, SCALE, SCALER, CONTROLLER),
     _reply(scaling.ScaleAnswer, (SCALE,), CONTROLLER, SCALER),
     _request(builds.ResolveModel, RESOLVE, CONTROLLER, BUILDER),
@@ -107,7 +121,9 @@ CATALOGUE: tuple[Entry, ...] = (
     _event(builds.BuildSucceeded, "succeeded"),
     _event(builds.BuildFailed, "failed"),
     Entry(routes.EndpointRoute, Guarantee.STATE, (ROUTE,), (CONTROLLER,), (GATEWAY, SCALER)),
-    Entry(routes.Identity, Guarantee.STATE, (IDENTITY,), (CONTROLLER,), (GATEWAY,)),
+    Entry(access.Identity, Guarantee.STATE, (IDENTITY,), (CONTROLLER,), (GATEWAY,)),
+    Entry(access.TokenGrant, Guarantee.STATE, (TOKEN,), (CONTROLLER,), (GATEWAY,)),
+    Entry(access.SigningKey, Guarantee.STATE, (SIGNING_KEY,), (CONTROLLER,), (GATEWAY,)),
 )
 
 

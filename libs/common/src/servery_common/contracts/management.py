@@ -4,8 +4,8 @@ The body travels as the payload of the NATS message, these fields as its headers
 come in parts (``messaging.requests``).
 """
 
+from servery_common.contracts.access import Identity
 from servery_common.contracts.message import Message
-from servery_common.contracts.routes import Identity
 
 
 class HttpCall(Message, type="servery.http.call.v1"):

@@ -86,6 +86,8 @@ class VerifyModel(Message, type="servery.model.verify.v1"):
     """Load the model in its environment and predict its input example, in an untrusted process."""
 
     build_id: str
+    served_entity_id: str = ""
+    """For whose creator the model acts while it is verified."""
     artifacts: Artifacts
     environment_vars: dict[str, str] = {}
     timeout_seconds: float = 600.0

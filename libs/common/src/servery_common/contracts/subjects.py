@@ -24,6 +24,8 @@ JOBS_WILDCARD = "servery.jobs.>"
 
 ROUTES_BUCKET = "servery-routes"
 IDENTITIES_BUCKET = "servery-identities"
+TOKENS_BUCKET = "servery-tokens"
+SIGNING_KEYS_BUCKET = "servery-signing-keys"
 
 CONTROLLER_QUEUE = "controller"
 BUILDER_QUEUE = "builder"
@@ -50,6 +52,26 @@ def controller_http() -> str:
 def controller_scale() -> str:
     """The scaler asks for a replica count."""
     return "servery.api.controller.scale"
+
+
+def controller_find_token() -> str:
+    """Whether a token a gateway does not know is valid."""
+    return "servery.api.controller.find_token"
+
+
+def controller_issue_token() -> str:
+    """An OAuth access token for a client's id and secret."""
+    return "servery.api.controller.issue_token"
+
+
+def controller_issue_model_token() -> str:
+    """A token for the process of a served entity's model."""
+    return "servery.api.controller.issue_model_token"
+
+
+def controller_model_environment() -> str:
+    """The environment variables of a served entity, with secrets resolved."""
+    return "servery.api.controller.model_environment"
 
 
 def builder_resolve() -> str:

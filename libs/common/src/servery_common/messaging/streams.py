@@ -76,6 +76,8 @@ DECLARED: tuple[StreamConfig, ...] = (
     ),
     _bucket(subjects.ROUTES_BUCKET),
     _bucket(subjects.IDENTITIES_BUCKET),
+    _bucket(subjects.TOKENS_BUCKET),
+    _bucket(subjects.SIGNING_KEYS_BUCKET),
 )
 
 

@@ -25,8 +25,14 @@ class Redactor:
     """Masks known secret values and the credentials in URLs."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._secrets: set[str] = set()
+        self.hide(secrets)
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Mask these values too from now on."""
+        self._secrets.update(value for value in secrets if len(value) >= _SHORTEST_SECRET)
         # Longest first, so that a value that contains another one is masked whole.
-        values = sorted({value for value in secrets if len(value) >= _SHORTEST_SECRET}, key=len, reverse=True)
+        values = sorted(self._secrets, key=len, reverse=True)
         self._values = re.compile("|".join(re.escape(value) for value in values)) if values else None
 
     def __call__(self, text: str) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from servery_common.contracts.routes import Identity
+from servery_common.contracts.access import Identity
 from servery_controller.api.present import detailed, listed
 from servery_controller.api.schemas import ConfigInput, CreateInput
 from servery_controller.builder_client import BuilderClient
