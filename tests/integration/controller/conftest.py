@@ -1,6 +1,7 @@
 """A real controller on a real bus and database, with peers around it."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -94,6 +95,7 @@ async def world(
     monkeypatch.setenv("SERVERY_NATS_URL", own_nats.url)
     monkeypatch.setenv("SERVERY_POSTGRES_URL", postgres_url)
     monkeypatch.setenv("SERVERY_ADMIN_TOKEN", "dapi-test")
+    monkeypatch.setenv("SERVERY_ENCRYPTION_KEY", base64.b64encode(bytes(32)).decode())
     monkeypatch.setenv("SERVERY_LEASE_SECONDS", "1")
     monkeypatch.setenv("SERVERY_WORKER_SETTLE_SECONDS", "0.7")
     monkeypatch.setenv("SERVERY_SWEEP_SECONDS", "0.5")

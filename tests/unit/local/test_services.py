@@ -5,7 +5,7 @@ import pytest
 from servery_local.data_directory import Secrets
 from servery_local.services import SERVICES, Addresses, variables
 
-SECRETS = Secrets(admin_token="dapi0", nats_password="n0", stack_id="s0")
+SECRETS = Secrets(admin_token="dapi0", nats_password="n0", stack_id="s0", encryption_key="k0")
 ADDRESSES = Addresses(
     gateway_host="127.0.0.1",
     gateway_port=8080,

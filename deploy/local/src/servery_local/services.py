@@ -104,6 +104,8 @@ def variables(
             env["SERVERY_GATEWAY_STOP_GRACE"] = str(DRAIN_WITHIN)
         case "controller":
             env["SERVERY_ADMIN_TOKEN"] = secrets.admin_token
+            env["SERVERY_ENCRYPTION_KEY"] = secrets.encryption_key
+            env["SERVERY_PUBLIC_URL"] = f"http://{addresses.gateway_host}:{addresses.gateway_port}"
         case "builder":
             env["SERVERY_ARTIFACTS_DIR"] = str(artifacts)
             env["MLFLOW_TRACKING_URI"] = addresses.mlflow_url

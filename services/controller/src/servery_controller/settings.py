@@ -11,6 +11,10 @@ class ControllerSettings(BaseSettings):
 
     admin_token: SecretStr
     """The bootstrap administrator's token. Whoever has it may do everything; only its SHA-256 is published."""
+    encryption_key: SecretStr
+    """32 random bytes in Base64. What is secret in Postgres is encrypted with it; losing it loses those secrets."""
+    public_url: str = ""
+    """Where clients reach the gateway (``http://host:port``), for models that call back; empty: not said."""
     admin_user: str = "admin"
     """The user the bootstrap token stands for: recorded as the creator of endpoints."""
     workspace_id: str = "1"
