@@ -35,7 +35,7 @@ from servery_common.contracts.states import BuildState, ReplicaState
 from servery_common.errors import NotFound
 from servery_common.messaging.port import Bus
 
-ADMIN = Identity(token_sha256="0" * 64, user_name="admin", workspace_id="1", admin=True)
+ADMIN = Identity(principal_id="0" * 32, groups=("admins",), user_name="admin", workspace_id="1", admin=True)
 
 
 @dataclass

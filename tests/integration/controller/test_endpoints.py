@@ -236,7 +236,7 @@ async def test_a_taken_name_is_refused(world: World):
 
 async def test_another_workspace_sees_nothing(world: World):
     await world.ok("POST", "", {"name": "iris"})
-    other = Identity(token_sha256="1" * 64, user_name="eve", workspace_id="2", admin=True)
+    other = Identity(principal_id="1" * 32, user_name="eve", workspace_id="2", admin=True)
     assert (await world.gateway.call("GET", "/iris", identity=other)).status == 404
     assert (await world.gateway.call("DELETE", "/iris", identity=other)).status == 404
     assert (await world.gateway.call("GET", "", identity=other)).body == '{"endpoints":[]}'
