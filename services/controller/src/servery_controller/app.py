@@ -14,7 +14,6 @@ from servery_common.contracts import subjects
 from servery_common.contracts.builds import ReadModelEnvironment
 from servery_common.contracts.management import HttpCall
 from servery_common.contracts.scaling import ScaleRequest
-from servery_common.errors import ServeryError
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.port import Bus
 from servery_common.postgres import outbox
@@ -23,6 +22,7 @@ from servery_common.postgres.migrate import migrate
 from servery_common.postgres.pool import Pool, create_pool
 from servery_common.service import ServiceContext, wait_any
 from servery_common.settings import NatsSettings, PostgresSettings
+from servery_controller.access.wiring import start_access
 from servery_controller.api.application import make_api
 from servery_controller.api.carrier import ApiCarrier
 from servery_controller.builder_client import BuilderClient
@@ -30,7 +30,6 @@ from servery_controller.compute.process import ProcessBackend
 from servery_controller.consumers import BuildEvents, ScaleRequests
 from servery_controller.endpoint_service import EndpointService
 from servery_controller.hints import Hints
-from servery_controller.identities import IdentityPublisher
 from servery_controller.model_environment import ModelEnvironments
 from servery_controller.reconcile_step import ReconcileStep, Term
 from servery_controller.reconciler import Reconciler
@@ -84,26 +83,17 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
         poll_seconds=settings.reconcile_poll_seconds,
         concurrency=settings.reconcile_concurrency,
     )
-    identities = IdentityPublisher(
-        bus,
-        token=settings.admin_token.get_secret_value(),
-        user_name=settings.admin_user,
-        workspace_id=settings.workspace_id,
+    access = await start_access(context, settings, pool, bus)
+    api = ApiCarrier(
+        make_api(service, builder, backend, routes.withdraw, access.authority.confirm, access.routers)
     )
-    api = ApiCarrier(make_api(service, builder, backend, routes.withdraw))
     scaling = ScaleRequests(pool, hints)
 
-    # NATS may have come back empty. Routes are put again by who follows their bucket.
-    reconnected = asyncio.Event()
-    bus.on_reconnect(reconnected.set)
-
-    await identities.publish()
     context.spawn("outbox relay", outbox.relay(pool, bus, outbox_hint, "controller"))
     context.spawn("build events", BuildEvents(pool, bus, hints).run())
     context.spawn("leadership", _lead(settings, pool, reconciler))
     context.spawn("routes", routes.follow())
     context.spawn("workers", backend.run())
-    context.spawn("identities", _republish(reconnected, identities))
     await bus.serve(
         subjects.controller_scale(), ScaleRequest, scaling.handle, queue=subjects.CONTROLLER_QUEUE
     )
@@ -149,14 +139,3 @@ async def _sweep(settings: ControllerSettings, reconciler: Reconciler, term: Ter
             await reconciler.sweep(term)
         except Exception:  # the next sweep tries again
             log.warning("sweep_failed", exc_info=True)
-
-
-async def _republish(reconnected: asyncio.Event, identities: IdentityPublisher) -> None:
-    while True:
-        await reconnected.wait()
-        reconnected.clear()
-        try:
-            await identities.publish()
-        except ServeryError as error:
-            log.warning("identities_not_published", reason=error.message)
-            asyncio.get_running_loop().call_later(1.0, reconnected.set)

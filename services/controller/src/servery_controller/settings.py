@@ -19,6 +19,13 @@ class ControllerSettings(BaseSettings):
     """The user the bootstrap token stands for: recorded as the creator of endpoints."""
     workspace_id: str = "1"
     """Numeric, as clients parse it (``X-Databricks-Org-Id``)."""
+    served_regions: str = ""
+    """Regions whose workspaces are served, with commas between; empty: all. Workspaces without one are served."""
+    signing_key_days: float = 30.0
+    """A new key signs OAuth access tokens after so many days."""
+    access_repair_seconds: float = 60.0
+    """How often what gateways know of principals and tokens is compared with Postgres. Changes are published
+    at once; this finds what expired, and what was lost."""
     model_timeout_seconds: float = 60.0
     """Longest a model may compute for one request, for new endpoints. Databricks' documented limit."""
     deployment_timeout_seconds: float = 3600.0

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from servery_common.contracts.management import HttpAnswer, HttpCall
 from servery_common.errors import NotFound
-from servery_controller.api.endpoints import IDENTITY
+from servery_controller.api.callers import IDENTITY
 
 
 class ApiCarrier:

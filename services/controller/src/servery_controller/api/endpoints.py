@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query
 
-from servery_common.contracts.access import Identity
+from servery_controller.api.callers import Caller
 from servery_controller.api.present import detailed, listed
 from servery_controller.api.schemas import ConfigInput, CreateInput
 from servery_controller.builder_client import BuilderClient
@@ -14,16 +14,6 @@ from servery_controller.domain.endpoint import Deployment
 from servery_controller.endpoint_service import CreateRequest, EndpointService
 
 LOG_TAIL = 1000
-IDENTITY = "servery.identity"
-"""Where the carrier puts the authenticated caller in the ASGI scope."""
-
-
-def caller_of(request: Request) -> Identity:
-    """The caller, as the gateway authenticated them."""
-    return request.scope[IDENTITY]
-
-
-Caller = Annotated[Identity, Depends(caller_of)]
 ConfigVersion = Annotated[int | None, Query(ge=0, le=2**31 - 1)]
 
 
