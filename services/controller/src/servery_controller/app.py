@@ -28,6 +28,7 @@ from servery_controller.api.carrier import ApiCarrier
 from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.process import ProcessBackend
 from servery_controller.consumers import BuildEvents, ScaleRequests
+from servery_controller.encryption import Cipher
 from servery_controller.endpoint_service import EndpointService
 from servery_controller.hints import Hints
 from servery_controller.identities import IdentityPublisher
@@ -35,6 +36,10 @@ from servery_controller.model_environment import ModelEnvironments
 from servery_controller.reconcile_step import ReconcileStep, Term
 from servery_controller.reconciler import Reconciler
 from servery_controller.route_publisher import RoutePublisher
+from servery_controller.secrets.directory import NamesOnly
+from servery_controller.secrets.environment import EnvironmentResolver
+from servery_controller.secrets.service import SecretService
+from servery_controller.secrets.vault import Vault
 from servery_controller.settings import ControllerSettings
 
 log = structlog.get_logger()
@@ -65,11 +70,20 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
     await backend.start()
     routes = RoutePublisher(bus, hints.add)
     builder = BuilderClient(bus)
-    service = EndpointService(pool, builder, changed, settings.model_timeout_seconds)
+    identities = IdentityPublisher(
+        bus,
+        token=settings.admin_token.get_secret_value(),
+        user_name=settings.admin_user,
+        workspace_id=settings.workspace_id,
+    )
+    vault = Vault(pool, Cipher(settings.encryption_key.get_secret_value()))
+    environments = EnvironmentResolver(vault, NamesOnly(identities.administrator))
+    service = EndpointService(pool, builder, environments, changed, settings.model_timeout_seconds)
     step = ReconcileStep(
         pool,
         builder,
         backend,
+        environments,
         routes,
         hints,
         outbox_hint,
@@ -84,13 +98,7 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
         poll_seconds=settings.reconcile_poll_seconds,
         concurrency=settings.reconcile_concurrency,
     )
-    identities = IdentityPublisher(
-        bus,
-        token=settings.admin_token.get_secret_value(),
-        user_name=settings.admin_user,
-        workspace_id=settings.workspace_id,
-    )
-    api = ApiCarrier(make_api(service, builder, backend, routes.withdraw))
+    api = ApiCarrier(make_api(service, SecretService(pool, vault), builder, backend, routes.withdraw))
     scaling = ScaleRequests(pool, hints)
 
     # NATS may have come back empty. Routes are put again by who follows their bucket.
@@ -110,7 +118,7 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
     await bus.serve(
         subjects.controller_model_environment(),
         ReadModelEnvironment,
-        ModelEnvironments(pool).handle,
+        ModelEnvironments(pool, environments).handle,
         queue=subjects.CONTROLLER_QUEUE,
     )
     await bus.serve(subjects.controller_http(), HttpCall, api.handle, queue=subjects.CONTROLLER_QUEUE)

@@ -14,7 +14,7 @@ class IdentityPublisher:
 
     def __init__(self, bus: Bus, *, token: str, user_name: str, workspace_id: str) -> None:
         self._bus = bus
-        self._identity = Identity(
+        self.administrator = Identity(
             principal_id=BOOTSTRAP_PRINCIPAL,
             user_name=user_name,
             workspace_id=workspace_id,
@@ -30,7 +30,7 @@ class IdentityPublisher:
         """Make the buckets hold exactly what is known. Repeating it changes nothing."""
         known = self._grant.token_sha256
         stale = [k for k in await self._bus.kv_keys(subjects.TOKENS_BUCKET) if k != known]
-        await self._bus.kv_put(subjects.IDENTITIES_BUCKET, BOOTSTRAP_PRINCIPAL, self._identity)
+        await self._bus.kv_put(subjects.IDENTITIES_BUCKET, BOOTSTRAP_PRINCIPAL, self.administrator)
         await self._bus.kv_put(subjects.TOKENS_BUCKET, known, self._grant)
         for key in stale:
             await self._bus.kv_delete(subjects.TOKENS_BUCKET, key)

@@ -7,13 +7,16 @@ from fastapi import FastAPI
 from servery_controller.api.endpoints import endpoints_router
 from servery_controller.api.errors import install_error_handlers
 from servery_controller.api.identity import identity_router
+from servery_controller.api.secrets import secrets_router
 from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.backend import ComputeBackend
 from servery_controller.endpoint_service import EndpointService
+from servery_controller.secrets.service import SecretService
 
 
 def make_api(
     service: EndpointService,
+    secrets: SecretService,
     builder: BuilderClient,
     backend: ComputeBackend,
     withdraw_route: Callable[[str], Awaitable[None]],
@@ -23,5 +26,6 @@ def make_api(
     app = FastAPI(title="Servery", redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(endpoints_router(service, builder, backend, withdraw_route))
     app.include_router(identity_router())
+    app.include_router(secrets_router(secrets))
     install_error_handlers(app)
     return app
