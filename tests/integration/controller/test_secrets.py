@@ -284,7 +284,9 @@ async def test_a_rotated_secret_reaches_new_replicas_and_a_vanished_one_leaves_t
         return await message() == ""
 
     await world.until(says_nothing)
-    given = sorted(world.worker.launches[replica].environment_vars["KEY"] for replica in world.worker.replicas)
+    given = sorted(
+        world.worker.launches[replica].environment_vars["KEY"] for replica in world.worker.replicas
+    )
     assert given == [SECRET, "rotated"]
 
 
