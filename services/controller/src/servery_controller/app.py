@@ -25,15 +25,20 @@ from servery_common.settings import NatsSettings, PostgresSettings
 from servery_controller.access.wiring import start_access
 from servery_controller.api.application import make_api
 from servery_controller.api.carrier import ApiCarrier
+from servery_controller.api.secrets import secrets_router
 from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.process import ProcessBackend
 from servery_controller.consumers import BuildEvents, ScaleRequests
+from servery_controller.encryption import Cipher
 from servery_controller.endpoint_service import EndpointService
 from servery_controller.hints import Hints
 from servery_controller.model_environment import ModelEnvironments
 from servery_controller.reconcile_step import ReconcileStep, Term
 from servery_controller.reconciler import Reconciler
 from servery_controller.route_publisher import RoutePublisher
+from servery_controller.secrets.environment import EnvironmentResolver
+from servery_controller.secrets.service import SecretService
+from servery_controller.secrets.vault import Vault
 from servery_controller.settings import ControllerSettings
 
 log = structlog.get_logger()
@@ -64,11 +69,15 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
     await backend.start()
     routes = RoutePublisher(bus, hints.add)
     builder = BuilderClient(bus)
-    service = EndpointService(pool, builder, changed, settings.model_timeout_seconds)
+    access = await start_access(context, settings, pool, bus)
+    vault = Vault(pool, Cipher(settings.encryption_key.get_secret_value()))
+    environments = EnvironmentResolver(vault, access.authority)
+    service = EndpointService(pool, builder, environments, changed, settings.model_timeout_seconds)
     step = ReconcileStep(
         pool,
         builder,
         backend,
+        environments,
         routes,
         hints,
         outbox_hint,
@@ -83,9 +92,15 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
         poll_seconds=settings.reconcile_poll_seconds,
         concurrency=settings.reconcile_concurrency,
     )
-    access = await start_access(context, settings, pool, bus)
     api = ApiCarrier(
-        make_api(service, builder, backend, routes.withdraw, access.authority.confirm, access.routers)
+        make_api(
+            service,
+            builder,
+            backend,
+            routes.withdraw,
+            access.authority.confirm,
+            (*access.routers, secrets_router(SecretService(pool, vault))),
+        )
     )
     scaling = ScaleRequests(pool, hints)
 
@@ -100,7 +115,7 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
     await bus.serve(
         subjects.controller_model_environment(),
         ReadModelEnvironment,
-        ModelEnvironments(pool).handle,
+        ModelEnvironments(pool, environments).handle,
         queue=subjects.CONTROLLER_QUEUE,
     )
     await bus.serve(subjects.controller_http(), HttpCall, api.handle, queue=subjects.CONTROLLER_QUEUE)

@@ -5,7 +5,7 @@ answered 2xx is in Postgres; the reconciler does the rest and is only hinted at.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -48,6 +48,14 @@ class ModelRegistry(Protocol):
         ...
 
 
+class SecretReferences(Protocol):
+    """What the use cases need to know of secrets."""
+
+    async def check(self, variables: Mapping[str, str], caller: Identity) -> None:
+        """Raise InvalidParameter unless the caller may read every secret the variables refer to."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
     """A new endpoint as asked for."""
@@ -63,17 +71,23 @@ class EndpointService:
     """The use cases; ``hint`` wakes the reconciler for one endpoint id."""
 
     def __init__(
-        self, pool: Pool, registry: ModelRegistry, hint: Callable[[str], None], timeout_seconds: float
+        self,
+        pool: Pool,
+        registry: ModelRegistry,
+        secrets: SecretReferences,
+        hint: Callable[[str], None],
+        timeout_seconds: float,
     ) -> None:
         self._pool = pool
         self._registry = registry
+        self._secrets = secrets
         self._hint = hint
         self._timeout_seconds = timeout_seconds
 
     async def create(self, request: CreateRequest, caller: Identity) -> Deployment:
         """Create an endpoint, with or without a config. Raises AlreadyExists, InvalidParameter, NotFound."""
         check_endpoint_name(request.name)
-        resolved = await self._resolve(request.config) if request.config else None
+        resolved = await self._resolve(request.config, caller) if request.config else None
         now = datetime.now(UTC)
         endpoint = Endpoint(
             id=uuid4().hex,
@@ -99,7 +113,7 @@ class EndpointService:
     async def update_config(self, name: str, config: ConfigRequest, caller: Identity) -> Deployment:
         """Start a new config version; the active one serves until it is ready. Raises Conflict during an update."""
         await endpoint_access.find(self._pool, name, caller, PermissionLevel.CAN_MANAGE)
-        resolved = await self._resolve(config)
+        resolved = await self._resolve(config, caller)
         async with self._pool.acquire() as conn, conn.transaction():
             deployment = await endpoint_access.locked(conn, name, caller, PermissionLevel.CAN_MANAGE)
             endpoint_id, newest = deployment.endpoint.id, deployment.newest
@@ -162,8 +176,10 @@ class EndpointService:
             raise NotFound(f"Endpoint '{endpoint_name}' has no served entity '{name}'{of_version}.")
         return deployment, entity
 
-    async def _resolve(self, config: ConfigRequest) -> list[ModelResolved]:
+    async def _resolve(self, config: ConfigRequest, caller: Identity) -> list[ModelResolved]:
         check_config(config)
+        for entity in config.entities:
+            await self._secrets.check(entity.environment_vars, caller)
         tasks = [self._registry.resolve(e.entity_name, e.entity_version) for e in config.entities]
         resolved = await asyncio.gather(*tasks)
         names = [e.served_name(m.version) for e, m in zip(config.entities, resolved, strict=True)]

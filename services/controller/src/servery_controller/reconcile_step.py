@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 from opentelemetry import trace
@@ -31,11 +32,18 @@ from servery_controller.domain.endpoint import (
     Replica,
     ServedEntity,
 )
-from servery_controller.domain.planning import BUSY, Plan, plan, with_placement_problem
+from servery_controller.domain.planning import (
+    BUSY,
+    Plan,
+    plan,
+    with_environment_problem,
+    with_placement_problem,
+)
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
 from servery_controller.endpoint_service import build_order
 from servery_controller.hints import Hints
 from servery_controller.route_publisher import RoutePublisher
+from servery_controller.secrets.environment import EnvironmentResolver
 
 log = structlog.get_logger()
 tracer = trace.get_tracer(__name__)
@@ -70,6 +78,7 @@ class ReconcileStep:
         pool: Pool,
         builder: BuilderClient,
         backend: ComputeBackend,
+        environments: EnvironmentResolver,
         routes: RoutePublisher,
         hints: Hints,
         outbox_hint: asyncio.Event,
@@ -78,6 +87,7 @@ class ReconcileStep:
         self._pool = pool
         self._builder = builder
         self._backend = backend
+        self._environments = environments
         self._routes = routes
         self._hints = hints
         self._outbox_hint = outbox_hint
@@ -130,9 +140,9 @@ class ReconcileStep:
         problems = await asyncio.gather(
             *[self._ensure(deployment, replica, entity, term, placements) for replica, entity in step.ensure]
         )
-        for (_, entity), problem in zip(step.ensure, problems, strict=True):
-            if problem is not None:
-                step = with_placement_problem(step, entity, problem)
+        for told in problems:
+            if told is not None:
+                step = told(step)
         if step.route is not None and not self._routes.shows(step.route):
             await self._check(deployment, term, lock_token)
             await self._routes.publish(step.route, over=over)
@@ -166,10 +176,20 @@ class ReconcileStep:
         entity: ServedEntity,
         term: Term,
         placements: _Placements,
-    ) -> str | None:
-        """Order one replica on its node. Returns why it was not taken; that keeps nothing else from being done."""
+    ) -> Callable[[Plan], Plan] | None:
+        """Order one replica on its node. Returns how the step tells why it was not taken.
+
+        That keeps nothing else from being done: replicas that run keep running.
+        """
         if entity.artifacts is None or replica.node is None:
             raise AssertionError(f"replica {replica.id} is ordered before it was built and placed")
+        try:
+            variables = await self._environments.resolve(
+                deployment.endpoint.workspace_id, entity.creator, entity.spec.environment_vars
+            )
+        except ServeryError as error:
+            log.warning("environment_not_resolved", replica_id=replica.id, reason=error.message)
+            return partial(with_environment_problem, entity=entity, problem=error.message)
         launch = ReplicaLaunch(
             replica_id=replica.id,
             endpoint_id=deployment.endpoint.id,
@@ -177,7 +197,7 @@ class ReconcileStep:
             served_entity_id=entity.id,
             served_entity_name=entity.spec.name,
             artifacts=entity.artifacts,
-            environment_vars=dict(entity.spec.environment_vars),
+            environment_vars=variables,
             slots=SLOTS_PER_REPLICA,
             timeout_seconds=deployment.endpoint.timeout_seconds,
             epoch=term.epoch,
@@ -188,7 +208,7 @@ class ReconcileStep:
             log.warning("replica_not_ensured", replica_id=replica.id, node=replica.node, reason=error.message)
             if isinstance(error, ResourceExhausted):
                 placements.found[replica.id] = None  # it certainly is not there: another node may take it
-            return error.message
+            return partial(with_placement_problem, entity=entity, problem=error.message)
         return None
 
     async def _stop(self, deployment: Deployment, replica: Replica, term: Term) -> None:

@@ -231,10 +231,14 @@ async def find_served_entity(
     return _entity(row) if row else None
 
 
-async def get_served_entity(pool: Pool, served_entity_id: str) -> ServedEntity | None:
-    """Return a served entity by its id."""
-    row = await pool.fetchrow("SELECT * FROM served_entities WHERE id = $1", served_entity_id)
-    return _entity(row) if row else None
+async def get_served_entity(pool: Pool, served_entity_id: str) -> tuple[str, ServedEntity] | None:
+    """Return the workspace of a served entity, and the entity, by its id."""
+    row = await pool.fetchrow(
+        """SELECT e.*, p.workspace_id FROM served_entities e JOIN endpoints p ON p.id = e.endpoint_id
+           WHERE e.id = $1""",
+        served_entity_id,
+    )
+    return (row["workspace_id"], _entity(row)) if row else None
 
 
 async def claim_due(

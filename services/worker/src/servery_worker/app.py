@@ -21,6 +21,7 @@ from servery_common.settings import NatsSettings
 from servery_worker import overlay
 from servery_worker.heartbeat import Heartbeat
 from servery_worker.launcher import Launcher
+from servery_worker.model_token import ModelTokens
 from servery_worker.replica import Replica
 from servery_worker.replicas import Replicas
 from servery_worker.replies import Replies
@@ -53,6 +54,7 @@ async def main(context: ServiceContext) -> None:
         )
         launcher = Launcher(
             parents,
+            ModelTokens(bus),
             overlay=overlay_directory,
             scratch=scratch,
             load_timeout=settings.load_timeout_seconds,

@@ -145,6 +145,7 @@ class Replica:
         return await self._launcher.start(
             self.launch.artifacts,
             self.log,
+            served_entity_id=self.launch.served_entity_id,
             environment_vars=self.launch.environment_vars,
             slots=self.launch.slots,
         )

@@ -11,6 +11,7 @@ from typing import Any, cast
 import structlog
 
 from servery_common.contracts import frames
+from servery_worker.model_credentials import ModelCredentials
 from servery_worker.model_log import LogPipe
 from servery_worker.process import describe_exit, ended_itself
 from servery_worker.record_stream import RecordStream
@@ -42,6 +43,7 @@ class Runner(asyncio.Protocol):
         self.pid = 0
         self.quick = False
         """It was forked and loaded within a moment; its replacement will be too."""
+        self.credentials: ModelCredentials | None = None
         self.dead = asyncio.Event()
         self.on_result: Callable[[frames.Record], None] = _drop
         self.description: dict[str, Any] = {}

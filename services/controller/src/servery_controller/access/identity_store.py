@@ -28,7 +28,12 @@ _IDENTITIES = """
     FROM chosen c JOIN workspaces w ON w.id = c.workspace_id
 """
 _CONDITIONS: Mapping[str, str] = MappingProxyType(
-    {"all": "$1::text IS NULL", "workspace": "p.workspace_id = $1", "principal": "p.id = $1"}
+    {
+        "all": "true",
+        "workspace": "p.workspace_id = $1",
+        "principal": "p.id = $1",
+        "name": "p.workspace_id = $1 AND lower(p.name) = lower($2)",
+    }
 )
 
 
@@ -43,16 +48,21 @@ class Identities:
         found = await self._read(conn, "principal", principal_id)
         return found.get(principal_id)
 
+    async def find_named(self, conn: Connection | Pool, workspace_id: str, name: str) -> Identity | None:
+        """Return an active principal's identity by its name in its workspace."""
+        found = await self._read(conn, "name", workspace_id, name)
+        return next(iter(found.values()), None)
+
     async def of_workspace(self, conn: Connection | Pool, workspace_id: str) -> dict[str, Identity]:
         """Return the identities of the active principals of a workspace, by principal id."""
         return await self._read(conn, "workspace", workspace_id)
 
     async def all(self, conn: Connection | Pool) -> dict[str, Identity]:
         """Return every active principal's identity, by principal id."""
-        return await self._read(conn, "all", None)
+        return await self._read(conn, "all")
 
-    async def _read(self, conn: Connection | Pool, which: str, argument: str | None) -> dict[str, Identity]:
-        rows = await conn.fetch(_IDENTITIES.format(condition=_CONDITIONS[which]), argument)
+    async def _read(self, conn: Connection | Pool, which: str, *arguments: str) -> dict[str, Identity]:
+        rows = await conn.fetch(_IDENTITIES.format(condition=_CONDITIONS[which]), *arguments)
         return {row["id"]: self._identity(row) for row in rows}
 
     def _identity(self, row: Record) -> Identity:

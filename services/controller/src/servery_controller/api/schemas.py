@@ -18,7 +18,7 @@ def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _storable(value: str) -> str:
+def storable(value: str) -> str:
     """Raise ValueError for text that no database or environment can hold."""
     if "\0" in value:
         raise ValueError("must not hold a NUL character")
@@ -27,7 +27,7 @@ def _storable(value: str) -> str:
     return value
 
 
-Text = Annotated[str, AfterValidator(_storable)]
+Text = Annotated[str, AfterValidator(storable)]
 Version = Annotated[Text, BeforeValidator(_as_text)]
 
 

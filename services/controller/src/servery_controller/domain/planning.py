@@ -109,9 +109,23 @@ def plan(deployment: Deployment, seen: Observation, now: datetime, patience: tim
 
 def with_placement_problem(step: Plan, entity: ServedEntity, problem: str) -> Plan:
     """Return the step with the reason why a replica of ``entity`` found no place in the entity's message."""
-    told = replace(entity, message=f"Waiting for a place for a replica. {problem}")
-    if entity.phase is EntityPhase.READY or told == entity:
-        return step  # a READY one serves: that it has fewer replicas than promised is seen in the log
+    if entity.phase is EntityPhase.READY:
+        return step  # it serves: that it has fewer replicas than promised is seen in the log
+    return _with_message(step, entity, f"Waiting for a place for a replica. {problem}")
+
+
+def with_environment_problem(step: Plan, entity: ServedEntity, problem: str) -> Plan:
+    """Return the step with the reason why new replicas of ``entity`` cannot be given their environment variables.
+
+    Told of a READY one too: nothing repairs it but a person.
+    """
+    return _with_message(step, entity, f"No replica can be started. {problem}")
+
+
+def _with_message(step: Plan, entity: ServedEntity, message: str) -> Plan:
+    told = replace(entity, message=message)
+    if told == entity:
+        return step
     others = tuple(e for e in step.entities if e.id != entity.id)
     return replace(step, entities=(*others, told))
 
@@ -176,6 +190,9 @@ def _judge_entity(entity: ServedEntity, deployment: Deployment, seen: Observatio
                 reasons = _reasons(entity, deployment, seen)
                 message = f"No replica takes requests; replacing. {reasons}".rstrip()
                 return _advance_entity(entity, EntityEvent.REPLICAS_LOST, message)
+            wanted = [r for r in deployment.replicas_of(entity.id) if not r.stopping]
+            if seen.complete and not any(_missing(replica, seen) for replica in wanted):
+                return replace(entity, message="")  # whatever kept a replica from starting is over
         case EntityPhase.RECOVERING:
             if _ready(entity, deployment, seen):
                 return _advance_entity(entity, EntityEvent.REPLICA_READY, "")

@@ -1,0 +1,160 @@
+"""All SQL of secrets. Values come and go sealed: what is readable never gets here."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from asyncpg import UniqueViolationError
+
+from servery_common.errors import AlreadyExists
+from servery_common.postgres.pool import Connection, Pool
+from servery_controller.domain.secrets import SecretPermission
+
+
+@dataclass(frozen=True, slots=True)
+class SecretKey:
+    """A secret without its value."""
+
+    key: str
+    updated_at: datetime
+
+
+async def count_scopes(conn: Connection, workspace_id: str) -> int:
+    """How many scopes a workspace has; nobody else adds one until the transaction ends."""
+    await conn.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended('secret_scopes/' || $1, 0))", workspace_id
+    )
+    count: int | None = await conn.fetchval(
+        "SELECT count(*) FROM secret_scopes WHERE workspace_id = $1", workspace_id
+    )
+    return count or 0
+
+
+async def insert_scope(conn: Connection, workspace_id: str, scope: str) -> None:
+    """Add a scope. Raises AlreadyExists."""
+    try:
+        await conn.execute(
+            "INSERT INTO secret_scopes (workspace_id, name) VALUES ($1, $2)", workspace_id, scope
+        )
+    except UniqueViolationError:
+        raise AlreadyExists(f"Scope {scope} already exists!") from None
+
+
+async def delete_scope(conn: Connection, workspace_id: str, scope: str) -> None:
+    """Remove a scope with its secrets and grants."""
+    await conn.execute("DELETE FROM secret_scopes WHERE workspace_id = $1 AND name = $2", workspace_id, scope)
+
+
+async def lock_scope(conn: Connection, workspace_id: str, scope: str) -> bool:
+    """Whether the scope exists; if so it stays as it is, for other writers, until the transaction ends."""
+    found = await conn.fetchval(
+        "SELECT 1 FROM secret_scopes WHERE workspace_id = $1 AND name = $2 FOR UPDATE", workspace_id, scope
+    )
+    return found is not None
+
+
+async def granted(
+    conn: Connection | Pool, workspace_id: str, scope: str
+) -> dict[str, SecretPermission] | None:
+    """What was granted on a scope, by principal; None when there is no such scope."""
+    rows = await conn.fetch(
+        """SELECT a.principal, a.permission
+           FROM secret_scopes s LEFT JOIN secret_acls a ON (a.workspace_id, a.scope) = (s.workspace_id, s.name)
+           WHERE s.workspace_id = $1 AND s.name = $2 ORDER BY a.principal""",
+        workspace_id,
+        scope,
+    )
+    if not rows:
+        return None
+    return {row["principal"]: SecretPermission(row["permission"]) for row in rows if row["principal"]}
+
+
+async def all_granted(pool: Pool, workspace_id: str) -> dict[str, dict[str, SecretPermission]]:
+    """Every scope of a workspace, by name, with what was granted on it."""
+    rows = await pool.fetch(
+        """SELECT s.name, a.principal, a.permission
+           FROM secret_scopes s LEFT JOIN secret_acls a ON (a.workspace_id, a.scope) = (s.workspace_id, s.name)
+           WHERE s.workspace_id = $1 ORDER BY s.name""",
+        workspace_id,
+    )
+    scopes: dict[str, dict[str, SecretPermission]] = {}
+    for row in rows:
+        grants = scopes.setdefault(row["name"], {})
+        if row["principal"]:
+            grants[row["principal"]] = SecretPermission(row["permission"])
+    return scopes
+
+
+async def put_grant(
+    conn: Connection, workspace_id: str, scope: str, principal: str, permission: SecretPermission
+) -> None:
+    """Grant a permission in place of the one before."""
+    await conn.execute(
+        """INSERT INTO secret_acls (workspace_id, scope, principal, permission) VALUES ($1, $2, $3, $4)
+           ON CONFLICT (workspace_id, scope, principal) DO UPDATE SET permission = excluded.permission""",
+        workspace_id,
+        scope,
+        principal,
+        permission,
+    )
+
+
+async def delete_grant(conn: Connection, workspace_id: str, scope: str, principal: str) -> bool:
+    """Take back what was granted; False when nothing was."""
+    status = await conn.execute(
+        "DELETE FROM secret_acls WHERE workspace_id = $1 AND scope = $2 AND principal = $3",
+        workspace_id,
+        scope,
+        principal,
+    )
+    return status == "DELETE 1"
+
+
+async def count_other_secrets(conn: Connection, workspace_id: str, scope: str, key: str) -> int:
+    """How many secrets a scope has besides this one."""
+    count: int | None = await conn.fetchval(
+        "SELECT count(*) FROM secrets WHERE workspace_id = $1 AND scope = $2 AND key <> $3",
+        workspace_id,
+        scope,
+        key,
+    )
+    return count or 0
+
+
+async def put_secret(conn: Connection, workspace_id: str, scope: str, key: str, sealed: bytes) -> None:
+    """Store a value in place of the one before."""
+    await conn.execute(
+        """INSERT INTO secrets (workspace_id, scope, key, sealed) VALUES ($1, $2, $3, $4)
+           ON CONFLICT (workspace_id, scope, key) DO UPDATE SET sealed = excluded.sealed, updated_at = now()""",
+        workspace_id,
+        scope,
+        key,
+        sealed,
+    )
+
+
+async def delete_secret(conn: Connection, workspace_id: str, scope: str, key: str) -> bool:
+    """Remove a secret; False when there is none."""
+    status = await conn.execute(
+        "DELETE FROM secrets WHERE workspace_id = $1 AND scope = $2 AND key = $3", workspace_id, scope, key
+    )
+    return status == "DELETE 1"
+
+
+async def read_secret(conn: Connection | Pool, workspace_id: str, scope: str, key: str) -> bytes | None:
+    """Return a sealed value."""
+    return await conn.fetchval(
+        "SELECT sealed FROM secrets WHERE workspace_id = $1 AND scope = $2 AND key = $3",
+        workspace_id,
+        scope,
+        key,
+    )
+
+
+async def list_secrets(conn: Connection | Pool, workspace_id: str, scope: str) -> list[SecretKey]:
+    """The secrets of a scope, by key, without their values."""
+    rows = await conn.fetch(
+        "SELECT key, updated_at FROM secrets WHERE workspace_id = $1 AND scope = $2 ORDER BY key",
+        workspace_id,
+        scope,
+    )
+    return [SecretKey(row["key"], row["updated_at"]) for row in rows]
