@@ -25,6 +25,7 @@ from servery_common.service import ServiceContext, wait_any
 from servery_common.settings import NatsSettings, PostgresSettings
 from servery_controller.api.application import make_api
 from servery_controller.api.carrier import ApiCarrier
+from servery_controller.bootstrap_directory import BootstrapDirectory
 from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.process import ProcessBackend
 from servery_controller.consumers import BuildEvents, ScaleRequests
@@ -32,6 +33,7 @@ from servery_controller.endpoint_service import EndpointService
 from servery_controller.hints import Hints
 from servery_controller.identities import IdentityPublisher
 from servery_controller.model_environment import ModelEnvironments
+from servery_controller.permission_service import PermissionService
 from servery_controller.reconcile_step import ReconcileStep, Term
 from servery_controller.reconciler import Reconciler
 from servery_controller.route_publisher import RoutePublisher
@@ -66,6 +68,8 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
     routes = RoutePublisher(bus, hints.add)
     builder = BuilderClient(bus)
     service = EndpointService(pool, builder, changed, settings.model_timeout_seconds)
+    directory = BootstrapDirectory(settings.admin_user, settings.workspace_id)
+    permissions = PermissionService(pool, directory, changed)
     step = ReconcileStep(
         pool,
         builder,
@@ -90,7 +94,7 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
         user_name=settings.admin_user,
         workspace_id=settings.workspace_id,
     )
-    api = ApiCarrier(make_api(service, builder, backend, routes.withdraw))
+    api = ApiCarrier(make_api(service, permissions, builder, backend, routes.withdraw))
     scaling = ScaleRequests(pool, hints)
 
     # NATS may have come back empty. Routes are put again by who follows their bucket.
