@@ -68,11 +68,10 @@ class Authenticator:
         token = credentials.token_of(authorization)
         if token is None:
             raise Unauthenticated(MESSAGE)
-        if credentials.is_signed(token):
-            known = self._signed(token)
-        else:
-            digest = hashlib.sha256(token).hexdigest()
-            known = self._granted(digest) or await self._found(digest)
+        digest = hashlib.sha256(token).hexdigest()
+        known = self._granted(digest)
+        if known is None:
+            known = self._signed(token) if credentials.is_signed(token) else await self._found(digest)
         if known is None or known.until <= self._now():
             raise Unauthenticated(MESSAGE)
         if len(self._by_header) >= MAX_CACHED_HEADERS:
@@ -101,7 +100,7 @@ class Authenticator:
         told = self._granted(digest)
         if told is not None:
             return told  # The news came while we asked; it will be followed by the news of its end.
-        if found.grant is None or found.identity is None:
+        if found is None or found.grant is None or found.identity is None:
             return None
         until = min(_seconds(found.grant.expires_at_ms), self._now() + FOUND_SECONDS)
         return _Known(found.identity, until)

@@ -43,7 +43,7 @@ def basic_pair(value: bytes) -> tuple[bytes, bytes] | None:
 
 
 def is_signed(token: bytes) -> bool:
-    """Whether the token is a JWT: three parts. Personal access tokens hold no dot."""
+    """Whether the token may be a JWT: three parts. Those the controller makes at random hold no dot."""
     return token.count(b".") == 2
 
 

@@ -25,8 +25,6 @@ MAX_OPEN = 32
 MAX_PER_MINUTE = 3000
 """Questions. Far above how fast people and programs get new tokens, far below what the controller can answer."""
 
-NOT_FOUND = TokenFound()
-
 
 class TokenFinder:
     """Asks; ``bus`` returns the bus once there is one, ``now`` the seconds of a clock that never goes back."""
@@ -34,18 +32,18 @@ class TokenFinder:
     def __init__(self, bus: Callable[[], Bus | None], now: Callable[[], float]) -> None:
         self._bus = bus
         self._now = now
-        self._open: dict[str, asyncio.Task[TokenFound]] = {}
+        self._open: dict[str, asyncio.Task[TokenFound | None]] = {}
         self._unknown: dict[str, float] = {}
         """Token -> until when, oldest first."""
         self._asked = SlidingWindow()
 
-    async def find(self, question: FindToken) -> TokenFound:
-        """Return what the controller knows; nothing when it cannot or should not be asked. Raises nothing."""
+    async def find(self, question: FindToken) -> TokenFound | None:
+        """Return what the controller knows of a valid token; None also when it cannot be asked. Raises nothing."""
         task = self._open.get(question.token_sha256)
         if task is None:
             bus, now = self._bus(), self._now()
             if bus is None or not bus.connected or not self._may_ask(question.token_sha256, now):
-                return NOT_FOUND
+                return None
             self._asked.add(now)
             task = asyncio.create_task(self._ask(bus, question), name="find-token")
             self._open[question.token_sha256] = task
@@ -57,16 +55,17 @@ class TokenFinder:
             return False
         return len(self._open) < MAX_OPEN and self._asked.count(now) < MAX_PER_MINUTE
 
-    async def _ask(self, bus: Bus, question: FindToken) -> TokenFound:
+    async def _ask(self, bus: Bus, question: FindToken) -> TokenFound | None:
         try:
             found = await bus.request(subjects.controller_find_token(), question, TokenFound, timeout=TIMEOUT)
         except ServeryError:
-            found = NOT_FOUND
+            found = None
         finally:
             del self._open[question.token_sha256]
-        if found == NOT_FOUND:
-            self._remember_unknown(question.token_sha256)
-        return found
+        if found is not None and found.grant is not None:
+            return found
+        self._remember_unknown(question.token_sha256)
+        return None
 
     def _remember_unknown(self, token: str) -> None:
         now = self._now()
