@@ -185,6 +185,7 @@ class GatewayPeer:
         return next((r for r in self.routes.values() if r.name == name), None)
 
     async def call(self, method: str, path: str, body: str = "", *, identity: Identity = ADMIN) -> HttpAnswer:
+        """Carry a call; ``path`` is below the serving endpoints unless it begins with ``/api/``."""
         path, _, query = path.partition("?")
         call = HttpCall(
             method=method,

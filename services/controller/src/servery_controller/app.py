@@ -25,6 +25,7 @@ from servery_common.settings import NatsSettings, PostgresSettings
 from servery_controller.access.wiring import start_access
 from servery_controller.api.application import make_api
 from servery_controller.api.carrier import ApiCarrier
+from servery_controller.api.permissions import permissions_router
 from servery_controller.api.secrets import secrets_router
 from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.process import ProcessBackend
@@ -33,6 +34,7 @@ from servery_controller.encryption import Cipher
 from servery_controller.endpoint_service import EndpointService
 from servery_controller.hints import Hints
 from servery_controller.model_environment import ModelEnvironments
+from servery_controller.permission_service import PermissionService
 from servery_controller.reconcile_step import ReconcileStep, Term
 from servery_controller.reconciler import Reconciler
 from servery_controller.route_publisher import RoutePublisher
@@ -71,7 +73,7 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
     builder = BuilderClient(bus)
     access = await start_access(context, settings, pool, bus)
     vault = Vault(pool, Cipher(settings.encryption_key.get_secret_value()))
-    environments = EnvironmentResolver(vault, access.authority)
+    environments = EnvironmentResolver(vault, access.directory)
     service = EndpointService(pool, builder, environments, changed, settings.model_timeout_seconds)
     step = ReconcileStep(
         pool,
@@ -99,7 +101,11 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
             backend,
             routes.withdraw,
             access.authority.confirm,
-            (*access.routers, secrets_router(SecretService(pool, vault))),
+            (
+                *access.routers,
+                permissions_router(PermissionService(pool, access.directory, changed)),
+                secrets_router(SecretService(pool, vault)),
+            ),
         )
     )
     scaling = ScaleRequests(pool, hints)

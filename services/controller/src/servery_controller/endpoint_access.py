@@ -1,11 +1,15 @@
-"""The way every use case gets at an endpoint: by its name, in the caller's workspace, with a permission."""
+"""The way every use case gets at an endpoint: by its name, in the caller's workspace, with a permission.
+
+An endpoint of another workspace does not exist. One of the caller's own is no secret: without permission they are
+told what they lack.
+"""
 
 from servery_common.contracts.access import Identity
 from servery_common.errors import NotFound
 from servery_common.postgres.pool import Connection, Pool
-from servery_controller import store
+from servery_controller import endpoint_grants, store
 from servery_controller.domain.endpoint import Deployment
-from servery_controller.domain.permissions import PermissionLevel
+from servery_controller.domain.permissions import PermissionLevel, require
 
 
 async def find(conn: Connection | Pool, name: str, caller: Identity, level: PermissionLevel) -> str:
@@ -13,6 +17,8 @@ async def find(conn: Connection | Pool, name: str, caller: Identity, level: Perm
     endpoint_id = await store.find_endpoint(conn, caller.workspace_id, name)
     if endpoint_id is None:
         raise no_such_endpoint(name)
+    grants = await endpoint_grants.load(conn, [endpoint_id])
+    require(caller, level, grants[endpoint_id], name)
     return endpoint_id
 
 
@@ -21,7 +27,9 @@ async def locked(conn: Connection, name: str, caller: Identity, level: Permissio
     endpoint_id = await store.lock_endpoint(conn, caller.workspace_id, name)
     if endpoint_id is None:
         raise no_such_endpoint(name)
-    return (await store.load_deployments(conn, [endpoint_id]))[endpoint_id]
+    deployment = (await store.load_deployments(conn, [endpoint_id]))[endpoint_id]
+    require(caller, level, deployment.grants, name)
+    return deployment
 
 
 def no_such_endpoint(name: str) -> NotFound:

@@ -17,7 +17,7 @@ from servery_common.contracts.builds import BuildRequested, ModelResolved
 from servery_common.errors import Conflict, NotFound
 from servery_common.postgres import outbox
 from servery_common.postgres.pool import Connection, Pool
-from servery_controller import endpoint_access, store
+from servery_controller import endpoint_access, endpoint_grants, store
 from servery_controller.domain.endpoint import (
     Config,
     ConfigPhase,
@@ -28,7 +28,7 @@ from servery_controller.domain.endpoint import (
     ServedEntity,
 )
 from servery_controller.domain.lifecycle import ConfigEvent, advance_config
-from servery_controller.domain.permissions import PermissionLevel
+from servery_controller.domain.permissions import PermissionLevel, creator_grants
 from servery_controller.domain.planning import give_up
 from servery_controller.domain.request import (
     ConfigRequest,
@@ -106,6 +106,7 @@ class EndpointService:
         )
         async with self._pool.acquire() as conn, conn.transaction():
             await store.insert_endpoint(conn, endpoint)
+            await endpoint_grants.replace(conn, endpoint.id, creator_grants(caller))
             if request.config and resolved:
                 await self._add_config(conn, endpoint.id, request.config, resolved, caller, now)
         return await self._changed(endpoint.id)
@@ -155,13 +156,13 @@ class EndpointService:
         return endpoint_id
 
     async def get(self, name: str, caller: Identity) -> Deployment:
-        """Return one endpoint of the caller's workspace. Raises NotFound."""
+        """Return one endpoint of the caller's workspace. Raises NotFound, PermissionDenied."""
         endpoint_id = await endpoint_access.find(self._pool, name, caller, PermissionLevel.CAN_VIEW)
         return await self._load(endpoint_id)
 
     async def find_all(self, caller: Identity) -> list[Deployment]:
-        """Return the endpoints of the caller's workspace, by name."""
-        ids = await store.live_endpoint_ids(self._pool, caller.workspace_id)
+        """Return the endpoints the caller may view, by name."""
+        ids = await endpoint_grants.visible_endpoint_ids(self._pool, caller)
         loaded = await store.load_deployments(self._pool, ids)
         return [loaded[i] for i in ids if i in loaded]
 

@@ -15,6 +15,7 @@ from asyncpg import Record, UniqueViolationError
 from servery_common.contracts.builds import Artifacts
 from servery_common.errors import AlreadyExists
 from servery_common.postgres.pool import Connection, Pool
+from servery_controller import endpoint_grants
 from servery_controller.domain.endpoint import (
     Config,
     ConfigPhase,
@@ -155,14 +156,6 @@ async def endpoint_of_build(pool: Pool, build_id: str) -> str | None:
     return await pool.fetchval("SELECT endpoint_id FROM served_entities WHERE build_id = $1", build_id)
 
 
-async def live_endpoint_ids(pool: Pool, workspace_id: str) -> list[str]:
-    """Ids of the endpoints a person sees, by name."""
-    rows = await pool.fetch(
-        "SELECT id FROM endpoints WHERE workspace_id = $1 AND deleted_at IS NULL ORDER BY name", workspace_id
-    )
-    return [row["id"] for row in rows]
-
-
 async def all_endpoint_ids(pool: Pool) -> list[str]:
     """Ids of all endpoints, also those being deleted."""
     return [row["id"] for row in await pool.fetch("SELECT id FROM endpoints")]
@@ -205,12 +198,14 @@ async def load_deployments(conn: Connection | Pool, endpoint_ids: Sequence[str])
            WHERE e.endpoint_id = ANY($1) ORDER BY r.created_at, r.id""",
         endpoint_ids,
     )
+    grants = await endpoint_grants.load(conn, endpoint_ids)
     return {
         row["id"]: Deployment(
             endpoint=_endpoint(row),
             configs=tuple(_config(c) for c in configs if c["endpoint_id"] == row["id"]),
             entities=tuple(_entity(e) for e in entities if e["endpoint_id"] == row["id"]),
             replicas=tuple(_replica(r) for r in replicas if r["endpoint_id"] == row["id"]),
+            grants=grants[row["id"]],
         )
         for row in endpoints
     }

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import random
 import secrets
+import time
 from collections.abc import Coroutine, Generator
 from typing import Any, Protocol
 
@@ -26,12 +27,16 @@ from servery_gateway.dispatcher import Dispatcher, DispatchLimits
 from servery_gateway.load_reporter import report_load
 from servery_gateway.management import ManagementHandler
 from servery_gateway.nats_transport import NatsTransport
+from servery_gateway.oauth import TokenEndpoint
+from servery_gateway.public_routes import PublicRoutes
+from servery_gateway.rate_limits import RateLimiter
 from servery_gateway.request_body import BodyBudget
 from servery_gateway.request_trace import RequestTracer
 from servery_gateway.routing_table import BUCKETS, RoutingTable, Snapshot
 from servery_gateway.scoring import ScoringHandler
 from servery_gateway.settings import GatewaySettings
 from servery_gateway.snapshot_file import SnapshotFile, SnapshotWriter
+from servery_gateway.token_finder import TokenFinder
 
 KEEP_ALIVE_SECONDS = 75
 """An idle client connection is kept this long; longer than the usual 60 s of load balancers, so that they
@@ -76,19 +81,28 @@ class GatewayService:
             self.transport, DispatchLimits(settings.accept_timeout, settings.replica_wait), random.random
         )
         self.transport.listen(self.dispatcher)
-        authenticator = Authenticator()
+        authenticator = Authenticator(TokenFinder(lambda: self.bus, time.monotonic))
         self.table.observe(authenticator.update)
         self.table.observe(self._update_dispatcher)
         self.table.observe(self._writer.note)
+        self.limiter = RateLimiter()
         self.bodies = BodyBudget(settings.max_held_body_bytes)
         app = GatewayApp(
             scoring=ScoringHandler(
-                settings, self.table, authenticator, self.dispatcher, self.bodies, RequestTracer()
+                settings,
+                self.table,
+                authenticator,
+                self.limiter,
+                self.dispatcher,
+                self.bodies,
+                RequestTracer(),
             ),
             management=ManagementHandler(settings, authenticator, self, self.bodies),
             authenticator=authenticator,
-            why_not_ready=self.why_not_ready,
-            workspace_id=settings.workspace_id,
+            tokens=TokenEndpoint(lambda: self.bus, self.bodies),
+            public=PublicRoutes(
+                settings.workspace_id, self.why_not_ready, lambda: self.table.snapshot.signing_keys
+            ),
         )
         self._server = _Server(
             uvicorn.Config(
@@ -101,7 +115,8 @@ class GatewayService:
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=False,
+                proxy_headers=bool(settings.trusted_proxies),
+                forwarded_allow_ips=settings.trusted_proxies,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=int(settings.stop_grace),
             )
@@ -189,6 +204,7 @@ class GatewayService:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self.table.expire(loop.time())
+            self.limiter.forget_idle()
             self.dispatcher.probe()
 
 

@@ -1,73 +1,110 @@
-"""Who calls: an Authorization header becomes an Identity, in memory, without asking anyone.
+"""Who calls: an Authorization header becomes an Identity, in memory.
 
-Accepted are ``Bearer <token>`` and ``Basic`` with user ``token`` and the token as password, as the clients send them.
-Every failure has the same answer: whether a token is unknown, expired or malformed is nobody's business.
+A personal access token is looked up by its SHA-256 and leads to a principal; a signed one (JWT) says which principal
+it stands for. Only for a personal access token nobody told this gateway of is the controller asked, once: it may have
+been created a moment ago. Every failure has the same answer: whether a token is unknown, expired or malformed, or
+nobody could be asked, is nobody's business.
 """
 
-import base64
-import binascii
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
-from servery_common.contracts.access import Identity
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from servery_common.contracts.access import FindToken, Identity
 from servery_common.errors import Unauthenticated
+from servery_gateway import credentials
 from servery_gateway.routing_table import Snapshot
+from servery_gateway.token_finder import TokenFinder
 
 MESSAGE = (
-    "Credential was not sent or was of an unsupported type or is not valid. Send a personal access token as "
-    "'Authorization: Bearer <token>', or by HTTP basic authentication with user name 'token'."
+    "Credential was not sent or was of an unsupported type or is not valid. Send a personal access token or an OAuth "
+    "access token as 'Authorization: Bearer <token>', or by HTTP basic authentication with user name 'token'."
 )
 MAX_CACHED_HEADERS = 4096
+FOUND_SECONDS = 2.0
+"""How long an answer of the controller is believed. By then the bucket has the token too, or it was revoked."""
+
+
+class _Known(NamedTuple):
+    identity: Identity
+    until: float
+    """Epoch seconds; from then on the header is looked at again."""
 
 
 class Authenticator:
-    """Looks tokens up by their SHA-256. Remembers headers that were valid, so the hot path does no hashing."""
+    """Remembers headers that were valid, so the hot path does no hashing and checks no signature."""
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, finder: TokenFinder, now: Callable[[], float] = time.time) -> None:
+        self._finder = finder
         self._now = now
         self._snapshot = Snapshot()
-        self._by_header: dict[bytes, tuple[Identity, int | None]] = {}
+        self._keys: Mapping[str, Ed25519PublicKey] = {}
+        self._by_header: dict[bytes, _Known] = {}
 
     def update(self, snapshot: Snapshot) -> None:
         """Follow the snapshot: a revoked token ends here."""
         before, self._snapshot = self._snapshot, snapshot
-        if before.tokens is not snapshot.tokens or before.identities is not snapshot.identities:
-            self._by_header.clear()
+        if before.signing_keys is not snapshot.signing_keys:
+            parsed = {key_id: credentials.public_key(key) for key_id, key in snapshot.signing_keys.items()}
+            self._keys = {key_id: key for key_id, key in parsed.items() if key is not None}
+        elif before.tokens is snapshot.tokens and before.identities is snapshot.identities:
+            return
+        self._by_header.clear()
 
-    def authenticate(self, authorization: bytes | None) -> Identity:
-        """Return who the header stands for. Raises Unauthenticated."""
+    async def authenticate(self, authorization: bytes | None) -> Identity:
+        """Return who the header stands for. Raises Unauthenticated. Waits only for an unknown token."""
         if authorization is None:
             raise Unauthenticated(MESSAGE)
-        identity, expires_at_ms = self._by_header.get(authorization) or self._look_up(authorization)
-        if expires_at_ms is not None and expires_at_ms <= self._now() * 1000:
-            raise Unauthenticated(MESSAGE)
-        return identity
+        known = self._by_header.get(authorization)
+        if known is None or known.until <= self._now():
+            known = await self._look_up(authorization)
+        return known.identity
 
-    def _look_up(self, authorization: bytes) -> tuple[Identity, int | None]:
-        token = token_of(authorization)
-        grant = self._snapshot.tokens.get(hashlib.sha256(token).hexdigest()) if token else None
-        identity = self._snapshot.identities.get(grant.principal_id) if grant else None
-        if grant is None or identity is None:
+    async def _look_up(self, authorization: bytes) -> _Known:
+        self._by_header.pop(authorization, None)
+        token = credentials.token_of(authorization)
+        if token is None:
+            raise Unauthenticated(MESSAGE)
+        digest = hashlib.sha256(token).hexdigest()
+        known = self._granted(digest)
+        if known is None:
+            known = self._signed(token) if credentials.is_signed(token) else await self._found(digest)
+        if known is None or known.until <= self._now():
             raise Unauthenticated(MESSAGE)
         if len(self._by_header) >= MAX_CACHED_HEADERS:
             self._by_header.clear()
-        self._by_header[authorization] = identity, grant.expires_at_ms
-        return identity, grant.expires_at_ms
+        self._by_header[authorization] = known
+        return known
 
-
-def token_of(authorization: bytes) -> bytes | None:
-    """Return the token in an Authorization header, or None when there is none in a form we take."""
-    scheme, _, value = authorization.strip().partition(b" ")
-    value = value.strip()
-    match scheme.lower():
-        case b"bearer":
-            return value or None
-        case b"basic":
-            try:
-                user, _, password = base64.b64decode(value, validate=True).partition(b":")
-            except binascii.Error:
-                return None
-            return password if user == b"token" and password else None
-        case _:
+    def _signed(self, token: bytes) -> _Known | None:
+        key = self._keys.get(credentials.key_id_of(token) or "")
+        verified = credentials.verify(token, key) if key is not None else None
+        if verified is None:
             return None
+        principal_id, expires_at = verified
+        identity = self._snapshot.identities.get(principal_id)
+        return _Known(identity, expires_at) if identity is not None else None
+
+    def _granted(self, digest: str) -> _Known | None:
+        grant = self._snapshot.tokens.get(digest)
+        identity = self._snapshot.identities.get(grant.principal_id) if grant is not None else None
+        if grant is None or identity is None:
+            return None
+        return _Known(identity, _seconds(grant.expires_at_ms))
+
+    async def _found(self, digest: str) -> _Known | None:
+        found = await self._finder.find(FindToken(token_sha256=digest))
+        told = self._granted(digest)
+        if told is not None:
+            return told  # The news came while we asked; it will be followed by the news of its end.
+        if found is None or found.grant is None or found.identity is None:
+            return None
+        until = min(_seconds(found.grant.expires_at_ms), self._now() + FOUND_SECONDS)
+        return _Known(found.identity, until)
+
+
+def _seconds(expires_at_ms: int | None) -> float:
+    return float("inf") if expires_at_ms is None else expires_at_ms / 1000

@@ -79,7 +79,7 @@ class ManagementHandler:
         ) as span:
             span.set_attribute("servery.request_id", request_id.decode())
             try:
-                identity = self._admit(method, headers, response_headers)
+                identity = await self._admit(method, headers, response_headers)
                 content = await self._read_body(body, response_headers)
                 answer = await self._carry(make_call(scope, headers, request_id, content, identity))
             except ServeryError as error:
@@ -93,10 +93,12 @@ class ManagementHandler:
                 span.set_status(Status(StatusCode.ERROR))
         await send_answer(send, answer, response_headers)
 
-    def _admit(self, method: str, headers: Mapping[bytes, bytes], response_headers: list[Header]) -> Identity:
+    async def _admit(
+        self, method: str, headers: Mapping[bytes, bytes], response_headers: list[Header]
+    ) -> Identity:
         """Decide on the headers alone. Raises a ServeryError."""
         try:
-            identity = self._authenticator.authenticate(headers.get(b"authorization"))
+            identity = await self._authenticator.authenticate(headers.get(b"authorization"))
             response_headers.append((b"x-databricks-org-id", header_value(identity.workspace_id)))
             if method not in METHODS:
                 raise BadRequest(f"{method} is not supported here.")

@@ -30,6 +30,7 @@ from servery_gateway.http import (
     request_id_of,
     send_answer,
 )
+from servery_gateway.rate_limits import RateLimiter
 from servery_gateway.request_body import BodyBudget, RequestBody
 from servery_gateway.request_trace import RequestTrace, RequestTracer
 from servery_gateway.routing_table import RoutingTable
@@ -89,6 +90,7 @@ class ScoringHandler:
         settings: GatewaySettings,
         table: RoutingTable,
         authenticator: Authenticator,
+        limiter: RateLimiter,
         dispatcher: Dispatcher,
         budget: BodyBudget,
         tracer: RequestTracer,
@@ -97,6 +99,7 @@ class ScoringHandler:
         self._settings = settings
         self._table = table
         self._authenticator = authenticator
+        self._limiter = limiter
         self._dispatcher = dispatcher
         self._budget = budget
         self._tracer = tracer
@@ -133,7 +136,7 @@ class ScoringHandler:
 
     async def _answer(self, exchange: _Exchange) -> Answer:
         try:
-            identity, route, entity, content_type = self._admit(exchange)
+            identity, route, entity, content_type = await self._admit(exchange)
         except ServeryError:
             if expects_continue(exchange.headers):
                 exchange.response_headers.append((b"connection", b"close"))
@@ -153,12 +156,14 @@ class ScoringHandler:
                 route, entity = self._route(exchange, identity)
         raise Unavailable("The endpoint is being updated. Try again in a moment.")
 
-    def _admit(self, exchange: _Exchange) -> tuple[Identity, EndpointRoute, ServedEntityRoute, str]:
+    async def _admit(self, exchange: _Exchange) -> tuple[Identity, EndpointRoute, ServedEntityRoute, str]:
         """Decide on the headers alone. Raises a ServeryError."""
-        identity = self._authenticator.authenticate(exchange.headers.get(b"authorization"))
+        identity = await self._authenticator.authenticate(exchange.headers.get(b"authorization"))
         exchange.response_headers.append((b"x-databricks-org-id", header_value(identity.workspace_id)))
         route, entity = self._route(exchange, identity)
-        return identity, route, entity, admission.content_type_of(exchange.headers)
+        content_type = admission.content_type_of(exchange.headers)
+        self._limiter.admit(route, identity)  # last: what is refused for another reason is no call
+        return identity, route, entity, content_type
 
     def _route(self, exchange: _Exchange, identity: Identity) -> tuple[EndpointRoute, ServedEntityRoute]:
         route = admission.find_route(self._table.snapshot, identity, exchange.target.endpoint)

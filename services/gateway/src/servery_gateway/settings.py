@@ -23,6 +23,9 @@ class GatewaySettings(BaseSettings):
     """Port to listen on."""
     data_dir: Path = Field(default=Path(".servery/gateway"), validation_alias="SERVERY_DATA_DIR")
     """Where the last-known-good routing snapshot is kept."""
+    trusted_proxies: str = ""
+    """Addresses or networks, separated by commas, of proxies that end TLS before this gateway. Their X-Forwarded-Proto
+    is believed: clients are told https addresses. Empty: the header is ignored."""
     workspace_id: str = Field(default="1", pattern=r"^[0-9]+$")
     """Number told to clients that have not authenticated; databricks-sdk turns it into an int."""
     max_body_bytes: int = 16 * 1024 * 1024

@@ -11,6 +11,7 @@ from servery_controller.api.schemas import ConfigInput, CreateInput
 from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.backend import ComputeBackend
 from servery_controller.domain.endpoint import Deployment
+from servery_controller.domain.permissions import level_of
 from servery_controller.endpoint_service import CreateRequest, EndpointService
 
 LOG_TAIL = 1000
@@ -42,7 +43,7 @@ def endpoints_router(
 
     async def list_endpoints(caller: Caller) -> dict[str, Any]:
         """List the serving endpoints of the workspace."""
-        return {"endpoints": [listed(d) for d in await service.find_all(caller)]}
+        return {"endpoints": [listed(d, level_of(caller, d.grants)) for d in await service.find_all(caller)]}
 
     # mlflow.deployments writes the collection with a trailing slash and follows no redirect.
     for path in ("", "/"):
@@ -52,7 +53,8 @@ def endpoints_router(
     @router.get("/{name}")
     async def get_endpoint(name: str, caller: Caller) -> dict[str, Any]:
         """Get one serving endpoint."""
-        return detailed(await service.get(name, caller))
+        deployment = await service.get(name, caller)
+        return detailed(deployment, level_of(caller, deployment.grants))
 
     @router.delete("/{name}")
     async def delete_endpoint(name: str, caller: Caller) -> dict[str, Any]:

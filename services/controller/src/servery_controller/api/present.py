@@ -6,12 +6,18 @@ from typing import Any
 from servery_common.contracts.states import ConfigUpdate, EndpointReady, Suspend
 from servery_controller.domain.endpoint import Config, ConfigPhase, Deployment, EntityPhase, ServedEntity
 from servery_controller.domain.lifecycle import CONFIG_UPDATE, DEPLOYMENT_STATE
+from servery_controller.domain.permissions import PermissionLevel
 from servery_controller.domain.sizes import DEFAULT_WORKLOAD_SIZE
 
 
-def detailed(deployment: Deployment) -> dict[str, Any]:
-    """ServingEndpointDetailed. ``config`` is what gets traffic, ``pending_config`` what is (or failed) on its way."""
-    answer = _common(deployment)
+def detailed(
+    deployment: Deployment, level: PermissionLevel | None = PermissionLevel.CAN_MANAGE
+) -> dict[str, Any]:
+    """ServingEndpointDetailed. ``config`` is what gets traffic, ``pending_config`` what is (or failed) on its way.
+
+    ``level`` is the caller's; whoever may change the endpoint has CAN_MANAGE.
+    """
+    answer = _common(deployment, level)
     active, newest = deployment.active, deployment.newest
     if active is not None:
         answer["config"] = _config(deployment, active)
@@ -20,9 +26,9 @@ def detailed(deployment: Deployment) -> dict[str, Any]:
     return answer
 
 
-def listed(deployment: Deployment) -> dict[str, Any]:
+def listed(deployment: Deployment, level: PermissionLevel | None) -> dict[str, Any]:
     """One item of the list: the config holds only which entities are served."""
-    answer = _common(deployment)
+    answer = _common(deployment, level)
     shown = deployment.active or deployment.newest
     entities = deployment.entities_of(shown.version) if shown else ()
     answer["config"] = {
@@ -48,7 +54,7 @@ def listed(deployment: Deployment) -> dict[str, Any]:
     return answer
 
 
-def _common(deployment: Deployment) -> dict[str, Any]:
+def _common(deployment: Deployment, level: PermissionLevel | None) -> dict[str, Any]:
     endpoint = deployment.endpoint
     return {
         "name": endpoint.name,
@@ -65,7 +71,7 @@ def _common(deployment: Deployment) -> dict[str, Any]:
         },
         "tags": [{"key": key, "value": value} for key, value in endpoint.tags],
         "description": endpoint.description,
-        "permission_level": "CAN_MANAGE",
+        "permission_level": level,
         "route_optimized": endpoint.route_optimized,
     }
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from servery_common.contracts.builds import Artifacts, BuildStatus
 from servery_common.contracts.replicas import ReplicaObservation
+from servery_controller.domain.permissions import Grantee, Grants, PermissionLevel
 
 
 class ConfigPhase(StrEnum):
@@ -129,6 +130,7 @@ class Deployment:
     configs: tuple[Config, ...]
     entities: tuple[ServedEntity, ...]
     replicas: tuple[Replica, ...]
+    grants: Grants = field(default_factory=dict[Grantee, PermissionLevel])
 
     @property
     def active(self) -> Config | None:

@@ -10,6 +10,7 @@ from servery_controller.domain.endpoint import (
     Observation,
     ServedEntity,
 )
+from servery_controller.domain.permissions import query_grantees
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
 
 QUEUE_PER_SLOT = 10
@@ -30,6 +31,7 @@ def route_of(deployment: Deployment, seen: Observation) -> EndpointRoute | None:
             status=status,
             message=message,
             timeout_seconds=endpoint.timeout_seconds,
+            query_grantees=query_grantees(deployment.grants),
         )
     if not seen.complete:
         # A controller that has just started has not heard every worker: an absent replica proves nothing.
@@ -57,6 +59,7 @@ def route_of(deployment: Deployment, seen: Observation) -> EndpointRoute | None:
         ),
         timeout_seconds=endpoint.timeout_seconds,
         max_queued=QUEUE_PER_SLOT * SLOTS_PER_REPLICA * max(1, sum(e.desired_replicas for e in entities)),
+        query_grantees=query_grantees(deployment.grants),
     )
 
 

@@ -1,0 +1,192 @@
+"""Who may do what with an endpoint: the API, the tables and what gateways are told of it."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from databricks.sdk.service.serving import ServingEndpointPermissions
+from tests.factories import endpoint
+from tests.integration.controller.conftest import World
+from tests.integration.controller.peers import ADMIN, entity
+
+from servery_common.contracts.access import Identity
+from servery_common.errors import InvalidParameter, NotFound, PermissionDenied
+from servery_common.postgres.migrate import migrate
+from servery_common.postgres.pool import Pool, create_pool
+from servery_common.settings import PostgresSettings
+from servery_controller import endpoint_access, endpoint_grants, store
+from servery_controller.domain.permissions import Grantee, PermissionLevel, creator_grants
+from servery_controller.permission_service import PermissionService
+
+VIEW, QUERY, MANAGE = PermissionLevel.CAN_VIEW, PermissionLevel.CAN_QUERY, PermissionLevel.CAN_MANAGE
+ANN = Identity(principal_id="a" * 32, user_name="ann", workspace_id="1", groups=("users",))
+BOB = Identity(principal_id="b" * 32, user_name="bob", workspace_id="1", groups=("users",))
+STRANGER = Identity(principal_id="c" * 32, user_name="ann", workspace_id="2", admin=True)
+CREATED = {"name": "iris", "config": {"served_entities": [entity()]}}
+
+
+async def call(
+    world: World, caller: Identity, method: str, path: str, body: Any = None
+) -> tuple[int, dict[str, Any]]:
+    text = json.dumps(body) if body is not None else ""
+    answer = await world.gateway.call(method, path, text, identity=caller)
+    return answer.status, json.loads(answer.body)
+
+
+async def create(world: World, caller: Identity) -> str:
+    """Returns the path of its permissions."""
+    status, created = await call(world, caller, "POST", "", CREATED)
+    assert status == 200
+    return f"/api/2.0/permissions/serving-endpoints/{created['id']}"
+
+
+def acl(**entry: str) -> dict[str, Any]:
+    return {"access_control_list": [entry]}
+
+
+async def test_without_a_grant_an_endpoint_can_be_neither_seen_nor_changed(world: World):
+    path = await create(world, ANN)
+    for method, below, body in (
+        ("GET", "/iris", None),
+        ("GET", "/iris/served-models/iris-1/logs", None),
+        ("PUT", "/iris/config", CREATED["config"]),
+        ("POST", "/iris/config:cancel", None),
+        ("DELETE", "/iris", None),
+        ("GET", path, None),
+        ("GET", f"{path}/permissionLevels", None),
+        ("PUT", path, acl(group_name="users", permission_level="CAN_MANAGE")),
+        ("PATCH", path, acl(group_name="nobody", permission_level="CAN_MANAGE")),
+    ):
+        status, error = await call(world, BOB, method, below, body)
+        assert (status, error["error_code"]) == (403, "PERMISSION_DENIED"), (method, below)
+        assert "'bob' does not have" in error["message"]
+        assert (await call(world, STRANGER, method, below, body))[0] == 404
+    assert (await call(world, BOB, "GET", ""))[1] == {"endpoints": []}
+    assert [e["name"] for e in (await call(world, ANN, "GET", ""))[1]["endpoints"]] == ["iris"]
+    assert [e["name"] for e in (await call(world, ADMIN, "GET", ""))[1]["endpoints"]] == ["iris"]
+
+
+async def test_each_level_allows_what_it_says_and_answers_name_the_callers(world: World):
+    path = await create(world, ANN)
+    for level in ("CAN_VIEW", "CAN_QUERY", "CAN_MANAGE"):
+        status, _ = await call(world, ANN, "PATCH", path, acl(group_name="users", permission_level=level))
+        assert status == 200
+        _, shown = await call(world, BOB, "GET", "/iris")
+        _, listed = await call(world, BOB, "GET", "")
+        assert shown["permission_level"] == listed["endpoints"][0]["permission_level"] == level
+        may_manage = (await call(world, BOB, "PATCH", path, {}))[0] == 200
+        assert may_manage == (level == "CAN_MANAGE")
+    assert (await call(world, ANN, "GET", "/iris"))[1]["permission_level"] == "CAN_MANAGE"
+    assert (await call(world, BOB, "DELETE", "/iris"))[0] == 200
+    assert (await call(world, ANN, "GET", path))[0] == 404
+
+
+async def test_a_change_reaches_the_gateways(world: World):
+    path = await create(world, ANN)
+    await world.settled("iris")
+
+    def grantees() -> tuple[str, ...] | None:
+        route = world.gateway.route("iris")
+        return route.query_grantees if route is not None else None
+
+    assert grantees() == ("user:ann",)
+    await call(world, ANN, "PATCH", path, acl(group_name="users", permission_level="CAN_QUERY"))
+    await world.until(lambda: grantees() == ("group:users", "user:ann"))
+    await call(world, ADMIN, "PUT", path, acl(group_name="users", permission_level="CAN_VIEW"))
+    await world.until(lambda: grantees() == ())
+    assert world.gateway.route("iris").served_entities[0].replicas
+
+
+async def test_databricks_sdk_reads_the_answers(world: World):
+    path = await create(world, ADMIN)
+    _, answer = await call(world, ADMIN, "PATCH", path, acl(group_name="users", permission_level="CAN_QUERY"))
+    assert (await call(world, ADMIN, "GET", path))[1] == answer
+    read = ServingEndpointPermissions.from_dict(answer)
+    assert read.object_id == path.removeprefix("/api/2.0/permissions")
+    assert read.object_type == "serving-endpoint"
+    assert {
+        (one.user_name or one.group_name, held.permission_level.value, held.inherited)
+        for one in read.access_control_list or []
+        for held in one.all_permissions or []
+    } == {("admin", "CAN_MANAGE", False), ("users", "CAN_QUERY", False), ("admins", "CAN_MANAGE", True)}
+    _, levels = await call(world, ADMIN, "GET", f"{path}/permissionLevels")
+    assert [one["permission_level"] for one in levels["permission_levels"]] == [
+        "CAN_VIEW",
+        "CAN_QUERY",
+        "CAN_MANAGE",
+    ]
+
+
+async def test_what_cannot_be_granted_is_refused(world: World):
+    path = await create(world, ANN)
+    for body, status, text in (
+        (acl(group_name="users", permission_level="CAN_FLY"), 400, "CAN_FLY"),
+        (acl(permission_level="CAN_VIEW"), 400, "exactly one of"),
+        (acl(group_name="nobody", permission_level="CAN_VIEW"), 404, "Group 'nobody' does not exist"),
+        (acl(user_name="nobody", permission_level="CAN_VIEW"), 404, "User 'nobody' does not exist"),
+        (acl(group_name="users", permission_level="CAN_VIEW"), 400, "take CAN_MANAGE from yourself"),
+    ):
+        answer = await call(world, ANN, "PUT", path, body)
+        assert (answer[0], text in answer[1]["message"]) == (status, True), answer
+    by_name = path.replace(path.rsplit("/", 1)[1], "iris")
+    assert (await call(world, ANN, "GET", by_name))[0] == 404
+    status, error = await call(world, ANN, "GET", "/api/2.0/permissions/registered-models/1")
+    assert (status, error["error_code"]) == (501, "NOT_IMPLEMENTED")
+    assert (await call(world, ANN, "GET", path))[1]["access_control_list"][0]["user_name"] == "ann"
+
+
+class Everybody:
+    """A directory that knows any name, written in small letters."""
+
+    async def find(self, workspace_id: str, grantee: Grantee) -> Grantee | None:
+        return Grantee(grantee.kind, grantee.name.lower())
+
+
+@pytest.fixture
+async def pool(postgres_url: str) -> AsyncIterator[Pool]:
+    pool = await create_pool(PostgresSettings(url=postgres_url))
+    await migrate(pool)
+    async with pool.acquire() as conn, conn.transaction():
+        await store.insert_endpoint(conn, endpoint())
+        await endpoint_grants.replace(conn, "ep1", creator_grants(ANN))
+    yield pool
+    await pool.close()
+
+
+async def test_put_replaces_and_patch_merges(pool: Pool):
+    hints: list[str] = []
+    service = PermissionService(pool, Everybody(), hints.append)
+    ann, bob, team = Grantee("user", "ann"), Grantee("user", "bob"), Grantee("group", "team")
+
+    assert (await service.get("ep1", ANN)).grants == {ann: MANAGE}
+    merged = await service.merge("ep1", {Grantee("user", "BOB"): VIEW, team: QUERY}, ANN)
+    assert merged.grants == {ann: MANAGE, bob: VIEW, team: QUERY}
+    merged = await service.merge("ep1", {bob: MANAGE}, ANN)
+    assert merged.grants == {ann: MANAGE, bob: MANAGE, team: QUERY}
+    assert (await service.get("ep1", ADMIN)) == merged
+    assert (await service.replace("ep1", {bob: MANAGE}, BOB)).grants == {bob: MANAGE}
+    assert hints == ["ep1"] * 3
+    with pytest.raises(PermissionDenied):
+        await service.get("ep1", ANN)
+    with pytest.raises(InvalidParameter):
+        await service.replace("ep1", {ann: MANAGE}, BOB)
+    assert (await service.replace("ep1", {}, ADMIN)).grants == {}
+    generation = await pool.fetchval("SELECT generation FROM endpoints WHERE id = 'ep1'")
+    assert generation == 5, "each change is one a reconcile step must see"
+
+
+async def test_every_way_to_an_endpoint_asks_for_the_permission(pool: Pool):
+    async with pool.acquire() as conn, conn.transaction():
+        await endpoint_grants.replace(conn, "ep1", {Grantee("group", "users"): QUERY})
+        for level in (VIEW, QUERY):
+            assert await endpoint_access.find(conn, "iris", BOB, level) == "ep1"
+            assert (await endpoint_access.locked(conn, "iris", BOB, level)).endpoint.id == "ep1"
+        with pytest.raises(PermissionDenied):
+            await endpoint_access.find(conn, "iris", BOB, MANAGE)
+        with pytest.raises(PermissionDenied):
+            await endpoint_access.locked(conn, "iris", BOB, MANAGE)
+        with pytest.raises(NotFound):
+            await endpoint_access.find(conn, "iris", STRANGER, VIEW)
+    assert await endpoint_grants.visible_endpoint_ids(pool, BOB) == ["ep1"]
+    assert await endpoint_grants.visible_endpoint_ids(pool, STRANGER) == []
