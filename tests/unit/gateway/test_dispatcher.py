@@ -6,8 +6,9 @@ import pytest
 
 from servery_common.contracts.routes import EndpointRoute, ReplicaRoute, ServedEntityRoute
 from servery_common.errors import ResourceExhausted, ServeryError, Unavailable
-from servery_gateway.dispatcher import Dispatcher, DispatchLimits, EntityWithdrawn
-from servery_gateway.entity_pool import ScoringRequest, Ticket
+from servery_gateway.dispatch_limits import DispatchLimits
+from servery_gateway.dispatcher import Dispatcher
+from servery_gateway.entity_pool import EntityWithdrawn, ScoringRequest, Ticket
 from servery_gateway.request_trace import UNTRACED
 from servery_gateway.transport import Outcome, ReplicaRequest
 
