@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,11 @@ async def test_a_stream_without_items_is_one_that_ends(client: ScoringClient, re
 
 
 async def test_an_item_comes_before_the_next_one_is_made(client: ScoringClient, replica: str) -> None:
-    id, call = await stream(client, replica, "hang")
+    number, call = await stream(client, replica, "hang")
     await call.streamed(1)
     assert call.events == ["before"]
     assert not call.done.is_set()
-    await client.cancel(id)
+    await client.cancel(number)
 
 
 async def test_an_item_longer_than_the_window_arrives_whole(client: ScoringClient, replica: str) -> None:
@@ -77,15 +77,15 @@ async def test_an_item_longer_than_the_window_arrives_whole(client: ScoringClien
 
 
 async def test_a_client_that_takes_nothing_stops_the_model(client: ScoringClient, replica: str) -> None:
-    id, call = await stream(client, replica, "endless:100000")
+    number, call = await stream(client, replica, "endless:100000")
     call.takes = False
     await call.streamed(5)
     made = await still(client, replica)
     assert len(call.answer) <= frames.STREAM_WINDOW_BYTES
-    await client.take(id, len(call.answer))
+    await client.take(number, len(call.answer))
     await call.streamed(len(call.events) + 1)
     assert len(await predicted(client, replica, "made")) > made
-    await client.cancel(id)
+    await client.cancel(number)
 
 
 async def still(client: ScoringClient, replica: str) -> int:
@@ -100,30 +100,40 @@ async def still(client: ScoringClient, replica: str) -> int:
 async def test_a_cancelled_stream_is_closed_and_its_slot_is_free(client: ScoringClient, replica: str) -> None:
     for _ in range(3):
         calls = [await stream(client, replica, "endless:10") for _ in range(2)]
-        for id, call in calls:
+        for number, call in calls:
             await call.streamed(1)
-            await client.cancel(id)
-        async with asyncio.timeout(20):
-            while (await asked(client, replica)).refused is not None:
-                await asyncio.sleep(0.02)
+            await client.cancel(number)
+        await until(lambda: accepted(client, replica))
     assert "endless" in await predicted(client, replica, "closed")
 
 
-async def asked(client: ScoringClient, replica: str) -> Call:
+async def accepted(client: ScoringClient, replica: str) -> bool:
+    """Whether a request that comes now is taken and answered."""
     _, call = await client.send(replica, body("anything"))
     await asyncio.wait_for(call.done.wait(), 20)
-    return call
+    return call.refused is None and call.status == 200
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Return when the condition holds."""
+    async with asyncio.timeout(20):
+        while True:
+            if await condition():
+                return
+            await asyncio.sleep(0.02)
 
 
 async def test_a_cancelled_stream_with_a_full_window_ends_too(client: ScoringClient, replica: str) -> None:
-    id, call = await stream(client, replica, "endless:100000")
+    number, call = await stream(client, replica, "endless:100000")
     call.takes = False
     await call.streamed(5)
     await still(client, replica)
-    await client.cancel(id)
-    async with asyncio.timeout(20):
-        while "endless" not in await predicted(client, replica, "closed"):
-            await asyncio.sleep(0.02)
+    await client.cancel(number)
+
+    async def closed() -> bool:
+        return "endless" in await predicted(client, replica, "closed")
+
+    await until(closed)
 
 
 async def test_what_fails_before_the_first_item_is_an_ordinary_error(
@@ -162,9 +172,8 @@ async def test_a_model_that_hangs_between_two_items_is_timed_out(
     call = await finished(client, replica, "hang")
     assert call.end is not None
     assert call.end["status"] == 504
-    async with asyncio.timeout(20):  # its process is ended after that, and replaced
-        while (await asked(client, replica)).head.get("status") != 200:
-            await asyncio.sleep(0.05)
+    # Its process is ended after that, and replaced.
+    await until(lambda: accepted(client, replica))
     await orders.stop(replica)
 
 

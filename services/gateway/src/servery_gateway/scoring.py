@@ -31,6 +31,7 @@ from servery_gateway.http import (
     request_id_of,
     send_answer,
 )
+from servery_gateway.load_balancing import TrafficPoints
 from servery_gateway.request_body import BodyBudget, RequestBody
 from servery_gateway.request_trace import RequestTrace, RequestTracer
 from servery_gateway.routing_table import RoutingTable
@@ -102,7 +103,7 @@ class ScoringHandler:
         dispatcher: Dispatcher,
         budget: BodyBudget,
         tracer: RequestTracer,
-        draw: Callable[[], float] = random.random,
+        random: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
         self._table = table
@@ -110,7 +111,8 @@ class ScoringHandler:
         self._dispatcher = dispatcher
         self._budget = budget
         self._tracer = tracer
-        self._draw = draw
+        self._points = TrafficPoints(random)
+        table.observe(lambda snapshot: self._points.keep(snapshot.routes))
         self._failures = FailureLog()
 
     async def handle(
@@ -195,7 +197,10 @@ class ScoringHandler:
 
     def _route(self, exchange: _Exchange, identity: Identity) -> tuple[EndpointRoute, ServedEntityRoute]:
         route = admission.find_route(self._table.snapshot, identity, exchange.target.endpoint)
-        entity = admission.find_served_entity(route, exchange.target.served_entity, self._draw())
+        named = exchange.target.served_entity
+        # Requests that name their served entity take no point from those that are split.
+        point = self._points.next(route.endpoint_id) if named is None else 0.0
+        entity = admission.find_served_entity(route, named, point)
         exchange.served_entity = entity.name
         return route, entity
 
