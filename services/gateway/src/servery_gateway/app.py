@@ -23,7 +23,8 @@ from servery_common.service import ServiceContext
 from servery_common.settings import NatsSettings
 from servery_gateway.asgi import GatewayApp
 from servery_gateway.auth import Authenticator
-from servery_gateway.dispatcher import Dispatcher, DispatchLimits
+from servery_gateway.dispatch_limits import DispatchLimits
+from servery_gateway.dispatcher import Dispatcher
 from servery_gateway.load_reporter import report_load
 from servery_gateway.management import ManagementHandler
 from servery_gateway.nats_transport import NatsTransport
@@ -78,7 +79,9 @@ class GatewayService:
         self._writer = SnapshotWriter(file, settings.snapshot_debounce)
         self.transport = NatsTransport(self.gateway_id, settings.max_answer_bytes)
         self.dispatcher = Dispatcher(
-            self.transport, DispatchLimits(settings.accept_timeout, settings.replica_wait), random.random
+            self.transport,
+            DispatchLimits(settings.accept_timeout, settings.replica_wait, settings.max_stream_seconds),
+            random.random,
         )
         self.transport.listen(self.dispatcher)
         authenticator = Authenticator(TokenFinder(lambda: self.bus, time.monotonic))

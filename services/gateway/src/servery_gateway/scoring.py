@@ -12,10 +12,11 @@ from servery_common.contracts.access import Identity
 from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
 from servery_common.errors import BadRequest, ServeryError, Unavailable
 from servery_gateway import admission
+from servery_gateway.answer_stream import AnswerStream
 from servery_gateway.answers import scoring_answer
 from servery_gateway.auth import Authenticator
-from servery_gateway.dispatcher import CallerLeft, Dispatcher, EntityWithdrawn
-from servery_gateway.entity_pool import ScoringRequest
+from servery_gateway.dispatcher import Dispatcher
+from servery_gateway.entity_pool import CallerLeft, EntityWithdrawn, ScoringRequest, Ticket
 from servery_gateway.failure_log import FailureLog
 from servery_gateway.http import (
     Answer,
@@ -30,11 +31,13 @@ from servery_gateway.http import (
     request_id_of,
     send_answer,
 )
+from servery_gateway.load_balancing import TrafficPoints
 from servery_gateway.rate_limits import RateLimiter
 from servery_gateway.request_body import BodyBudget, RequestBody
 from servery_gateway.request_trace import RequestTrace, RequestTracer
 from servery_gateway.routing_table import RoutingTable
 from servery_gateway.settings import GatewaySettings
+from servery_gateway.streaming import send_stream
 
 MAX_REROUTES = 3
 """How often a request may find its served entity gone from the route before it is told to come back."""
@@ -47,6 +50,14 @@ class Target(NamedTuple):
 
     endpoint: str
     served_entity: str | None = None
+
+
+class _Streamed(NamedTuple):
+    """An answer that has begun and is to be sent as it comes."""
+
+    stream: AnswerStream
+    ticket: Ticket
+    watch: DisconnectWatch
 
 
 class _Exchange:
@@ -94,7 +105,7 @@ class ScoringHandler:
         dispatcher: Dispatcher,
         budget: BodyBudget,
         tracer: RequestTracer,
-        draw: Callable[[], float] = random.random,
+        random: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
         self._table = table
@@ -103,7 +114,8 @@ class ScoringHandler:
         self._dispatcher = dispatcher
         self._budget = budget
         self._tracer = tracer
-        self._draw = draw
+        self._points = TrafficPoints(random)
+        table.observe(lambda snapshot: self._points.keep(snapshot.routes))
         self._failures = FailureLog()
 
     async def handle(
@@ -121,20 +133,37 @@ class ScoringHandler:
             return
         finally:
             exchange.body.release()
-        exchange.trace.ended(answer.status)
-        if answer.status >= 400:
+        if exchange.served_entity is not None:
+            exchange.response_headers.append((b"served-model-name", header_value(exchange.served_entity)))
+        if isinstance(answer, _Streamed):
+            await self._stream(exchange, answer, send)
+            return
+        self._ended(exchange, answer.status, reason)
+        await send_answer(send, answer, exchange.response_headers)
+
+    async def _stream(self, exchange: _Exchange, answer: _Streamed, send: Send) -> None:
+        try:
+            broken_off = await send_stream(send, answer.stream, exchange.response_headers)
+        except CallerLeft:
+            exchange.trace.ended(CLIENT_CLOSED_REQUEST)
+            return
+        finally:
+            answer.watch.stop()
+            self._dispatcher.abandon(answer.ticket)
+        self._ended(exchange, *(broken_off or (answer.stream.status, "")))
+
+    def _ended(self, exchange: _Exchange, status: int, reason: str) -> None:
+        exchange.trace.ended(status)
+        if status >= 400:
             self._failures.note(
-                answer.status,
+                status,
                 reason,
-                endpoint=target.endpoint,
+                endpoint=exchange.target.endpoint,
                 request_id=exchange.request_id,
                 trace_id=exchange.trace.trace_id,
             )
-        if exchange.served_entity is not None:
-            exchange.response_headers.append((b"served-model-name", header_value(exchange.served_entity)))
-        await send_answer(send, answer, exchange.response_headers)
 
-    async def _answer(self, exchange: _Exchange) -> Answer:
+    async def _answer(self, exchange: _Exchange) -> Answer | _Streamed:
         try:
             identity, route, entity, content_type = await self._admit(exchange)
         except ServeryError:
@@ -147,7 +176,13 @@ class ScoringHandler:
         for _ in range(MAX_REROUTES):
             exchange.trace.admitted(route.name, entity.name, exchange.request_id, len(body))
             request = ScoringRequest(
-                entity.served_entity_id, content_type, exchange.request_id, body, deadline, exchange.trace
+                entity.served_entity_id,
+                content_type,
+                exchange.request_id,
+                body,
+                deadline,
+                exchange.trace,
+                stream_gap=route.timeout_seconds,
             )
             try:
                 return await self._dispatch(request, exchange.receive)
@@ -167,7 +202,10 @@ class ScoringHandler:
 
     def _route(self, exchange: _Exchange, identity: Identity) -> tuple[EndpointRoute, ServedEntityRoute]:
         route = admission.find_route(self._table.snapshot, identity, exchange.target.endpoint)
-        entity = admission.find_served_entity(route, exchange.target.served_entity, self._draw())
+        named = exchange.target.served_entity
+        # Requests that name their served entity take no point from those that are split.
+        point = self._points.next(route.endpoint_id) if named is None else 0.0
+        entity = admission.find_served_entity(route, named, point)
         exchange.served_entity = entity.name
         return route, entity
 
@@ -184,11 +222,17 @@ class ScoringHandler:
             exchange.response_headers.append((b"connection", b"close"))
         raise refused
 
-    async def _dispatch(self, request: ScoringRequest, receive: Receive) -> Answer:
+    async def _dispatch(self, request: ScoringRequest, receive: Receive) -> Answer | _Streamed:
         ticket = self._dispatcher.submit(request)
         watch = DisconnectWatch(receive, lambda: self._dispatcher.abandon(ticket))
+        begun = False
         try:
-            return scoring_answer(await ticket.outcome)
+            outcome = await ticket.outcome
+            if isinstance(outcome, AnswerStream):
+                begun = True
+                return _Streamed(outcome, ticket, watch)
+            return scoring_answer(outcome)
         finally:
-            watch.stop()
-            self._dispatcher.abandon(ticket)
+            if not begun:
+                watch.stop()
+                self._dispatcher.abandon(ticket)

@@ -53,6 +53,18 @@ class TransportListener(Protocol):
         """The replica answered."""
         ...
 
+    def on_stream(self, id: int, status: int, content_type: str) -> None:
+        """The replica begins to stream its answer."""
+        ...
+
+    def on_piece(self, id: int, piece: bytes) -> None:
+        """More of a streamed answer."""
+        ...
+
+    def on_stream_end(self, id: int, failure: Outcome | None) -> None:
+        """A streamed answer is whole, or broke off with ``failure``."""
+        ...
+
     def on_gone(self, replica_id: str) -> None:
         """Nobody listens for this replica any more: its agent ended."""
         ...
@@ -76,6 +88,10 @@ class ReplicaTransport(Protocol):
 
     def cancel(self, replica_id: str, id: int) -> None:
         """Tell the replica that nobody waits any more, after the request itself; forget the id."""
+        ...
+
+    def acknowledge(self, replica_id: str, id: int, count: int) -> None:
+        """Tell the replica that the client took ``count`` bytes of a streamed answer."""
         ...
 
     def probe(self, replica_id: str) -> None:

@@ -2,7 +2,7 @@
 
 It never looks into a body. Whatever it accepted and its gateway did not cancel gets exactly one RESULT: from the
 runner, or from here when the runner died under it (``lost``), the deadline passed or the replica was stopped. It
-never runs a request twice.
+never runs a request twice. A RESULT that begins a stream is followed by exactly one END, from the same two places.
 """
 
 import asyncio
@@ -126,7 +126,7 @@ class Agent:
             elif record.kind == frames.CHUNK:
                 self._on_chunk(record, reply)
             elif record.kind == frames.WINDOW:
-                self._answers.on_window((reply, record.id), int(record.head["bytes"]))
+                self._on_window((reply, record.id), int(record.head["bytes"]))
             elif record.kind == frames.CANCEL:
                 self._on_cancel((reply, record.id))
         except (KeyError, TypeError, ValueError) as error:
@@ -198,24 +198,79 @@ class Agent:
         self._running[job.number] = job
         self._runner.request(job.number, job.runner_head, job.incoming.body)
 
+    def _on_window(self, key: tuple[str, int], count: int) -> None:
+        job = self._jobs.get(key)
+        if job is None or not job.streaming:
+            self._answers.on_window(key, count)
+        elif self._runner is not None:
+            job.unacknowledged = max(0, job.unacknowledged - count)
+            self._runner.open_window(job.number, count)
+            self._expect_more(job)
+
     def _on_deadline(self, job: Job) -> None:
         if not job.running:
             self._fail(job, DeadlineExceeded(TOO_SLOW))
-            return
-        job.overdue = True
-        self._on_overdue()
+        elif job.streaming and not job.cancelled and self._runner is not None:
+            # Its client may be the slow one, or its gateway gone: a stream can be ended without the others' runner.
+            self._runner.cancel(job.number)
+            self._send_end(job, {"status": 504}, json.dumps(DeadlineExceeded(TOO_SLOW).body()).encode())
+            job.cancelled = True
+            job.timer = asyncio.get_running_loop().call_later(self._grace, self._on_deadline, job)
+        else:
+            job.overdue = True
+            self._on_overdue()
 
     def _on_result(self, record: frames.Record) -> None:
+        """Take an answer from the runner. Raises FrameError for what is none."""
         job = self._running.get(record.id)
         if job is None:
             return
-        head = {
-            "status": int(record.head["status"]),
-            "ct": str(record.head.get("ct") or JSON),
-            "t": dict(record.head.get("t") or {}),
-        }
-        self.answered += 1
-        self._finish(job, head, record.body)
+        if record.kind == frames.CHUNK:
+            self._on_piece(job, record.body)
+        elif record.kind == frames.END:
+            if not job.streaming or len(record.body) > frames.CHUNK_BYTES:
+                raise frames.FrameError("the end of no stream, or a longer one than a record holds")
+            head: dict[str, Any] = {"t": dict(record.head.get("t") or {})}
+            if record.body:
+                head["status"] = int(record.head["status"])
+            self.answered += 1
+            self._finish(job, head, record.body)
+        elif job.streaming:
+            raise frames.FrameError("a second result")
+        elif record.head.get("stream"):
+            job.streaming = True
+            head = {"status": 200, "ct": str(record.head.get("ct") or JSON), "stream": True}
+            if not job.cancelled:
+                self._replies.send(job.reply, frames.encode(frames.RESULT, job.id, head))
+            self._on_piece(job, record.body)
+        else:
+            head = {
+                "status": int(record.head["status"]),
+                "ct": str(record.head.get("ct") or JSON),
+                "t": dict(record.head.get("t") or {}),
+            }
+            self.answered += 1
+            self._finish(job, head, record.body)
+
+    def _on_piece(self, job: Job, piece: bytes | memoryview) -> None:
+        job.unacknowledged += len(piece)
+        if not job.streaming or job.unacknowledged > frames.STREAM_WINDOW_BYTES:
+            raise frames.FrameError("more of an answer than its window allows")
+        if job.cancelled:
+            return
+        if piece:
+            self._replies.send(job.reply, frames.encode(frames.CHUNK, job.id, None, piece))
+        self._expect_more(job)
+
+    def _expect_more(self, job: Job) -> None:
+        """A stream goes on: the model, or the client, has the endpoint's timeout again."""
+        if job.timer is not None and not job.cancelled:
+            job.timer.cancel()
+            seconds = self._launch.timeout_seconds + self._grace
+            job.timer = asyncio.get_running_loop().call_later(seconds, self._on_deadline, job)
+
+    def _send_end(self, job: Job, head: dict[str, Any], body: bytes | memoryview) -> None:
+        self._replies.send(job.reply, frames.encode(frames.END, job.id, head, body))
 
     def _fail(self, job: Job, error: ServeryError, *, lost: bool = False) -> None:
         log.warning(
@@ -226,7 +281,9 @@ class Agent:
             trace_id=spans.trace_id(job.traceparent),
             error=error.message,
         )
-        head: dict[str, Any] = {"status": error.status, "ct": JSON}
+        head: dict[str, Any] = (
+            {"status": error.status} if job.streaming else {"status": error.status, "ct": JSON}
+        )
         if lost:
             head["lost"] = True
         self._finish(job, head, json.dumps(error.body()).encode())
@@ -235,7 +292,10 @@ class Agent:
         self._forget(job)
         if job.cancelled:
             return
-        self._answers.send(job.key, head, body)
+        if job.streaming:
+            self._send_end(job, head, body)
+        else:
+            self._answers.send(job.key, head, body)
         if spans.sampled(job.traceparent):
             spans.record(
                 job.traceparent,
@@ -246,7 +306,7 @@ class Agent:
                 },
                 started_ns=job.accepted_ns,
                 ended_ns=time.time_ns(),
-                status=head["status"],
+                status=head.get("status", 200),
                 timings=head.get("t", {}),
             )
 

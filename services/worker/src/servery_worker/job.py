@@ -11,7 +11,7 @@ from servery_worker.bodies import Incoming
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """From ACCEPT to RESULT. ``id`` is the gateway's, ``number`` the agent's own, unique over all gateways."""
+    """From ACCEPT to RESULT or END. ``id`` is the gateway's, ``number`` the agent's own, unique over all gateways."""
 
     reply: str
     id: int
@@ -27,6 +27,10 @@ class Job:
     running: bool = False
     overdue: bool = False
     cancelled: bool = False
+    streaming: bool = False
+    """Its RESULT has begun; CHUNKs and an END are to come."""
+    unacknowledged: int = 0
+    """Bytes of its stream that the gateway has not taken in."""
 
     @property
     def key(self) -> tuple[str, int]:

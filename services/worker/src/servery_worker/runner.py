@@ -87,12 +87,16 @@ class Runner(asyncio.Protocol):
         raise RunnerFailed(self._stage, f"The model's process {reason}.")
 
     def request(self, id: int, head: dict[str, Any], body: bytes | memoryview) -> None:
-        """Hand over a request; its RESULT comes to ``on_result``."""
+        """Hand over a request; its RESULT, and CHUNKs and END of a stream, come to ``on_result``."""
         self._write(frames.encode(frames.REQUEST, id, head, body))
 
     def cancel(self, id: int) -> None:
-        """Drop a request if it has not started. It gets its RESULT in any case."""
+        """Drop a request that has not started, end one that streams. It gets its RESULT or END in any case."""
         self._write(frames.encode(frames.CANCEL, id))
+
+    def open_window(self, id: int, count: int) -> None:
+        """The client took ``count`` bytes of a stream."""
+        self._write(frames.encode(frames.WINDOW, id, {"bytes": count}))
 
     def kill(self) -> None:
         """End it and everything it started."""
@@ -139,7 +143,7 @@ class Runner(asyncio.Protocol):
         self._end()
 
     def _handle(self, record: frames.Record) -> None:
-        if record.kind == frames.RESULT:
+        if record.kind in (frames.RESULT, frames.CHUNK, frames.END):
             self.on_result(record)
         elif self._loaded.done():
             raise frames.FrameError(f"record of kind {record.kind} after loading")

@@ -1,0 +1,75 @@
+"""A streamed answer on its way from a replica to a client: pieces are put in by the transport and taken out to be sent.
+
+The replica may have a window of the answer under way (``frames.STREAM_WINDOW_BYTES``), which is all that is ever held
+here: it is opened again as the client takes the bytes.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from servery_common.contracts import frames
+from servery_gateway.transport import Outcome
+
+ACKNOWLEDGE_BYTES = frames.STREAM_WINDOW_BYTES // 4
+"""Taken bytes are reported when they are this many: an answer of a few short items needs no report at all."""
+
+
+class BrokenOff(Exception):
+    """The model failed in the middle of its answer; ``outcome`` is the error as it would have been answered."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(f"the answer broke off with status {outcome.status}")
+        self.outcome = outcome
+
+
+class AnswerStream:
+    """One streamed answer. ``taken`` is called with numbers of bytes that the client has taken."""
+
+    def __init__(self, status: int, content_type: str, taken: Callable[[int], None]) -> None:
+        self.status = status
+        self.content_type = content_type
+        self.ended = False
+        self._taken = taken
+        self._pieces: list[bytes] = []
+        self._failure: Exception | None = None
+        self._handed_out = 0
+        self._unreported = 0
+        self._changed = asyncio.Event()
+
+    def put(self, piece: bytes) -> None:
+        """The replica sent more. Nothing is added to an answer that has ended."""
+        if not self.ended:
+            self._pieces.append(piece)
+            self._changed.set()
+
+    def end(self, failure: Exception | None = None) -> None:
+        """The answer is whole, or it broke off. Only the first end counts."""
+        if not self.ended:
+            self.ended = True
+            self._failure = failure
+            self._changed.set()
+
+    async def next(self) -> bytes | None:
+        """Return what has come since the last call, None at the end; raises what broke the answer off.
+
+        Asking for more says that the client has taken what was returned before.
+        """
+        self._report()
+        while not self._pieces:
+            if self.ended:
+                if self._failure is not None:
+                    raise self._failure
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        content = b"".join(self._pieces)
+        self._pieces.clear()
+        self._handed_out = len(content)
+        return content
+
+    def _report(self) -> None:
+        self._unreported += self._handed_out
+        self._handed_out = 0
+        if self._unreported >= ACKNOWLEDGE_BYTES and not self.ended:
+            self._taken(self._unreported)
+            self._unreported = 0
