@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from servery_common.errors import InvalidParameter, NotImplementedByServery
 from servery_controller.domain.endpoint import Route
-from servery_controller.domain.request import ConfigRequest, EntityRequest
+from servery_controller.domain.request import MAX_NAME_LENGTH, ConfigRequest, EntityRequest
+from servery_controller.domain.sizes import WORKLOAD_SIZES, WORKLOAD_TYPES
 
 
 def _as_text(value: Any) -> Any:
@@ -31,6 +32,10 @@ Text = Annotated[str, AfterValidator(storable)]
 Version = Annotated[Text, BeforeValidator(_as_text)]
 
 
+ENDPOINT_NAME = {"minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": "^[A-Za-z0-9_-]+$"}
+"""What the API's document says of endpoint names. ``domain.request`` checks them, with a better sentence."""
+
+
 class Body(BaseModel):
     """Part of a request body."""
 
@@ -41,8 +46,8 @@ class Sizing(Body):
     """Fields served entities and served models share."""
 
     name: Text | None = None
-    workload_size: Text | None = None
-    workload_type: Text | None = None
+    workload_size: Text | None = Field(None, json_schema_extra={"enum": [*WORKLOAD_SIZES, None]})
+    workload_type: Text | None = Field(None, json_schema_extra={"enum": [*WORKLOAD_TYPES, None]})
     min_provisioned_concurrency: int | None = None
     max_provisioned_concurrency: int | None = None
     environment_vars: dict[Text, Text] | None = None
@@ -136,7 +141,7 @@ class TagInput(Body):
 class CreateInput(Body):
     """The body of a creation."""
 
-    name: Text
+    name: Text = Field(json_schema_extra={**ENDPOINT_NAME})
     config: ConfigInput | None = None
     description: Text | None = None
     tags: list[TagInput] | None = None
