@@ -20,6 +20,7 @@ from databricks.sdk.errors import (
     ResourceConflict,
     Unauthenticated,
 )
+from databricks.sdk.service.iam import ComplexValue, Patch, PatchOp, PatchSchema
 from databricks.sdk.service.serving import (
     AiGatewayUsageTrackingConfig,
     DataframeSplitInput,
@@ -41,6 +42,7 @@ from databricks.sdk.service.workspace import AclPermission
 from databricks.sdk.version import __version__
 from tests.end_to_end.clients.report import Scenario, arguments, equal, eventually, raises
 
+PATCH = PatchSchema.URN_IETF_PARAMS_SCIM_API_MESSAGES_2_0_PATCH_OP
 PATIENCE = timedelta(minutes=3)
 COLUMNS = ["sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"]
 FLOWER = [5.1, 3.5, 1.4, 0.2]
@@ -314,6 +316,67 @@ def tokens_work_at_once_and_end_when_deleted(world):
     equal([info.comment for info in listed], [world.prefix])
     world.w.tokens.delete(made.token_info.token_id)
     eventually(lambda: raises(Unauthenticated, mine.current_user.me))
+
+
+@scenario.step
+def an_administrator_manages_tokens_of_others(world):
+    w = world.w
+    principal = w.service_principals.create(display_name=f"{world.prefix}-batch")
+    made = w.token_management.create_obo_token(
+        principal.application_id, comment="for a job", lifetime_seconds=600
+    )
+    robot = world.client(token=made.token_value)
+    equal(robot.current_user.me().user_name, principal.application_id)
+    token_id = made.token_info.token_id
+    assert token_id in [info.token_id for info in w.token_management.list()]
+    equal(w.token_management.get(token_id).token_info.comment, "for a job")
+    raises(PermissionDenied, lambda: list(robot.token_management.list()))
+    w.token_management.delete(token_id)
+    eventually(lambda: raises(Unauthenticated, robot.current_user.me))
+    w.service_principals.delete(principal.id)
+
+
+@scenario.step
+def users_groups_and_principals_are_kept(world):
+    w = world.w
+    name = f"{world.prefix}@example.com"
+    user = w.users.create(user_name=name, display_name="Ann")
+    equal(w.users.get(user.id).user_name, name)
+    equal([one.id for one in w.users.list(filter=f'userName eq "{name}"')], [user.id])
+    w.users.patch(
+        user.id, operations=[Patch(op=PatchOp.REPLACE, path="displayName", value="Bob")], schemas=[PATCH]
+    )
+    equal(w.users.get(user.id).display_name, "Bob")
+    w.users.update(user.id, user_name=name, display_name="Cleo", active=True)
+    equal(w.users.get(user.id).display_name, "Cleo")
+
+    principal = w.service_principals.create(display_name=f"{world.prefix}-job")
+    equal(w.service_principals.get(principal.id).application_id, principal.application_id)
+    assert principal.id in [one.id for one in w.service_principals.list()]
+    w.service_principals.patch(
+        principal.id,
+        operations=[Patch(op=PatchOp.REPLACE, path="displayName", value="other")],
+        schemas=[PATCH],
+    )
+    w.service_principals.update(
+        principal.id, application_id=principal.application_id, display_name="third", active=True
+    )
+    equal(w.service_principals.get(principal.id).display_name, "third")
+    secret = w.service_principal_secrets_proxy.create(service_principal_id=principal.id)
+    assert secret.id in [one.id for one in w.service_principal_secrets_proxy.list(principal.id)]
+    w.service_principal_secrets_proxy.delete(principal.id, secret.id)
+
+    group = w.groups.create(display_name=f"{world.prefix}-group", members=[ComplexValue(value=user.id)])
+    equal([member.value for member in w.groups.get(group.id).members], [user.id])
+    assert group.id in [one.id for one in w.groups.list()]
+    add = Patch(op=PatchOp.ADD, value={"members": [{"value": principal.id}]})
+    w.groups.patch(group.id, operations=[add], schemas=[PATCH])
+    equal({member.value for member in w.groups.get(group.id).members}, {user.id, principal.id})
+    w.groups.update(group.id, display_name=f"{world.prefix}-group", members=[])
+    assert not w.groups.get(group.id).members
+    for api, made in ((w.groups, group), (w.users, user), (w.service_principals, principal)):
+        api.delete(made.id)
+        raises(NotFound, api.get, made.id)
 
 
 @scenario.step
