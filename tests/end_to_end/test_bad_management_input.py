@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from tests.end_to_end.client import ENDPOINTS, Client, Registered, entity, fine
@@ -25,29 +24,6 @@ def nothing_changed(client: Client, misbehaving: str) -> Iterator[None]:
 def version(register: Registered) -> str:
     """A registered version of the model ``misbehaves``."""
     return register(zoo.misbehaves())
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        " ",
-        "a" * 64,
-        "has space",
-        "slash/inside",
-        "dot.ted",
-        "\u00fcnicode",
-        "databricks-mine",
-        "a*",
-        7,
-        None,
-    ],
-    ids=repr,
-)
-def test_bad_endpoint_name(client: Client, version: str, name: Any):
-    client.assert_error(
-        client.create(name, [entity("misbehaves", version)]), "INVALID_PARAMETER_VALUE", "BAD_REQUEST"
-    )
 
 
 def test_name_of_an_existing_endpoint(client: Client, misbehaving: str, version: str):
@@ -71,55 +47,6 @@ def test_model_or_version_that_does_not_exist(
     answer = client.create(new_name(), [entity(model, version)])
     codes = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST")
     assert said in client.assert_error(answer, *codes)
-
-
-def bad_configs(version: str) -> dict[str, dict[str, Any]]:
-    """Configs each of which is wrong in one respect."""
-    good = entity("misbehaves", version)
-    two = [{**good, "name": "one"}, {**good, "name": "two"}]
-    older = {"model_name": "misbehaves", "model_version": version, "workload_size": "Small"}
-
-    def routes(**shares: object) -> dict[str, Any]:
-        listed = [{"served_model_name": name, "traffic_percentage": share} for name, share in shares.items()]
-        return {"traffic_config": {"routes": listed}}
-
-    return {
-        "no entities": {"served_entities": []},
-        "too little traffic": {"served_entities": two, **routes(one=50, two=49)},
-        "too much traffic": {"served_entities": two, **routes(one=60, two=60)},
-        "negative traffic": {"served_entities": two, **routes(one=-10, two=110)},
-        "fraction of a percent": {"served_entities": two, **routes(one=50.5, two=49.5)},
-        "route to nobody": {"served_entities": two, **routes(one=50, three=50)},
-        "two entities without routes": {"served_entities": two},
-        "same name twice": {"served_entities": [two[0], two[0]], **routes(one=100)},
-        "unknown size": {"served_entities": [{**good, "workload_size": "Gigantic"}]},
-        "unknown type": {"served_entities": [{**good, "workload_type": "QUANTUM"}]},
-        "size and concurrency": {
-            "served_entities": [{**good, "min_provisioned_concurrency": 4, "max_provisioned_concurrency": 8}]
-        },
-        "scale to zero is text": {"served_entities": [{**good, "scale_to_zero_enabled": "perhaps"}]},
-        "variables are a list": {"served_entities": [{**good, "environment_vars": ["A=1"]}]},
-        "both families": {
-            "served_entities": [good],
-            "served_models": [{**older, "scale_to_zero_enabled": False}],
-        },
-        "older family without scale to zero": {"served_models": [older]},
-        "entities are an object": {"served_entities": good},
-        "entity is text": {"served_entities": ["misbehaves"]},
-    }
-
-
-@pytest.mark.parametrize("wrong", bad_configs("1"))
-@pytest.mark.parametrize("verb", ["create", "update"])
-def test_bad_config(
-    client: Client, misbehaving: str, version: str, new_name: Callable[[], str], verb: str, wrong: str
-):
-    config = bad_configs(version)[wrong]
-    if verb == "create":
-        answer = client.http.post(ENDPOINTS, json={"name": new_name(), "config": config})
-    else:
-        answer = client.http.put(f"{ENDPOINTS}/{misbehaving}/config", json=config)
-    client.assert_error(answer, "INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 
 
 @pytest.mark.parametrize(

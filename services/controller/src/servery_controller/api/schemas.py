@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from servery_common.errors import InvalidParameter, NotImplementedByServery
 from servery_controller.domain.endpoint import Route
-from servery_controller.domain.request import ConfigRequest, EntityRequest
+from servery_controller.domain.request import MAX_NAME_LENGTH, ConfigRequest, EntityRequest
+from servery_controller.domain.sizes import WORKLOAD_SIZES, WORKLOAD_TYPES
 
 
 def _as_text(value: Any) -> Any:
@@ -27,8 +28,31 @@ def storable(value: str) -> str:
     return value
 
 
+def _no_truth(value: Any) -> Any:
+    # To Python True is the number 1; to everybody else it is a mistake.
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number")
+    return value
+
+
+def _refused(message: str) -> BeforeValidator:
+    """Refuse whatever says something. Clients send empty objects for what nobody asked for."""
+
+    def check(value: Any) -> Any:
+        if value in (None, {}, {"enabled": False}):
+            return None
+        raise NotImplementedByServery(message)
+
+    return BeforeValidator(check)
+
+
 Text = Annotated[str, AfterValidator(storable)]
 Version = Annotated[Text, BeforeValidator(_as_text)]
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+
+
+ENDPOINT_NAME = {"minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": "^[A-Za-z0-9_-]+$"}
+"""What the API's document says of endpoint names. ``domain.request`` checks them, with a better sentence."""
 
 
 class Body(BaseModel):
@@ -41,15 +65,17 @@ class Sizing(Body):
     """Fields served entities and served models share."""
 
     name: Text | None = None
-    workload_size: Text | None = None
-    workload_type: Text | None = None
-    min_provisioned_concurrency: int | None = None
-    max_provisioned_concurrency: int | None = None
+    workload_size: Text | None = Field(None, json_schema_extra={"enum": [*WORKLOAD_SIZES, None]})
+    workload_type: Text | None = Field(None, json_schema_extra={"enum": [*WORKLOAD_TYPES, None]})
+    min_provisioned_concurrency: Whole | None = None
+    max_provisioned_concurrency: Whole | None = None
     environment_vars: dict[Text, Text] | None = None
     instance_profile_arn: Text | None = None
     external_model: dict[str, Any] | None = None
-    min_provisioned_throughput: int | None = None
-    max_provisioned_throughput: int | None = None
+    min_provisioned_throughput: Whole | None = None
+    max_provisioned_throughput: Whole | None = None
+    provisioned_model_units: Whole | None = None
+    burst_scaling_enabled: bool | None = None
 
     def to_request(self, entity_name: str, entity_version: str, scale_to_zero_enabled: bool) -> EntityRequest:
         """Return the domain's value. Raises NotImplementedByServery for what serves no custom model."""
@@ -57,16 +83,19 @@ class Sizing(Body):
             raise NotImplementedByServery(
                 "external_model is not supported: Servery serves registered models."
             )
-        if self.min_provisioned_throughput is not None or self.max_provisioned_throughput is not None:
-            raise NotImplementedByServery(
-                "Provisioned throughput is not supported: give workload_size or provisioned concurrency."
-            )
+        for field in ("min_provisioned_throughput", "max_provisioned_throughput", "provisioned_model_units"):
+            if getattr(self, field) is not None:
+                raise NotImplementedByServery(
+                    f"{field} is not supported: give workload_size, or min/max_provisioned_concurrency."
+                )
+        if self.burst_scaling_enabled:
+            raise NotImplementedByServery("burst_scaling_enabled is not supported: leave it out.")
         return EntityRequest(
             entity_name=entity_name,
             entity_version=entity_version,
             name=self.name or "",
             workload_size=self.workload_size,
-            workload_type=self.workload_type or "CPU",
+            workload_type="CPU" if self.workload_type is None else self.workload_type,
             scale_to_zero_enabled=scale_to_zero_enabled,
             min_provisioned_concurrency=self.min_provisioned_concurrency,
             max_provisioned_concurrency=self.max_provisioned_concurrency,
@@ -96,7 +125,7 @@ class RouteInput(Body):
 
     served_entity_name: Text | None = None
     served_model_name: Text | None = None
-    traffic_percentage: int
+    traffic_percentage: Whole
 
 
 class TrafficConfigInput(Body):
@@ -111,6 +140,10 @@ class ConfigInput(Body):
     served_entities: list[ServedEntityInput] | None = None
     served_models: list[ServedModelInput] | None = None
     traffic_config: TrafficConfigInput | None = None
+    auto_capture_config: Annotated[
+        dict[str, Any] | None,
+        _refused("auto_capture_config is not supported: Servery has no inference tables. Leave it out."),
+    ] = None
 
     def to_request(self) -> ConfigRequest:
         """Return the domain's value. Raises InvalidParameter for mixed families or missing names."""
@@ -136,11 +169,20 @@ class TagInput(Body):
 class CreateInput(Body):
     """The body of a creation."""
 
-    name: Text
+    name: Text = Field(json_schema_extra={**ENDPOINT_NAME})
     config: ConfigInput | None = None
     description: Text | None = None
     tags: list[TagInput] | None = None
     route_optimized: bool | None = None
+    budget_policy_id: Text | None = None
+    ai_gateway: Annotated[
+        dict[str, Any] | None,
+        _refused("ai_gateway is not supported. For rate limits give rate_limits; leave the rest out."),
+    ] = None
+    telemetry_config: Annotated[
+        dict[str, Any] | None,
+        _refused("telemetry_config is not supported: Servery exports OpenTelemetry itself. Leave it out."),
+    ] = None
 
 
 def _from_entity(index: int, entity: ServedEntityInput) -> EntityRequest:
