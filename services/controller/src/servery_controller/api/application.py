@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from servery_controller.api.callers import Confirm, confirming
+from servery_controller.api.callers import SERVED_WORKSPACES_ONLY, Confirm, confirming
 from servery_controller.api.endpoints import endpoints_router
 from servery_controller.api.errors import install_error_handlers
 from servery_controller.builder_client import BuilderClient
@@ -30,7 +30,9 @@ def make_api(
         openapi_url=None,
         dependencies=[Depends(confirming(confirm))],
     )
-    app.include_router(endpoints_router(service, builder, backend, withdraw_route))
+    app.include_router(
+        endpoints_router(service, builder, backend, withdraw_route), dependencies=SERVED_WORKSPACES_ONLY
+    )
     for router in routers:
         app.include_router(router)
     install_error_handlers(app)
