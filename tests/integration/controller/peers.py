@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from servery_common.contracts import subjects
-from servery_common.contracts.access import Identity
+from servery_common.contracts.access import Identity, SigningKey, TokenGrant
 from servery_common.contracts.builds import (
     Artifacts,
     BuildFailed,
@@ -167,11 +167,14 @@ class WorkerPeer:
 
 @dataclass
 class GatewayPeer:
-    """Carries management calls and follows the routes, as the gateway does."""
+    """Carries management calls and follows the routes and who may call, as the gateway does."""
 
     bus: Bus
     routes: dict[str, EndpointRoute] = field(default_factory=dict[str, EndpointRoute])
     history: list[EndpointRoute] = field(default_factory=list[EndpointRoute])
+    identities: dict[str, Identity] = field(default_factory=dict[str, Identity])
+    tokens: dict[str, TokenGrant] = field(default_factory=dict[str, TokenGrant])
+    keys: dict[str, SigningKey] = field(default_factory=dict[str, SigningKey])
 
     async def follow(self) -> None:
         async for change in self.bus.kv_watch(subjects.ROUTES_BUCKET, EndpointRoute):
@@ -180,6 +183,25 @@ class GatewayPeer:
             elif change.value is not None:
                 self.routes[change.key] = change.value
                 self.history.append(change.value)
+
+    async def follow_access(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow(subjects.IDENTITIES_BUCKET, Identity, self.identities))
+            tasks.create_task(self._follow(subjects.TOKENS_BUCKET, TokenGrant, self.tokens))
+            tasks.create_task(self._follow(subjects.SIGNING_KEYS_BUCKET, SigningKey, self.keys))
+
+    async def _follow(self, bucket: str, message: type[Any], known: dict[str, Any]) -> None:
+        async for change in self.bus.kv_watch(bucket, message):
+            if change.deleted:
+                known.pop(change.key, None)
+            elif change.value is not None:
+                known[change.key] = change.value
+
+    def identity(self, workspace_id: str, user_name: str) -> Identity | None:
+        """What was published of a principal."""
+        everybody = self.identities.values()
+        found = (i for i in everybody if (i.workspace_id, i.user_name) == (workspace_id, user_name))
+        return next(found, None)
 
     def route(self, name: str) -> EndpointRoute | None:
         return next((r for r in self.routes.values() if r.name == name), None)

@@ -7,7 +7,6 @@ from tests.infrastructure import NatsServer
 from tests.integration.controller.conftest import World
 from tests.integration.controller.peers import ADMIN, entity
 
-from servery_common.contracts.access import Identity
 from servery_common.contracts.states import ReplicaState
 from servery_common.contracts.subjects import ROUTES_BUCKET
 from servery_common.errors import NotFound
@@ -236,7 +235,7 @@ async def test_a_taken_name_is_refused(world: World):
 
 async def test_another_workspace_sees_nothing(world: World):
     await world.ok("POST", "", {"name": "iris"})
-    other = Identity(principal_id="1" * 32, user_name="eve", workspace_id="2", admin=True)
+    other = await world.new_workspace("other")
     assert (await world.gateway.call("GET", "/iris", identity=other)).status == 404
     assert (await world.gateway.call("DELETE", "/iris", identity=other)).status == 404
     assert (await world.gateway.call("GET", "", identity=other)).body == '{"endpoints":[]}'

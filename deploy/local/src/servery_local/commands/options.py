@@ -13,6 +13,7 @@ from servery_local.invocation import DATA_DIR_VARIABLE
 from servery_local.invocation import DEFAULT_DATA_DIR as DEFAULT_DATA_DIR
 
 if TYPE_CHECKING:
+    from servery_local.access_client import AccessClient
     from servery_local.client import EndpointsClient
 
 FLAG = ""
@@ -39,6 +40,13 @@ def find_client(context: typer.Context, data_dir: Path) -> EndpointsClient:
     from servery_local.client import EndpointsClient
 
     return EndpointsClient.find(DataDirectory(data_dir), insist=was_given(context, "data_dir"))
+
+
+def find_access_client(context: typer.Context, data_dir: Path) -> AccessClient:
+    """Like `find_client`, for calls about who may call."""
+    from servery_local.access_client import AccessClient
+
+    return AccessClient.find(DataDirectory(data_dir), insist=was_given(context, "data_dir"))
 
 
 def print_json(answer: dict[str, Any]) -> None:

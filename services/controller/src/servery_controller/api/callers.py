@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from servery_common.contracts.access import Identity
+from servery_controller.access.authority import require_supported
 
 IDENTITY = "servery.identity"
 """Where the carrier puts the authenticated caller in the ASGI scope."""
@@ -29,3 +30,11 @@ def confirming(confirm: Confirm) -> Callable[[Request], Awaitable[None]]:
 
 
 Caller = Annotated[Identity, Depends(caller_of)]
+
+
+def _served(caller: Caller) -> None:
+    require_supported(caller)
+
+
+SERVED_WORKSPACES_ONLY = (Depends(_served),)
+"""For routers about models: refused when the caller's workspace is in a region that is not served."""
