@@ -227,3 +227,19 @@ class Misbehaves(PythonModel):
         if kind == "environment":
             answer["environment"] = dict(os.environ)
         return [{**answer, "kind": kind} for kind in model_input["kind"]]
+
+
+class RevealEnvironment(PythonModel):
+    """Answers the values of the environment variables it is asked for."""
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> list[str]:
+        return [os.environ.get(name, "") for name in model_input["name"]]
+
+
+class CurrentUser(PythonModel):
+    """Asks the platform who it is, with a client that nobody configured."""
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> list[str]:
+        from databricks.sdk import WorkspaceClient
+
+        return [str(WorkspaceClient().current_user.me().user_name)]

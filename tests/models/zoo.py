@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -444,6 +445,29 @@ def misbehaves(version: str = "1", **overrides: Any) -> ZooModel:
 
     bodies = _asked_for("kind", "fine", "raise", "exit")
     return ZooModel("misbehaves", "mlflow.pyfunc", make, tuple(bodies), sample=bodies[0])
+
+
+def reveal_environment() -> ZooModel:
+    """A model that answers the values of environment variables."""
+    frame = pd.DataFrame({"name": ["HOME"]})
+    bodies = _asked_for("name", "HOME")
+    make = partial(estimators.python_model, "reveal_environment", frame)
+    return ZooModel("reveal_environment", "mlflow.pyfunc", make, tuple(bodies), sample=bodies[0])
+
+
+def current_user() -> ZooModel:
+    """A model that calls the platform with databricks-sdk."""
+    frame = pd.DataFrame({"x": [1.0]})
+    sdk = f"databricks-sdk=={version('databricks-sdk')}"
+
+    def make() -> Mapping[str, Any]:
+        return {
+            **estimators.python_model("current_user", frame),
+            "pip_requirements": [*requirements(), sdk],
+        }
+
+    body = json_body("one row", {"dataframe_records": [{"x": 1.0}]})
+    return ZooModel("current_user", "mlflow.pyfunc", make, (body,), sample=body)
 
 
 OLDER_PACKAGES = ZooModel(

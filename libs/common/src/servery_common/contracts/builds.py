@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from pydantic import Field
+
 from servery_common.contracts.message import Message, Value
 from servery_common.contracts.states import BuildState
 
@@ -45,7 +47,7 @@ class ReadModelEnvironment(Message, type="servery.model.environment.read.v1"):
 class ModelEnvironment(Message, type="servery.model.environment.v1"):
     """Given to the model process when it is verified, as it will be when it serves."""
 
-    variables: dict[str, str]
+    variables: dict[str, str] = Field(repr=False)
 
 
 class Artifacts(Value):

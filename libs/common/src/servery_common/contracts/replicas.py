@@ -1,5 +1,7 @@
 """What the controller, the builder and the workers say to each other about replicas."""
 
+from pydantic import Field
+
 from servery_common.contracts.builds import Artifacts
 from servery_common.contracts.message import Message, Value
 from servery_common.contracts.states import ReplicaState
@@ -14,7 +16,7 @@ class ReplicaLaunch(Value):
     served_entity_id: str
     served_entity_name: str
     artifacts: Artifacts
-    environment_vars: dict[str, str] = {}
+    environment_vars: dict[str, str] = Field(default={}, repr=False)
     slots: int
     """Requests the replica works on at the same time."""
     timeout_seconds: float = 60.0
@@ -89,7 +91,7 @@ class VerifyModel(Message, type="servery.model.verify.v1"):
     served_entity_id: str = ""
     """For whose creator the model acts while it is verified."""
     artifacts: Artifacts
-    environment_vars: dict[str, str] = {}
+    environment_vars: dict[str, str] = Field(default={}, repr=False)
     timeout_seconds: float = 600.0
 
 
