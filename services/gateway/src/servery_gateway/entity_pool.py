@@ -101,6 +101,10 @@ class Ticket:
     request: ScoringRequest
     pool: EntityPool
     outcome: asyncio.Future[Outcome]
+    submitted_at: float
+    """On the event loop's clock, as ``sent_at``."""
+    sent_at: float | None = None
+    """When it left for a replica last; None as long as it never did."""
     deadline_timer: asyncio.TimerHandle | None = None
     queue_timer: asyncio.TimerHandle | None = None
     accept_timer: asyncio.TimerHandle | None = None
@@ -109,3 +113,8 @@ class Ticket:
     replica: Replica | None = None
     accepted_at: float | None = None
     silences: int = 0
+
+    @property
+    def queue_ms(self) -> float | None:
+        """How long it waited for a replica; None when it never got one."""
+        return None if self.sent_at is None else (self.sent_at - self.submitted_at) * 1000

@@ -5,6 +5,7 @@ The order matters: everything that can be decided on the headers is decided befo
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ from servery_gateway.http import (
     send_answer,
 )
 from servery_gateway.request_body import BodyBudget, RequestBody
+from servery_gateway.request_meter import EntityMeter, RequestMeters
 from servery_gateway.request_trace import RequestTrace, RequestTracer
 from servery_gateway.routing_table import RoutingTable
 from servery_gateway.settings import GatewaySettings
@@ -54,6 +56,9 @@ class _Exchange:
     __slots__ = (
         "body",
         "headers",
+        "meter",
+        "predict_ms",
+        "queue_ms",
         "receive",
         "request_id",
         "response_headers",
@@ -79,6 +84,9 @@ class _Exchange:
         self.request_id = request_id.decode()
         self.response_headers: list[Header] = [(b"x-request-id", request_id)]
         self.served_entity: str | None = None
+        self.meter: EntityMeter | None = None
+        self.queue_ms: float | None = None
+        self.predict_ms: float | None = None
 
 
 class ScoringHandler:
@@ -92,6 +100,7 @@ class ScoringHandler:
         dispatcher: Dispatcher,
         budget: BodyBudget,
         tracer: RequestTracer,
+        meters: RequestMeters,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
@@ -100,6 +109,7 @@ class ScoringHandler:
         self._dispatcher = dispatcher
         self._budget = budget
         self._tracer = tracer
+        self._meters = meters
         self._draw = draw
         self._failures = FailureLog()
 
@@ -107,6 +117,7 @@ class ScoringHandler:
         self, target: Target, headers: Mapping[bytes, bytes], receive: Receive, send: Send
     ) -> None:
         """Score one request and send the answer."""
+        began = time.perf_counter()
         exchange = _Exchange(target, headers, receive, self._budget, self._tracer.begin(headers))
         reason = "the model answered so"
         try:
@@ -119,6 +130,14 @@ class ScoringHandler:
         finally:
             exchange.body.release()
         exchange.trace.ended(answer.status)
+        if exchange.meter is not None:
+            # Before it is sent: how fast the client reads is not the endpoint's latency.
+            exchange.meter.record(
+                answer.status,
+                (time.perf_counter() - began) * 1000,
+                queue_ms=exchange.queue_ms,
+                predict_ms=exchange.predict_ms,
+            )
         if answer.status >= 400:
             self._failures.note(
                 answer.status,
@@ -147,7 +166,7 @@ class ScoringHandler:
                 entity.served_entity_id, content_type, exchange.request_id, body, deadline, exchange.trace
             )
             try:
-                return await self._dispatch(request, exchange.receive)
+                return await self._dispatch(request, exchange)
             except EntityWithdrawn:
                 # The endpoint was updated while the request waited: it may be served by what came instead.
                 route, entity = self._route(exchange, identity)
@@ -164,6 +183,7 @@ class ScoringHandler:
         route = admission.find_route(self._table.snapshot, identity, exchange.target.endpoint)
         entity = admission.find_served_entity(route, exchange.target.served_entity, self._draw())
         exchange.served_entity = entity.name
+        exchange.meter = self._meters.of(entity.served_entity_id)
         return route, entity
 
     async def _read_body(self, exchange: _Exchange, entity: ServedEntityRoute, deadline: float) -> bytes:
@@ -179,11 +199,14 @@ class ScoringHandler:
             exchange.response_headers.append((b"connection", b"close"))
         raise refused
 
-    async def _dispatch(self, request: ScoringRequest, receive: Receive) -> Answer:
+    async def _dispatch(self, request: ScoringRequest, exchange: _Exchange) -> Answer:
         ticket = self._dispatcher.submit(request)
-        watch = DisconnectWatch(receive, lambda: self._dispatcher.abandon(ticket))
+        watch = DisconnectWatch(exchange.receive, lambda: self._dispatcher.abandon(ticket))
         try:
-            return scoring_answer(await ticket.outcome)
+            outcome = await ticket.outcome
+            exchange.predict_ms = outcome.predict_ms
+            return scoring_answer(outcome)
         finally:
+            exchange.queue_ms = ticket.queue_ms
             watch.stop()
             self._dispatcher.abandon(ticket)
