@@ -57,8 +57,8 @@ def _input_example(model_dir: Path, info: Mapping[str, Any], read: ReadText) -> 
             continue
         try:
             content = json.loads(read(inside(model_dir, model_dir / name, name)))
-        except (FileNotFoundError, ValueError, RecursionError):
-            # Deleted, or the likes of an example in Parquet: it would have been nice to have.
+        except (BuildError, FileNotFoundError, ValueError, RecursionError):
+            # Deleted, megabytes long, outside the model, no JSON: it would have been nice to have.
             continue
         body = to_body(content, info)
         if body is not None:

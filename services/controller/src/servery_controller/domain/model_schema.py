@@ -65,7 +65,8 @@ def request_schemas(signature: Signature, example: Json | None) -> dict[str, Jso
     schemas = {name: _body(name, schema, params) for name, schema in data.items()}
     if example and shown is None:
         # MLflow passes a body on as it is that has none of the formats, a chat's messages for example.
-        schemas["fields"] = _record([*signature.inputs, *_as_optional(signature.params)])
+        fields = _record([*signature.inputs, *_as_optional(signature.params)])
+        schemas["fields"] = fields | {"not": {"anyOf": [{"required": [name]} for name in data]}}
     return schemas
 
 
