@@ -22,8 +22,8 @@ async def test_answers_and_their_times_are_told_by_served_entity(world: World) -
         return (200, b"{}") if b"good" in work.body else (400, b"no")
 
     replica = await world.replica("rmetrics", model)
-    counted, idle = entity("counted", replica.route()), entity("idle", weight=0)
-    route = endpoint("measured", counted, idle)
+    route = endpoint("measured", entity("counted", replica.route()), entity("idle", weight=0))
+    counted_id, idle_id = (one.served_entity_id for one in route.served_entities)
     await world.publish(route)
     for body in (b"good", b"good", b"bad"):
         await world.score("measured", body)
@@ -32,7 +32,6 @@ async def test_answers_and_their_times_are_told_by_served_entity(world: World) -
         await world.http.post("/serving-endpoints/measured/served-models/idle/invocations", content=b"{}")
     ).status_code == 503
     await world.score("measured", b"good", headers={"authorization": "Bearer wrong"})
-    counted_id, idle_id = counted.served_entity_id, idle.served_entity_id
     await eventually(
         lambda: {counted_id, idle_id} <= told.keys() and told[idle_id].last_minute.requests == 1, 10
     )
@@ -51,14 +50,15 @@ async def test_answers_and_their_times_are_told_by_served_entity(world: World) -
 async def test_totals_are_told_again_and_again(world: World) -> None:
     """Who listens late, or missed a report, knows all after the next one."""
     replica = await world.replica("ragain")
-    served = entity("again", replica.route())
-    await world.publish(endpoint("again", served))
+    route = endpoint("again", entity("again", replica.route()))
+    served_entity_id = route.served_entities[0].served_entity_id
+    await world.publish(route)
     await world.score("again")
     totals: list[int] = []
     twice = asyncio.Event()
 
     async def heard(report: GatewayMetrics) -> None:
-        mine = (one for one in report.entities if one.served_entity_id == served.served_entity_id)
+        mine = (one for one in report.entities if one.served_entity_id == served_entity_id)
         totals.extend(sum(one.latency.counts) for one in mine)
         if len(totals) >= 2:
             twice.set()
