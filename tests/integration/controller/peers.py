@@ -15,6 +15,8 @@ from servery_common.contracts.builds import (
     BuildStatus,
     BuildSucceeded,
     DescribeBuild,
+    DescribeModel,
+    ModelDescription,
     ModelResolved,
     ReadBuildLog,
     ResolveModel,
@@ -48,6 +50,8 @@ class BuilderPeer:
     hold: asyncio.Event = field(default_factory=asyncio.Event)
     """Builds end once it is set."""
     orders: list[BuildRequested] = field(default_factory=list[BuildRequested])
+    model: dict[str, str] = field(default_factory=dict[str, str])
+    """What every model was logged with: fields of ModelDescription."""
     statuses: dict[str, BuildStatus] = field(default_factory=dict[str, BuildStatus])
 
     async def start(self) -> None:
@@ -55,6 +59,9 @@ class BuilderPeer:
         await self.bus.serve(subjects.builder_resolve(), ResolveModel, self._resolve, queue="builder")
         await self.bus.serve(subjects.builder_describe(), DescribeBuild, self._describe, queue="builder")
         await self.bus.serve(subjects.builder_log(), ReadBuildLog, self._log, queue="builder")
+
+        subject = subjects.builder_describe_model()
+        await self.bus.serve(subject, DescribeModel, self._describe_model, queue="builder")
 
     async def work(self) -> None:
         await self.bus.consume(
@@ -72,6 +79,9 @@ class BuilderPeer:
 
     async def _describe(self, ask: DescribeBuild) -> BuildStatus:
         return self.statuses.get(ask.build_id, BuildStatus(build_id=ask.build_id, state=None))
+
+    async def _describe_model(self, ask: DescribeModel) -> ModelDescription:
+        return ModelDescription(build_id=ask.build_id, **self.model)
 
     async def _log(self, ask: ReadBuildLog) -> BuildLog:
         return BuildLog(build_id=ask.build_id, text="installing\ndone")

@@ -4,6 +4,7 @@ Every controller answers the management API (they share a queue group); one of t
 """
 
 import asyncio
+import time
 from datetime import timedelta
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from servery_common.backoff import full_jitter
 from servery_common.contracts import subjects
 from servery_common.contracts.builds import ReadModelEnvironment
 from servery_common.contracts.management import HttpCall
+from servery_common.contracts.metrics import GatewayMetrics
 from servery_common.contracts.scaling import ScaleRequest
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.port import Bus
@@ -25,11 +27,14 @@ from servery_common.settings import NatsSettings, PostgresSettings
 from servery_controller.access.wiring import start_access
 from servery_controller.api.application import make_api
 from servery_controller.api.carrier import ApiCarrier
+from servery_controller.api.metrics import metrics_router
+from servery_controller.api.openapi import openapi_router
 from servery_controller.api.permissions import permissions_router
 from servery_controller.api.secrets import secrets_router
 from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.process import ProcessBackend
-from servery_controller.consumers import BuildEvents, ScaleRequests
+from servery_controller.consumers import BuildEvents, MetricsReports, ScaleRequests
+from servery_controller.domain.metrics_book import MetricsBook
 from servery_controller.encryption import Cipher
 from servery_controller.endpoint_service import EndpointService
 from servery_controller.hints import Hints
@@ -94,6 +99,7 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
         poll_seconds=settings.reconcile_poll_seconds,
         concurrency=settings.reconcile_concurrency,
     )
+    book = MetricsBook()
     api = ApiCarrier(
         make_api(
             service,
@@ -105,11 +111,16 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
                 *access.routers,
                 permissions_router(PermissionService(pool, access.directory, changed)),
                 secrets_router(SecretService(pool, vault)),
+                metrics_router(service, backend, book, time.monotonic),
+                openapi_router(service, builder, settings.public_url),
             ),
         )
     )
     scaling = ScaleRequests(pool, hints)
 
+    await bus.on_signal(
+        subjects.ALL_GATEWAY_METRICS, GatewayMetrics, MetricsReports(book, time.monotonic).heard
+    )
     context.spawn("outbox relay", outbox.relay(pool, bus, outbox_hint, "controller"))
     context.spawn("build events", BuildEvents(pool, bus, hints).run())
     context.spawn("leadership", _lead(settings, pool, reconciler))

@@ -27,11 +27,13 @@ from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.dispatcher import Dispatcher
 from servery_gateway.load_reporter import report_load
 from servery_gateway.management import ManagementHandler
+from servery_gateway.metrics_reporter import report_metrics
 from servery_gateway.nats_transport import NatsTransport
 from servery_gateway.oauth import TokenEndpoint
 from servery_gateway.public_routes import PublicRoutes
 from servery_gateway.rate_limits import RateLimiter
 from servery_gateway.request_body import BodyBudget
+from servery_gateway.request_meter import RequestMeters
 from servery_gateway.request_trace import RequestTracer
 from servery_gateway.routing_table import BUCKETS, RoutingTable, Snapshot
 from servery_gateway.scoring import ScoringHandler
@@ -86,7 +88,9 @@ class GatewayService:
         self.transport.listen(self.dispatcher)
         authenticator = Authenticator(TokenFinder(lambda: self.bus, time.monotonic))
         self.table.observe(authenticator.update)
+        self.meters = RequestMeters()
         self.table.observe(self._update_dispatcher)
+        self.table.observe(lambda snapshot: self.meters.update(snapshot.routes.values()))
         self.table.observe(self._writer.note)
         self.limiter = RateLimiter()
         self.bodies = BodyBudget(settings.max_held_body_bytes)
@@ -99,6 +103,7 @@ class GatewayService:
                 self.dispatcher,
                 self.bodies,
                 RequestTracer(),
+                self.meters,
             ),
             management=ManagementHandler(settings, authenticator, self, self.bodies),
             authenticator=authenticator,
@@ -147,6 +152,10 @@ class GatewayService:
         spawn("inference-connection", self._connect_inference())
         spawn("bus", self._run_bus(spawn))
         spawn("load-reporter", report_load(self.dispatcher, self.gateway_id, lambda: self.bus))
+        spawn(
+            "metrics-reporter",
+            report_metrics(self.meters, self.dispatcher, self.gateway_id, lambda: self.bus),
+        )
         spawn("ticker", self._tick())
         self._http = spawn("http", self._serve_http())
         while not self._server.started:

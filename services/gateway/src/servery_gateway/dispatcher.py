@@ -94,7 +94,7 @@ class Dispatcher:
             raise EntityWithdrawn
         if not self.transport.connected:
             raise Unavailable(messages.BUS_LOST, retry_after=1)
-        ticket = Ticket(request, pool, self._loop.create_future())
+        ticket = Ticket(request, pool, self._loop.create_future(), self._loop.time())
         if pool.queue or not self._place(ticket):
             if pool.is_full:
                 raise ResourceExhausted(messages.QUEUE_FULL, retry_after=1)
@@ -246,6 +246,7 @@ class Dispatcher:
         self._last_attempt += 1
         ticket.attempt = self._last_attempt
         ticket.replica = replica
+        ticket.sent_at = now
         ticket.accepted_at = None
         replica.in_flight += 1
         pool.load.change(now, in_flight=1)

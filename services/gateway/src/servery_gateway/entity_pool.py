@@ -115,6 +115,10 @@ class Ticket:
     request: ScoringRequest
     pool: EntityPool
     outcome: asyncio.Future[Outcome | AnswerStream]
+    submitted_at: float
+    """On the event loop's clock, as ``sent_at``."""
+    sent_at: float | None = None
+    """When it left for a replica last; None as long as it never did."""
     stream: AnswerStream | None = None
     stream_ends_at: float = 0.0
     """On the event loop's clock: a streamed answer that goes on longer is broken off."""
@@ -131,3 +135,8 @@ class Ticket:
     def is_over(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.outcome.done() if self.stream is None else self.stream.ended
+
+    @property
+    def queue_ms(self) -> float | None:
+        """How long it waited for a replica; None when it never got one."""
+        return None if self.sent_at is None else (self.sent_at - self.submitted_at) * 1000

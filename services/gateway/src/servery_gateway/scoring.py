@@ -5,6 +5,7 @@ The order matters: everything that can be decided on the headers is decided befo
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ from servery_gateway.http import (
 from servery_gateway.load_balancing import TrafficPoints
 from servery_gateway.rate_limits import RateLimiter
 from servery_gateway.request_body import BodyBudget, RequestBody
+from servery_gateway.request_meter import EntityMeter, RequestMeters
 from servery_gateway.request_trace import RequestTrace, RequestTracer
 from servery_gateway.routing_table import RoutingTable
 from servery_gateway.settings import GatewaySettings
@@ -64,8 +66,12 @@ class _Exchange:
     """One request and what is known about its answer so far."""
 
     __slots__ = (
+        "began",
         "body",
         "headers",
+        "meter",
+        "predict_ms",
+        "queue_ms",
         "receive",
         "request_id",
         "response_headers",
@@ -82,6 +88,7 @@ class _Exchange:
         budget: BodyBudget,
         trace: RequestTrace,
     ) -> None:
+        self.began = time.perf_counter()
         self.target = target
         self.headers = headers
         self.receive = receive
@@ -91,6 +98,9 @@ class _Exchange:
         self.request_id = request_id.decode()
         self.response_headers: list[Header] = [(b"x-request-id", request_id)]
         self.served_entity: str | None = None
+        self.meter: EntityMeter | None = None
+        self.queue_ms: float | None = None
+        self.predict_ms: float | None = None
 
 
 class ScoringHandler:
@@ -105,6 +115,7 @@ class ScoringHandler:
         dispatcher: Dispatcher,
         budget: BodyBudget,
         tracer: RequestTracer,
+        meters: RequestMeters,
         random: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
@@ -114,6 +125,7 @@ class ScoringHandler:
         self._dispatcher = dispatcher
         self._budget = budget
         self._tracer = tracer
+        self._meters = meters
         self._points = TrafficPoints(random)
         table.observe(lambda snapshot: self._points.keep(snapshot.routes))
         self._failures = FailureLog()
@@ -138,6 +150,7 @@ class ScoringHandler:
         if isinstance(answer, _Streamed):
             await self._stream(exchange, answer, send)
             return
+        # Before it is sent: how fast the client reads is not the endpoint's latency.
         self._ended(exchange, answer.status, reason)
         await send_answer(send, answer, exchange.response_headers)
 
@@ -154,6 +167,13 @@ class ScoringHandler:
 
     def _ended(self, exchange: _Exchange, status: int, reason: str) -> None:
         exchange.trace.ended(status)
+        if exchange.meter is not None:
+            exchange.meter.record(
+                status,
+                (time.perf_counter() - exchange.began) * 1000,
+                queue_ms=exchange.queue_ms,
+                predict_ms=exchange.predict_ms,
+            )
         if status >= 400:
             self._failures.note(
                 status,
@@ -185,7 +205,7 @@ class ScoringHandler:
                 stream_gap=route.timeout_seconds,
             )
             try:
-                return await self._dispatch(request, exchange.receive)
+                return await self._dispatch(request, exchange)
             except EntityWithdrawn:
                 # The endpoint was updated while the request waited: it may be served by what came instead.
                 route, entity = self._route(exchange, identity)
@@ -207,6 +227,7 @@ class ScoringHandler:
         point = self._points.next(route.endpoint_id) if named is None else 0.0
         entity = admission.find_served_entity(route, named, point)
         exchange.served_entity = entity.name
+        exchange.meter = self._meters.of(entity.served_entity_id)
         return route, entity
 
     async def _read_body(self, exchange: _Exchange, entity: ServedEntityRoute, deadline: float) -> bytes:
@@ -222,17 +243,19 @@ class ScoringHandler:
             exchange.response_headers.append((b"connection", b"close"))
         raise refused
 
-    async def _dispatch(self, request: ScoringRequest, receive: Receive) -> Answer | _Streamed:
+    async def _dispatch(self, request: ScoringRequest, exchange: _Exchange) -> Answer | _Streamed:
         ticket = self._dispatcher.submit(request)
-        watch = DisconnectWatch(receive, lambda: self._dispatcher.abandon(ticket))
+        watch = DisconnectWatch(exchange.receive, lambda: self._dispatcher.abandon(ticket))
         begun = False
         try:
             outcome = await ticket.outcome
             if isinstance(outcome, AnswerStream):
                 begun = True
                 return _Streamed(outcome, ticket, watch)
+            exchange.predict_ms = outcome.predict_ms
             return scoring_answer(outcome)
         finally:
+            exchange.queue_ms = ticket.queue_ms
             if not begun:
                 watch.stop()
                 self._dispatcher.abandon(ticket)

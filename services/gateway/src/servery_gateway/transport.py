@@ -32,6 +32,8 @@ class Outcome(NamedTuple):
     body: bytes
     lost: bool = False
     """The model process died while it worked on the request."""
+    predict_ms: float | None = None
+    """How long the model's ``predict`` ran; None when it did not, or the replica does not say."""
 
 
 class TransportListener(Protocol):

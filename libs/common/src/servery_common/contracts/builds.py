@@ -122,6 +122,24 @@ class BuildStatus(Message, type="servery.build.status.v1"):
     artifacts: Artifacts | None = None
 
 
+class DescribeModel(Message, type="servery.model.describe.v1"):
+    """Ask what the model of a build takes and gives."""
+
+    build_id: str
+
+
+class ModelDescription(Message, type="servery.model.description.v1"):
+    """What the model was logged with. All fields are JSON as MLflow writes it; None: logged without."""
+
+    build_id: str
+    inputs: str | None = None
+    """The signature's input schema."""
+    outputs: str | None = None
+    params: str | None = None
+    input_example: str | None = None
+    """A request body that the model was logged with; None also when it is too long to be shown."""
+
+
 class ReadBuildLog(Message, type="servery.build.log.read.v1"):
     """Ask for the log of a build."""
 

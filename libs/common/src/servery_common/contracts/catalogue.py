@@ -7,7 +7,7 @@ The JSON Schemas, ``docs/events.md`` and ``docs/asyncapi.yaml`` are generated fr
 from dataclasses import dataclass
 from enum import StrEnum
 
-from servery_common.contracts import access, builds, management, replicas, routes, scaling, subjects
+from servery_common.contracts import access, builds, management, metrics, replicas, routes, scaling, subjects
 from servery_common.contracts.message import Message
 
 
@@ -55,12 +55,14 @@ HTTP = subjects.controller_http()
 SCALE = subjects.controller_scale()
 RESOLVE = subjects.builder_resolve()
 DESCRIBE = subjects.builder_describe()
+DESCRIBE_MODEL = subjects.builder_describe_model()
 BUILD_LOG = subjects.builder_log()
 VERIFY = subjects.worker_verify()
 ENSURE = "servery.api.worker.ensure.<worker_id>"
 STOP = "servery.api.worker.stop.<worker_id>"
 REPLICA_LOG = "servery.api.worker.log.<worker_id>"
 HEARTBEAT = "servery.signals.worker.heartbeat.<worker_id>"
+METRICS = "servery.signals.gateway.metrics.<gateway_id>"
 LOAD = "servery.signals.gateway.load.<gateway_id>"
 BUILD = "servery.jobs.build.<build_id>"
 BUILD_EVENT = "servery.events.build"
@@ -104,6 +106,8 @@ CATALOGUE: tuple[Entry, ...] = (
     _reply(builds.ModelResolved, (RESOLVE,), BUILDER, CONTROLLER),
     _request(builds.DescribeBuild, DESCRIBE, CONTROLLER, BUILDER),
     _reply(builds.BuildStatus, (DESCRIBE,), BUILDER, CONTROLLER),
+    _request(builds.DescribeModel, DESCRIBE_MODEL, CONTROLLER, BUILDER),
+    _reply(builds.ModelDescription, (DESCRIBE_MODEL,), BUILDER, CONTROLLER),
     _request(builds.ReadBuildLog, BUILD_LOG, CONTROLLER, BUILDER),
     _reply(builds.BuildLog, (BUILD_LOG,), BUILDER, CONTROLLER),
     _request(replicas.VerifyModel, VERIFY, BUILDER, WORKER),
@@ -116,6 +120,7 @@ CATALOGUE: tuple[Entry, ...] = (
     _reply(replicas.ReplicaLog, (REPLICA_LOG,), WORKER, CONTROLLER),
     Entry(replicas.WorkerHeartbeat, Guarantee.SIGNAL, (HEARTBEAT,), (WORKER,), (CONTROLLER,)),
     Entry(scaling.GatewayLoad, Guarantee.SIGNAL, (LOAD,), (GATEWAY,), (SCALER,)),
+    Entry(metrics.GatewayMetrics, Guarantee.SIGNAL, (METRICS,), (GATEWAY,), (CONTROLLER,)),
     Entry(builds.BuildRequested, Guarantee.JOB, (BUILD,), (CONTROLLER,), (BUILDER,)),
     _event(builds.BuildStarted, "started"),
     _event(builds.BuildSucceeded, "succeeded"),

@@ -69,6 +69,12 @@ class ReplicaObservation(Value):
     slots: int = 1
     in_flight: int = 0
     restarts: int = 0
+    cpu_percent: float | None = None
+    """Of the processors the model's process may use, 0 to 100; None as long as nothing was measured."""
+    memory_bytes: int | None = None
+    """Resident memory of the model's process."""
+    memory_limit_bytes: int | None = None
+    """Most it can have: its control group's limit, or what the machine has."""
 
 
 class WorkerHeartbeat(Message, type="servery.worker.heartbeat.v1"):

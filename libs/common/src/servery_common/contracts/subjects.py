@@ -89,6 +89,11 @@ def builder_log() -> str:
     return "servery.api.builder.log"
 
 
+def builder_describe_model() -> str:
+    """The signature and the input example of a built model."""
+    return "servery.api.builder.describe_model"
+
+
 def worker_verify() -> str:
     """Any worker: load a model and predict its input example. Answers are a stream."""
     return "servery.api.worker.verify"
@@ -129,6 +134,11 @@ def gateway_load(gateway_id: str) -> str:
     return f"servery.signals.gateway.load.{token(gateway_id)}"
 
 
+def gateway_metrics(gateway_id: str) -> str:
+    """What one gateway measured of each served entity, every two seconds."""
+    return f"servery.signals.gateway.metrics.{token(gateway_id)}"
+
+
 def build_job(build_id: str) -> str:
     """Work order: build a model version."""
     return f"servery.jobs.build.{token(build_id)}"
@@ -140,6 +150,7 @@ def build_event(happened: str, build_id: str) -> str:
 
 
 ALL_WORKER_HEARTBEATS = "servery.signals.worker.heartbeat.*"
+ALL_GATEWAY_METRICS = "servery.signals.gateway.metrics.*"
 ALL_GATEWAY_LOADS = "servery.signals.gateway.load.*"
 ALL_BUILD_EVENTS = "servery.events.build.*.*"
 ALL_BUILD_JOBS = "servery.jobs.build.*"

@@ -1,0 +1,38 @@
+"""``GET /api/2.0/serving-endpoints/{name}/openapi``: an endpoint described for generators and people."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from servery_common.errors import BadRequest
+from servery_controller.api.callers import Caller
+from servery_controller.builder_client import BuilderClient
+from servery_controller.domain.endpoint import ServedEntity
+from servery_controller.domain.openapi import DescribedEntity, openapi_document
+from servery_controller.endpoint_service import EndpointService
+
+
+def openapi_router(service: EndpointService, builder: BuilderClient, public_url: str) -> APIRouter:
+    """The route. ``public_url`` is where clients reach the gateway; empty: where this caller did."""
+    router = APIRouter(prefix="/api/2.0/serving-endpoints", tags=["serving-endpoints"])
+
+    async def described(entity: ServedEntity) -> DescribedEntity:
+        return DescribedEntity(entity.spec.name, await builder.describe_model(entity.build_id))
+
+    # Answered as JSON whatever is accepted: databricks-sdk asks for text/plain and reads bytes.
+    @router.get("/{name}/openapi")
+    async def get_open_api(name: str, caller: Caller, request: Request) -> dict[str, Any]:
+        """The OpenAPI document of an endpoint that is ready."""
+        deployment = await service.get(name, caller)
+        active = deployment.active
+        if active is None:
+            raise BadRequest(
+                f"Endpoint '{name}' is not ready: its OpenAPI document describes what it serves. "
+                "Wait until state.ready is READY, then try again."
+            )
+        entities = await asyncio.gather(*map(described, deployment.entities_of(active.version)))
+        host = (public_url or str(request.base_url)).rstrip("/")
+        return openapi_document(name, active.version, host, entities)
+
+    return router
