@@ -45,10 +45,10 @@ def test_the_sdk_manages_scopes_secrets_and_acls(workspace: WorkspaceClient, sco
     assert scope in [one.name for one in secrets.list_scopes()]
     assert [one.key for one in secrets.list_secrets(scope)] == ["password"]
     assert workspace.dbutils.secrets.get(scope, "password") == FIRST
-    secrets.put_acl(scope, "readers", AclPermission.READ)
-    assert secrets.get_acl(scope, "readers").permission is AclPermission.READ
-    assert {one.principal for one in secrets.list_acls(scope)} == {"admin", "readers"}
-    secrets.delete_acl(scope, "readers")
+    secrets.put_acl(scope, "users", AclPermission.READ)
+    assert secrets.get_acl(scope, "users").permission is AclPermission.READ
+    assert {one.principal for one in secrets.list_acls(scope)} == {"admin", "users"}
+    secrets.delete_acl(scope, "users")
     secrets.delete_secret(scope, "password")
     with pytest.raises(ResourceDoesNotExist):
         secrets.get_secret(scope, "password")

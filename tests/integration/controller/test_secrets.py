@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import asyncpg
+import pytest
 from databricks.sdk.service.workspace import (
     AclItem,
     AclPermission,
@@ -26,6 +27,29 @@ SECRET = "hunter2-is-nowhere-to-be-read"
 ANN = Identity(principal_id="a" * 32, user_name="ann", workspace_id="1", groups=("data",))
 BOB = Identity(principal_id="b" * 32, user_name="bob", workspace_id="1")
 ELSEWHERE = Identity(principal_id="c" * 32, user_name="admin", workspace_id="2", admin=True)
+
+
+@pytest.fixture(autouse=True)
+async def people(world: World, postgres_url: str) -> None:
+    """Ann in the group ``data``, Bob, and the administrator of another workspace."""
+    database = await asyncpg.connect(postgres_url)
+    await database.execute("INSERT INTO workspaces (id, name) VALUES ('2', 'elsewhere')")
+    await database.execute("INSERT INTO groups (workspace_id, name) VALUES ('1', 'data'), ('2', 'admins')")
+    for person in (ANN, BOB, ELSEWHERE):
+        await database.execute(
+            "INSERT INTO principals (id, workspace_id, kind, name) VALUES ($1, $2, 'user', $3)",
+            person.principal_id,
+            person.workspace_id,
+            person.user_name,
+        )
+    await database.execute(
+        """INSERT INTO memberships (group_number, principal_number)
+           SELECT g.number, p.number FROM groups g JOIN principals p USING (workspace_id)
+           WHERE (p.name, g.name) IN (('ann', 'data'), ('ann', 'users'), ('bob', 'users'))
+              OR (p.id, g.name) = ($1, 'admins')""",
+        ELSEWHERE.principal_id,
+    )
+    await database.close()
 
 
 async def call(
@@ -147,6 +171,12 @@ async def test_a_scope_belongs_to_its_creator_until_they_grant_something(world: 
     assert await refused(world, "GET", "/acls/list?scope=anns", caller=BOB) == denied
     assert await refused(world, "POST", "/scopes/delete", {"scope": "anns"}, BOB) == denied
 
+    assert await refused(
+        world, "POST", "/acls/put", {"scope": "anns", "principal": "nobody", "permission": "READ"}
+    ) == (
+        400,
+        "INVALID_PARAMETER_VALUE",
+    )
     items = ListAclsResponse.from_dict(await ok(world, "GET", "/acls/list?scope=anns", caller=ANN)).items
     assert items == [
         AclItem(principal="ann", permission=AclPermission.MANAGE),
@@ -314,6 +344,26 @@ async def test_a_creator_who_lost_the_permission_cannot_start_the_model(world: W
 
     await world.until(says_why)
     assert world.worker.replicas == {}
+
+
+async def test_a_grant_goes_with_its_principal_and_not_with_the_name(world: World, postgres_url: str):
+    await put(world)
+    for principal in ("BOB", "data"):
+        acl = {"scope": "prod", "principal": principal, "permission": "READ"}
+        await ok(world, "POST", "/acls/put", acl)
+    assert (await ok(world, "GET", "/get?scope=prod&key=key", caller=ANN))["key"] == "key"
+    database = await asyncpg.connect(postgres_url)
+    await database.execute("UPDATE groups SET name = 'analysts' WHERE name = 'data'")
+    await database.execute("DELETE FROM principals WHERE name = 'bob'")
+    await database.execute(
+        "INSERT INTO principals (id, workspace_id, kind, name) VALUES ($1, '1', 'user', 'bob')",
+        BOB.principal_id,
+    )
+    await database.close()
+    assert (await ok(world, "GET", "/get?scope=prod&key=key", caller=ANN))["key"] == "key"
+    assert await refused(world, "GET", "/get?scope=prod&key=key", caller=BOB) == (403, "PERMISSION_DENIED")
+    items = (await ok(world, "GET", "/acls/list?scope=prod"))["items"]
+    assert [item["principal"] for item in items] == ["admin", "analysts"]
 
 
 async def everything_readable_in(postgres_url: str, text: str) -> list[str]:

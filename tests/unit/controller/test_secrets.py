@@ -18,22 +18,24 @@ from servery_controller.domain.secrets import (
 )
 
 READ, WRITE, MANAGE = SecretPermission
-ANN = Identity(principal_id="a", user_name="ann", workspace_id="1", groups=("data",))
+ANN = Identity(principal_id="a", user_name="ann", workspace_id="1", groups=("data", "users"))
 ADMIN = Identity(principal_id="b", user_name="root", workspace_id="1", admin=True)
-ROBOT = Identity(principal_id="c", kind="service_principal", user_name="1234-app", workspace_id="1")
+ROBOT = Identity(
+    principal_id="c", kind="service_principal", user_name="1234-app", workspace_id="1", groups=("users",)
+)
 
 
 @pytest.mark.parametrize(
     ("granted", "caller", "allowed"),
     [
         ({}, ANN, []),
-        ({"ann": READ}, ANN, [READ]),
-        ({"data": WRITE}, ANN, [READ, WRITE]),
-        ({"ann": READ, "data": MANAGE}, ANN, [READ, WRITE, MANAGE]),
-        ({"users": READ}, ANN, [READ]),
-        ({"users": READ}, ROBOT, [READ]),
-        ({"1234-app": WRITE}, ROBOT, [READ, WRITE]),
-        ({"bob": MANAGE, "ops": MANAGE}, ANN, []),
+        ({"user:ann": READ}, ANN, [READ]),
+        ({"group:data": WRITE}, ANN, [READ, WRITE]),
+        ({"user:ann": READ, "group:data": MANAGE}, ANN, [READ, WRITE, MANAGE]),
+        ({"group:users": READ}, ROBOT, [READ]),
+        ({"service_principal:1234-app": WRITE}, ROBOT, [READ, WRITE]),
+        ({"user:bob": MANAGE, "group:ops": MANAGE}, ANN, []),
+        ({"group:ann": MANAGE, "user:data": MANAGE}, ANN, []),
         ({}, ADMIN, [READ, WRITE, MANAGE]),
     ],
 )
@@ -43,7 +45,7 @@ def test_a_permission_comes_by_name_by_group_or_with_administration(granted, cal
 
 def test_a_refusal_says_what_is_missing_and_whom_to_ask():
     with pytest.raises(PermissionDenied, match="'ann' does not have WRITE permission on secret scope 'prod'"):
-        check_allowed(ANN, "prod", {"ann": READ}, WRITE)
+        check_allowed(ANN, "prod", {"user:ann": READ}, WRITE)
 
 
 @pytest.mark.parametrize(

@@ -142,16 +142,15 @@ def secrets_router(service: SecretService) -> APIRouter:
     @router.get("/acls/get")
     async def get_acl(scope: Asked, principal: Asked, caller: Caller) -> dict[str, Any]:
         """What is granted to a principal."""
-        return {"principal": principal, "permission": await service.acl(scope, principal, caller)}
+        found, permission = await service.acl(scope, principal, caller)
+        return {"principal": found, "permission": permission}
 
     @router.get("/acls/list")
     async def list_acls(scope: Asked, caller: Caller) -> dict[str, Any]:
         """Everything granted on a scope."""
         found = await service.acls(scope, caller)
         return {
-            "items": [
-                {"principal": principal, "permission": permission} for principal, permission in found.items()
-            ]
+            "items": [{"principal": principal, "permission": permission} for principal, permission in found]
         }
 
     return router

@@ -16,8 +16,6 @@ MAX_NAME_LENGTH = 128
 MAX_VALUE_BYTES = 128 * 1024
 MAX_SCOPES = 1000
 MAX_SECRETS = 1000
-EVERYONE = "users"
-"""The group every member of a workspace belongs to."""
 
 _NAME = re.compile(r"[A-Za-z0-9_@./-]+")
 _REFERENCE = re.compile(r"\{\{secrets/([A-Za-z0-9_@.-]+)/([A-Za-z0-9_@./-]+)\}\}")
@@ -68,7 +66,7 @@ def check_value(value: bytes) -> None:
 def check_allowed(
     caller: Identity, scope: str, granted: Mapping[str, SecretPermission], wanted: SecretPermission
 ) -> None:
-    """Raise PermissionDenied unless what was ``granted`` (by principal) gives the caller ``wanted``."""
+    """Raise PermissionDenied unless what was ``granted`` gives the caller ``wanted``."""
     if not is_allowed(caller, granted, wanted):
         raise PermissionDenied(
             f"User '{caller.user_name}' does not have {wanted} permission on secret scope '{scope}'. "
@@ -77,15 +75,13 @@ def check_allowed(
 
 
 def is_allowed(caller: Identity, granted: Mapping[str, SecretPermission], wanted: SecretPermission) -> bool:
-    """Whether the caller has ``wanted``, by themselves, through a group, or as a workspace administrator."""
+    """Whether the caller has ``wanted``, by themselves, through a group, or as a workspace administrator.
+
+    ``granted`` is by grantee, as in ``Identity.grantees``.
+    """
     if caller.admin:
         return True
-    return any(granted[name].includes(wanted) for name in principals_of(caller) if name in granted)
-
-
-def principals_of(caller: Identity) -> frozenset[str]:
-    """The names under which an ACL may mean the caller."""
-    return frozenset({caller.user_name, *caller.groups, EVERYONE})
+    return any(granted[name].includes(wanted) for name in caller.grantees if name in granted)
 
 
 def place_of(workspace_id: str, scope: str, key: str) -> str:

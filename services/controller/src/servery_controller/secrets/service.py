@@ -8,8 +8,8 @@ import structlog
 from servery_common.contracts.access import Identity
 from servery_common.errors import BadRequest, InvalidParameter, NotFound
 from servery_common.postgres.pool import Connection, Pool
+from servery_controller.domain.directory import USERS
 from servery_controller.domain.secrets import (
-    EVERYONE,
     MAX_SCOPES,
     MAX_SECRETS,
     SecretPermission,
@@ -24,8 +24,6 @@ from servery_controller.secrets.vault import Vault, authorise, no_such_scope, no
 
 log = structlog.get_logger()
 
-MAX_PRINCIPAL_LENGTH = 255
-
 
 class SecretService:
     """The use cases. Each acts in the caller's workspace and raises NotFound and PermissionDenied."""
@@ -37,9 +35,9 @@ class SecretService:
     async def create_scope(self, scope: str, initial_manage_principal: str | None, caller: Identity) -> None:
         """Add a scope that its creator, or everyone, may manage. Raises AlreadyExists, InvalidParameter, BadRequest."""
         check_scope_name(scope)
-        if initial_manage_principal not in (None, "", EVERYONE):
+        if initial_manage_principal not in (None, "", USERS):
             raise InvalidParameter(
-                f"initial_manage_principal must be '{EVERYONE}' or absent. Grant others a permission with "
+                f"initial_manage_principal must be '{USERS}' or absent. Grant others a permission with "
                 "/api/2.0/secrets/acls/put once the scope exists."
             )
         workspace_id = caller.workspace_id
@@ -49,7 +47,7 @@ class SecretService:
                     f"The workspace has {MAX_SCOPES} secret scopes, the most allowed. Delete one first."
                 )
             await store.insert_scope(conn, workspace_id, scope)
-            manager = initial_manage_principal or caller.user_name
+            manager = f"group:{USERS}" if initial_manage_principal else f"{caller.kind}:{caller.user_name}"
             await store.put_grant(conn, workspace_id, scope, manager, SecretPermission.MANAGE)
         _log("secret_scope_created", caller, scope)
 
@@ -98,33 +96,37 @@ class SecretService:
     async def put_acl(
         self, scope: str, principal: str, permission: SecretPermission, caller: Identity
     ) -> None:
-        """Grant a permission in place of the one before. Raises InvalidParameter."""
-        if not principal or len(principal) > MAX_PRINCIPAL_LENGTH:
-            raise InvalidParameter(
-                "principal must be the name of a user or group, or the application id of a service principal."
-            )
+        """Grant a permission in place of the one before. Raises InvalidParameter for a principal nobody knows."""
         async with self._changing(scope, caller, SecretPermission.MANAGE) as conn:
-            await store.put_grant(conn, caller.workspace_id, scope, principal, permission)
-        _log("secret_acl_put", caller, scope, principal=principal, permission=permission)
+            grantee = await store.find_grantee(conn, caller.workspace_id, principal)
+            if grantee is None:
+                raise InvalidParameter(
+                    f"There is no user, group or service principal '{principal}' in the workspace. Give a user's or "
+                    "group's name, or a service principal's application id."
+                )
+            await store.put_grant(conn, caller.workspace_id, scope, grantee, permission)
+        _log("secret_acl_put", caller, scope, grantee=grantee, permission=permission)
 
     async def delete_acl(self, scope: str, principal: str, caller: Identity) -> None:
         """Take back what was granted to a principal."""
         async with self._changing(scope, caller, SecretPermission.MANAGE) as conn:
-            if not await store.delete_grant(conn, caller.workspace_id, scope, principal):
+            grantee = await store.find_grantee(conn, caller.workspace_id, principal)
+            if grantee is None or not await store.delete_grant(conn, caller.workspace_id, scope, grantee):
                 raise _no_such_acl(scope, principal)
-        _log("secret_acl_deleted", caller, scope, principal=principal)
+        _log("secret_acl_deleted", caller, scope, grantee=grantee)
 
-    async def acl(self, scope: str, principal: str, caller: Identity) -> SecretPermission:
-        """What was granted to a principal."""
-        permission = (await self.acls(scope, caller)).get(principal)
-        if permission is None:
-            raise _no_such_acl(scope, principal)
-        return permission
+    async def acl(self, scope: str, principal: str, caller: Identity) -> tuple[str, SecretPermission]:
+        """The principal in its own spelling, and what was granted to it."""
+        for name, permission in await self.acls(scope, caller):
+            if name.lower() == principal.lower():
+                return name, permission
+        raise _no_such_acl(scope, principal)
 
-    async def acls(self, scope: str, caller: Identity) -> dict[str, SecretPermission]:
+    async def acls(self, scope: str, caller: Identity) -> list[tuple[str, SecretPermission]]:
         """What was granted on a scope, by principal."""
         await authorise(self._pool, scope, caller, SecretPermission.MANAGE)
-        return await store.granted(self._pool, caller.workspace_id, scope) or {}
+        granted = await store.granted(self._pool, caller.workspace_id, scope) or {}
+        return [(grantee.partition(":")[2], permission) for grantee, permission in granted.items()]
 
     @asynccontextmanager
     async def _changing(

@@ -55,23 +55,23 @@ async def lock_scope(conn: Connection, workspace_id: str, scope: str) -> bool:
 async def granted(
     conn: Connection | Pool, workspace_id: str, scope: str
 ) -> dict[str, SecretPermission] | None:
-    """What was granted on a scope, by principal; None when there is no such scope."""
+    """What was granted on a scope, by grantee (``user:ann``); None when there is no such scope."""
     rows = await conn.fetch(
-        """SELECT a.principal, a.permission
+        """SELECT a.kind || ':' || a.principal AS grantee, a.permission
            FROM secret_scopes s LEFT JOIN secret_acls a ON (a.workspace_id, a.scope) = (s.workspace_id, s.name)
-           WHERE s.workspace_id = $1 AND s.name = $2 ORDER BY a.principal""",
+           WHERE s.workspace_id = $1 AND s.name = $2 ORDER BY a.principal, a.kind""",
         workspace_id,
         scope,
     )
     if not rows:
         return None
-    return {row["principal"]: SecretPermission(row["permission"]) for row in rows if row["principal"]}
+    return {row["grantee"]: SecretPermission(row["permission"]) for row in rows if row["grantee"]}
 
 
 async def all_granted(pool: Pool, workspace_id: str) -> dict[str, dict[str, SecretPermission]]:
     """Every scope of a workspace, by name, with what was granted on it."""
     rows = await pool.fetch(
-        """SELECT s.name, a.principal, a.permission
+        """SELECT s.name, a.kind || ':' || a.principal AS grantee, a.permission
            FROM secret_scopes s LEFT JOIN secret_acls a ON (a.workspace_id, a.scope) = (s.workspace_id, s.name)
            WHERE s.workspace_id = $1 ORDER BY s.name""",
         workspace_id,
@@ -79,31 +79,47 @@ async def all_granted(pool: Pool, workspace_id: str) -> dict[str, dict[str, Secr
     scopes: dict[str, dict[str, SecretPermission]] = {}
     for row in rows:
         grants = scopes.setdefault(row["name"], {})
-        if row["principal"]:
-            grants[row["principal"]] = SecretPermission(row["permission"])
+        if row["grantee"]:
+            grants[row["grantee"]] = SecretPermission(row["permission"])
     return scopes
 
 
+async def find_grantee(conn: Connection, workspace_id: str, name: str) -> str | None:
+    """Return who has this name, as a grantee in its own spelling: a user or service principal before a group."""
+    return await conn.fetchval(
+        """SELECT kind || ':' || name FROM (
+               SELECT kind, name, 1 AS rank FROM principals WHERE workspace_id = $1
+               UNION ALL SELECT 'group', name, 2 FROM groups WHERE workspace_id = $1) AS known
+           WHERE lower(name) = lower($2) ORDER BY rank LIMIT 1""",
+        workspace_id,
+        name,
+    )
+
+
 async def put_grant(
-    conn: Connection, workspace_id: str, scope: str, principal: str, permission: SecretPermission
+    conn: Connection, workspace_id: str, scope: str, grantee: str, permission: SecretPermission
 ) -> None:
     """Grant a permission in place of the one before."""
+    kind, _, principal = grantee.partition(":")
     await conn.execute(
-        """INSERT INTO secret_acls (workspace_id, scope, principal, permission) VALUES ($1, $2, $3, $4)
-           ON CONFLICT (workspace_id, scope, principal) DO UPDATE SET permission = excluded.permission""",
+        """INSERT INTO secret_acls (workspace_id, scope, kind, principal, permission) VALUES ($1, $2, $3, $4, $5)
+           ON CONFLICT (workspace_id, scope, kind, principal) DO UPDATE SET permission = excluded.permission""",
         workspace_id,
         scope,
+        kind,
         principal,
         permission,
     )
 
 
-async def delete_grant(conn: Connection, workspace_id: str, scope: str, principal: str) -> bool:
+async def delete_grant(conn: Connection, workspace_id: str, scope: str, grantee: str) -> bool:
     """Take back what was granted; False when nothing was."""
+    kind, _, principal = grantee.partition(":")
     status = await conn.execute(
-        "DELETE FROM secret_acls WHERE workspace_id = $1 AND scope = $2 AND principal = $3",
+        """DELETE FROM secret_acls WHERE (workspace_id, scope, kind, principal) = ($1, $2, $3, $4)""",
         workspace_id,
         scope,
+        kind,
         principal,
     )
     return status == "DELETE 1"
