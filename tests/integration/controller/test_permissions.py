@@ -16,7 +16,11 @@ from servery_common.postgres.migrate import migrate
 from servery_common.postgres.pool import Pool, create_pool
 from servery_common.settings import PostgresSettings
 from servery_controller import endpoint_access, endpoint_grants, store
-from servery_controller.domain.permissions import Grantee, PermissionLevel, creator_grants
+from servery_controller.access import directory_store
+from servery_controller.access.bootstrap import ensure_bootstrap
+from servery_controller.access.directory_service import DirectoryService
+from servery_controller.access.scim import GroupChange
+from servery_controller.domain.permissions import Grantee, PermissionLevel
 from servery_controller.permission_service import PermissionService
 
 VIEW, QUERY, MANAGE = PermissionLevel.CAN_VIEW, PermissionLevel.CAN_QUERY, PermissionLevel.CAN_MANAGE
@@ -34,6 +38,30 @@ async def call(
     return answer.status, json.loads(answer.body)
 
 
+async def make_known(pool: Pool) -> None:
+    """Ann, Bob, a group without members, and another workspace with its administrator."""
+    async with pool.acquire() as conn, conn.transaction():
+        await directory_store.insert_workspace(conn, "2", "other", "")
+        for one in (ANN, BOB, STRANGER):
+            await directory_store.insert_principal(
+                conn, one.principal_id, one.workspace_id, one.kind, one.user_name, ""
+            )
+        await directory_store.insert_group(conn, "1", "team")
+
+
+@pytest.fixture
+async def people(world: World, postgres_url: str) -> None:
+    pool = await create_pool(PostgresSettings(url=postgres_url))
+    await make_known(pool)
+    await pool.close()
+
+
+class Unheard:
+    """Takes news of the directory for gateways that are not there."""
+
+    async def workspace_changed(self, workspace_id: str, **gone: Any) -> None: ...
+
+
 async def create(world: World, caller: Identity) -> str:
     """Returns the path of its permissions."""
     status, created = await call(world, caller, "POST", "", CREATED)
@@ -45,7 +73,7 @@ def acl(**entry: str) -> dict[str, Any]:
     return {"access_control_list": [entry]}
 
 
-async def test_without_a_grant_an_endpoint_can_be_neither_seen_nor_changed(world: World):
+async def test_without_a_grant_an_endpoint_can_be_neither_seen_nor_changed(world: World, people: None):
     path = await create(world, ANN)
     for method, below, body in (
         ("GET", "/iris", None),
@@ -67,7 +95,7 @@ async def test_without_a_grant_an_endpoint_can_be_neither_seen_nor_changed(world
     assert [e["name"] for e in (await call(world, ADMIN, "GET", ""))[1]["endpoints"]] == ["iris"]
 
 
-async def test_each_level_allows_what_it_says_and_answers_name_the_callers(world: World):
+async def test_each_level_allows_what_it_says_and_answers_name_the_callers(world: World, people: None):
     path = await create(world, ANN)
     for level in ("CAN_VIEW", "CAN_QUERY", "CAN_MANAGE"):
         status, _ = await call(world, ANN, "PATCH", path, acl(group_name="users", permission_level=level))
@@ -82,7 +110,7 @@ async def test_each_level_allows_what_it_says_and_answers_name_the_callers(world
     assert (await call(world, ANN, "GET", path))[0] == 404
 
 
-async def test_a_change_reaches_the_gateways(world: World):
+async def test_a_change_reaches_the_gateways(world: World, people: None):
     path = await create(world, ANN)
     await world.settled("iris")
 
@@ -98,7 +126,7 @@ async def test_a_change_reaches_the_gateways(world: World):
     assert world.gateway.route("iris").served_entities[0].replicas
 
 
-async def test_databricks_sdk_reads_the_answers(world: World):
+async def test_databricks_sdk_reads_the_answers(world: World, people: None):
     path = await create(world, ADMIN)
     _, answer = await call(world, ADMIN, "PATCH", path, acl(group_name="users", permission_level="CAN_QUERY"))
     assert (await call(world, ADMIN, "GET", path))[1] == answer
@@ -118,7 +146,7 @@ async def test_databricks_sdk_reads_the_answers(world: World):
     ]
 
 
-async def test_what_cannot_be_granted_is_refused(world: World):
+async def test_what_cannot_be_granted_is_refused(world: World, people: None):
     path = await create(world, ANN)
     for body, status, text in (
         (acl(group_name="users", permission_level="CAN_FLY"), 400, "CAN_FLY"),
@@ -136,32 +164,27 @@ async def test_what_cannot_be_granted_is_refused(world: World):
     assert (await call(world, ANN, "GET", path))[1]["access_control_list"][0]["user_name"] == "ann"
 
 
-class Everybody:
-    """A directory that knows any name, written in small letters."""
-
-    async def find(self, workspace_id: str, grantee: Grantee) -> Grantee | None:
-        return Grantee(grantee.kind, grantee.name.lower())
-
-
 @pytest.fixture
 async def pool(postgres_url: str) -> AsyncIterator[Pool]:
     pool = await create_pool(PostgresSettings(url=postgres_url))
     await migrate(pool)
+    await ensure_bootstrap(pool, token="t", user_name="admin", workspace_id="1")
+    await make_known(pool)
     async with pool.acquire() as conn, conn.transaction():
         await store.insert_endpoint(conn, endpoint())
-        await endpoint_grants.replace(conn, "ep1", creator_grants(ANN))
+        await endpoint_grants.put(conn, "ep1", Grantee.of(ANN), MANAGE)
     yield pool
     await pool.close()
 
 
 async def test_put_replaces_and_patch_merges(pool: Pool):
     hints: list[str] = []
-    service = PermissionService(pool, Everybody(), hints.append)
+    service = PermissionService(pool, hints.append)
     ann, bob, team = Grantee("user", "ann"), Grantee("user", "bob"), Grantee("group", "team")
 
     assert (await service.get("ep1", ANN)).grants == {ann: MANAGE}
     merged = await service.merge("ep1", {Grantee("user", "BOB"): VIEW, team: QUERY}, ANN)
-    assert merged.grants == {ann: MANAGE, bob: VIEW, team: QUERY}
+    assert merged.grants == {ann: MANAGE, bob: VIEW, team: QUERY}, "by the names they have"
     merged = await service.merge("ep1", {bob: MANAGE}, ANN)
     assert merged.grants == {ann: MANAGE, bob: MANAGE, team: QUERY}
     assert (await service.get("ep1", ADMIN)) == merged
@@ -171,14 +194,34 @@ async def test_put_replaces_and_patch_merges(pool: Pool):
         await service.get("ep1", ANN)
     with pytest.raises(InvalidParameter):
         await service.replace("ep1", {ann: MANAGE}, BOB)
+    with pytest.raises(NotFound):
+        await service.replace("ep1", {ann: MANAGE, Grantee("service_principal", "bob"): VIEW}, ADMIN)
+    assert (await service.get("ep1", BOB)).grants == {bob: MANAGE}, "what was refused changed nothing"
     assert (await service.replace("ep1", {}, ADMIN)).grants == {}
     generation = await pool.fetchval("SELECT generation FROM endpoints WHERE id = 'ep1'")
     assert generation == 5, "each change is one a reconcile step must see"
 
 
+async def test_grants_follow_a_renamed_group_and_end_with_a_deleted_one(pool: Pool):
+    service = PermissionService(pool, lambda endpoint_id: None)
+    team = Grantee("group", "team")
+    await service.merge("ep1", {team: QUERY, Grantee.of(BOB): QUERY}, ANN)
+    await pool.execute("UPDATE endpoints SET due_at = 'infinity'")
+    number = await pool.fetchval("SELECT number FROM groups WHERE name = 'team'")
+
+    directory = DirectoryService(pool, Unheard())
+    await directory.change_group(ADMIN, number, GroupChange(name="crew"))
+    assert Grantee("group", "crew") in (await service.get("ep1", ANN)).grants
+    assert await pool.fetchval("SELECT due_at <= now() FROM endpoints"), "gateways are told of the new name"
+    await directory.delete_group(ADMIN, number)
+    bobs = await pool.fetchval("SELECT number FROM principals WHERE name = 'bob'")
+    await directory.delete_principal(ADMIN, "user", bobs)
+    assert (await service.get("ep1", ANN)).grants == {Grantee.of(ANN): MANAGE}
+
+
 async def test_every_way_to_an_endpoint_asks_for_the_permission(pool: Pool):
     async with pool.acquire() as conn, conn.transaction():
-        await endpoint_grants.replace(conn, "ep1", {Grantee("group", "users"): QUERY})
+        assert await endpoint_grants.put(conn, "ep1", Grantee("group", "users"), QUERY)
         for level in (VIEW, QUERY):
             assert await endpoint_access.find(conn, "iris", BOB, level) == "ep1"
             assert (await endpoint_access.locked(conn, "iris", BOB, level)).endpoint.id == "ep1"

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import hashlib
 
 import httpx
 import pytest
@@ -12,6 +11,7 @@ from tests.integration.gateway.conftest import World, eventually
 from tests.integration.gateway.peers import endpoint, entity, grant, identity
 from tests.unit.gateway.signing import Signer
 
+from servery_common import access_tokens
 from servery_common.contracts import subjects
 from servery_common.contracts.access import FindToken, IssueToken, TokenFound, TokenIssued
 from servery_common.contracts.routes import RateLimit
@@ -56,7 +56,8 @@ async def ready_endpoint(world: World, name: str, **fields) -> None:
 async def test_a_token_works_in_the_request_after_its_creation(world: World) -> None:
     await ready_endpoint(world, "new-token")
     asked: list[str] = []
-    new = grant("brand-new")
+    brand_new, wrong = access_tokens.generate(), access_tokens.generate()
+    new = grant(brand_new)
 
     async def find(question: FindToken) -> TokenFound:
         asked.append(question.token_sha256)
@@ -68,15 +69,17 @@ async def test_a_token_works_in_the_request_after_its_creation(world: World) -> 
 
     await world.bus.serve(subjects.controller_find_token(), FindToken, find, queue="controller")
     for _ in range(3):
-        assert (await world.score("new-token", headers=bearer("brand-new"))).status_code == 200
-        assert (await world.score("new-token", headers=bearer("wrong"))).status_code == 401
+        assert (await world.score("new-token", headers=bearer(brand_new))).status_code == 200
+        assert (await world.score("new-token", headers=bearer(wrong))).status_code == 401
+        assert (await world.score("new-token", headers=bearer("guessed"))).status_code == 401
         assert (await world.score("new-token")).status_code == 200
-    wrong = hashlib.sha256(b"wrong").hexdigest()
     assert asked.count(new.token_sha256) >= 1
-    assert set(asked) == {new.token_sha256, wrong}, "nobody asks about tokens the gateway knows"
+    assert set(asked) == {new.token_sha256, grant(wrong).token_sha256}, (
+        "nobody asks about known or made-up tokens"
+    )
     await world.bus.kv_put(subjects.TOKENS_BUCKET, new.token_sha256, new)
     await eventually(lambda: new.token_sha256 in world.gateway.table.snapshot.tokens)
-    assert (await world.score("new-token", headers=bearer("brand-new"))).status_code == 200
+    assert (await world.score("new-token", headers=bearer(brand_new))).status_code == 200
 
 
 async def test_a_signed_token_stands_for_its_principal_while_key_and_principal_are_there(

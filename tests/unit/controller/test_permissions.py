@@ -12,7 +12,6 @@ from servery_controller.domain.permissions import (
     Grantee,
     PermissionLevel,
     check_still_manages,
-    creator_grants,
     level_of,
     require,
 )
@@ -48,9 +47,9 @@ def test_the_highest_of_own_and_group_grants_counts() -> None:
 
 def test_an_administrator_manages_everything_and_a_creator_what_they_made() -> None:
     assert level_of(ADMIN, {}) is MANAGE
-    assert level_of(ANN, creator_grants(ANN)) is MANAGE
-    assert level_of(PROGRAM, creator_grants(PROGRAM)) is MANAGE
-    assert level_of(PROGRAM, creator_grants(ANN)) is None
+    assert level_of(ANN, {Grantee.of(ANN): MANAGE}) is MANAGE
+    assert level_of(PROGRAM, {Grantee.of(PROGRAM): MANAGE, Grantee.of(ANN): VIEW}) is MANAGE
+    assert level_of(PROGRAM, {Grantee.of(ANN): MANAGE}) is None
 
 
 def test_a_refusal_says_who_lacks_what_and_what_they_have() -> None:
@@ -91,7 +90,9 @@ def test_a_list_names_nobody_twice_and_may_be_empty() -> None:
     assert PermissionsInput(access_control_list=[ann]).to_grants() == {USER_ANN: VIEW}
     assert PermissionsInput().to_grants() == {}
     with pytest.raises(InvalidParameter, match="User 'ann' is in access_control_list twice"):
-        PermissionsInput(access_control_list=[ann, ann]).to_grants()
+        PermissionsInput(
+            access_control_list=[AccessControlInput(user_name="Ann", permission_level="CAN_MANAGE"), ann]
+        ).to_grants()
 
 
 def test_the_administrators_are_shown_with_what_they_inherit() -> None:

@@ -1,8 +1,7 @@
-import hashlib
-
 import pytest
 from tests.unit.gateway.signing import Signer
 
+from servery_common import access_tokens
 from servery_common.contracts.access import FindToken, Identity, TokenFound, TokenGrant
 from servery_common.contracts.subjects import controller_find_token
 from servery_common.errors import Unauthenticated
@@ -16,7 +15,7 @@ SIGNER = Signer()
 
 
 def granted(token: str, expires_at_ms: int | None = None) -> TokenGrant:
-    digest = hashlib.sha256(token.encode()).hexdigest()
+    digest = access_tokens.fingerprint(token.encode())
     return TokenGrant(token_sha256=digest, principal_id="p1", expires_at_ms=expires_at_ms)
 
 
@@ -114,27 +113,37 @@ async def test_whoever_is_known_costs_the_controller_nothing() -> None:
 
 async def test_a_token_that_is_news_is_asked_about_and_believed_for_a_moment_only() -> None:
     desk = await Desk().serve()
-    grant = granted("new")
+    new = access_tokens.generate()
+    grant = granted(new)
     desk.answer = TokenFound(grant=grant, identity=ANN)
-    assert await desk.who("new") == await desk.who("new") == ANN
+    assert await desk.who(new) == await desk.who(new) == ANN
     assert desk.asked == [grant.token_sha256]
     desk.answer = TokenFound()  # revoked before any news of it came
     desk.now += FOUND_SECONDS
-    await desk.refuses("new")
+    await desk.refuses(new)
     assert desk.asked == [grant.token_sha256] * 2
+
+
+async def test_what_no_controller_made_is_not_asked_about() -> None:
+    desk = await Desk().serve()
+    for token in ("new", "dapi" + "0" * 40, access_tokens.generate()[:-1], access_tokens.generate() + "0"):
+        await desk.refuses(token)
+    assert desk.asked == []
 
 
 async def test_an_expired_token_is_refused_also_when_the_controller_knows_it() -> None:
     desk = await Desk().serve()
-    desk.answer = TokenFound(grant=granted("old", expires_at_ms=999_000), identity=ANN)
-    await desk.refuses("old")
+    old = access_tokens.generate()
+    desk.answer = TokenFound(grant=granted(old, expires_at_ms=999_000), identity=ANN)
+    await desk.refuses(old)
+    assert len(desk.asked) == 1
 
 
 async def test_missing_unknown_and_unanswered_tokens_are_refused_alike() -> None:
     desk = Desk(knowing())
     messages = {await desk.refuses("x"), await desk.refuses("a.b.c"), await desk.refuses("")}
     desk.bus.fail()
-    messages.add(await desk.refuses("y"))
+    messages.add(await desk.refuses(access_tokens.generate()))
     with pytest.raises(Unauthenticated) as caught:
         await desk.authenticator.authenticate(None)
     messages.add(caught.value.message)

@@ -78,7 +78,7 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
     builder = BuilderClient(bus)
     access = await start_access(context, settings, pool, bus)
     vault = Vault(pool, Cipher(settings.encryption_key.get_secret_value()))
-    environments = EnvironmentResolver(vault, access.directory)
+    environments = EnvironmentResolver(vault, access.authority)
     service = EndpointService(pool, builder, environments, changed, settings.model_timeout_seconds)
     step = ReconcileStep(
         pool,
@@ -109,8 +109,8 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
             access.authority.confirm,
             (
                 *access.routers,
-                permissions_router(PermissionService(pool, access.directory, changed)),
                 secrets_router(SecretService(pool, vault)),
+                permissions_router(PermissionService(pool, changed)),
                 metrics_router(service, backend, book, time.monotonic),
                 openapi_router(service, builder, settings.public_url),
             ),

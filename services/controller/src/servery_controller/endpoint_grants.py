@@ -10,8 +10,11 @@ from servery_controller.domain.permissions import Grantee, Grants, PermissionLev
 async def load(conn: Connection | Pool, endpoint_ids: Sequence[str]) -> dict[str, Grants]:
     """Return the grants of endpoints, by endpoint id."""
     rows = await conn.fetch(
-        """SELECT endpoint_id, kind, name, level FROM endpoint_grants WHERE endpoint_id = ANY($1)
-           ORDER BY endpoint_id, kind, name""",
+        """SELECT g.endpoint_id, coalesce(p.kind, 'group') AS kind, coalesce(p.name, gr.name) AS name, g.level
+           FROM endpoint_grants g
+           LEFT JOIN principals p ON p.number = g.principal_number
+           LEFT JOIN groups gr ON gr.number = g.group_number
+           WHERE g.endpoint_id = ANY($1)""",
         endpoint_ids,
     )
     loaded: dict[str, dict[Grantee, PermissionLevel]] = {endpoint_id: {} for endpoint_id in endpoint_ids}
@@ -21,12 +24,43 @@ async def load(conn: Connection | Pool, endpoint_ids: Sequence[str]) -> dict[str
     return {**loaded}
 
 
-async def replace(conn: Connection, endpoint_id: str, grants: Grants) -> None:
-    """Make these the only grants on an endpoint."""
+async def put(conn: Connection, endpoint_id: str, grantee: Grantee, level: PermissionLevel) -> bool:
+    """Give a grantee of the endpoint's workspace this level; False when there is no such grantee.
+
+    Names are compared as everywhere in the directory: without regard to case.
+    """
+    table, column = (
+        ("groups", "group_number") if grantee.kind == "group" else ("principals", "principal_number")
+    )
+    written = await conn.fetchval(
+        f"""INSERT INTO endpoint_grants (endpoint_id, {column}, level)
+            SELECT e.id, t.number, $4 FROM endpoints e JOIN {table} t ON t.workspace_id = e.workspace_id
+            WHERE e.id = $1 AND lower(t.name) = lower($2) AND $3 = {"'group'" if table == "groups" else "t.kind"}
+            FOR KEY SHARE OF t
+            ON CONFLICT (endpoint_id, {column}) DO UPDATE SET level = excluded.level
+            RETURNING 1""",
+        endpoint_id,
+        grantee.name,
+        grantee.kind,
+        level,
+    )
+    return written is not None
+
+
+async def clear(conn: Connection, endpoint_id: str) -> None:
+    """Take all grants on an endpoint back."""
     await conn.execute("DELETE FROM endpoint_grants WHERE endpoint_id = $1", endpoint_id)
-    await conn.executemany(
-        "INSERT INTO endpoint_grants (endpoint_id, kind, name, level) VALUES ($1, $2, $3, $4)",
-        [(endpoint_id, grantee.kind, grantee.name, level) for grantee, level in grants.items()],
+
+
+async def make_endpoints_due(conn: Connection, number: int) -> None:
+    """Have the endpoints looked at on which this principal or group, which is about to change, has a grant.
+
+    Gateways know grantees by name, so they have to be told of another name and of a deletion.
+    """
+    await conn.execute(
+        """UPDATE endpoints SET due_at = now()
+           WHERE id IN (SELECT endpoint_id FROM endpoint_grants WHERE $1 IN (principal_number, group_number))""",
+        number,
     )
 
 
@@ -36,11 +70,14 @@ async def visible_endpoint_ids(pool: Pool, caller: Identity) -> list[str]:
         """SELECT id FROM endpoints e
            WHERE workspace_id = $1 AND deleted_at IS NULL
              AND ($2 OR EXISTS (SELECT 1 FROM endpoint_grants g
-                                WHERE g.endpoint_id = e.id AND g.kind || ':' || g.name = ANY($3)))
+                                LEFT JOIN principals p ON p.number = g.principal_number
+                                LEFT JOIN groups gr ON gr.number = g.group_number
+                                WHERE g.endpoint_id = e.id AND (p.id = $3 OR gr.name = ANY($4))))
            ORDER BY name""",
         caller.workspace_id,
         caller.admin,
-        list(caller.grantees),
+        caller.principal_id,
+        list(caller.groups),
     )
     return [row["id"] for row in rows]
 

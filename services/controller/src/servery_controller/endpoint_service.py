@@ -28,7 +28,7 @@ from servery_controller.domain.endpoint import (
     ServedEntity,
 )
 from servery_controller.domain.lifecycle import ConfigEvent, advance_config
-from servery_controller.domain.permissions import PermissionLevel, creator_grants
+from servery_controller.domain.permissions import Grantee, PermissionLevel
 from servery_controller.domain.planning import give_up
 from servery_controller.domain.request import (
     ConfigRequest,
@@ -106,7 +106,7 @@ class EndpointService:
         )
         async with self._pool.acquire() as conn, conn.transaction():
             await store.insert_endpoint(conn, endpoint)
-            await endpoint_grants.replace(conn, endpoint.id, creator_grants(caller))
+            await endpoint_grants.put(conn, endpoint.id, Grantee.of(caller), PermissionLevel.CAN_MANAGE)
             if request.config and resolved:
                 await self._add_config(conn, endpoint.id, request.config, resolved, caller, now)
         return await self._changed(endpoint.id)

@@ -6,7 +6,6 @@ is another endpoint. A change is in Postgres when it is answered; the reconciler
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
 
@@ -15,24 +14,14 @@ from servery_common.errors import NotFound
 from servery_common.postgres.pool import Connection, Pool
 from servery_controller import endpoint_grants, store
 from servery_controller.domain.permissions import (
-    Grantee,
     Grants,
     PermissionLevel,
     check_still_manages,
-    collect,
     describe,
     require,
 )
 
 log = structlog.get_logger()
-
-
-class Directory(Protocol):
-    """What this needs to know of principals and groups."""
-
-    async def find_grantee(self, workspace_id: str, grantee: Grantee) -> Grantee | None:
-        """Return the grantee by the very name it has in the workspace, or None when there is no such one."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +35,8 @@ class EndpointPermissions:
 class PermissionService:
     """The use cases; ``hint`` wakes the reconciler for one endpoint id."""
 
-    def __init__(self, pool: Pool, directory: Directory, hint: Callable[[str], None]) -> None:
+    def __init__(self, pool: Pool, hint: Callable[[str], None]) -> None:
         self._pool = pool
-        self._directory = directory
         self._hint = hint
 
     async def get(self, endpoint_id: str, caller: Identity) -> EndpointPermissions:
@@ -66,16 +54,16 @@ class PermissionService:
     async def _change(
         self, endpoint_id: str, caller: Identity, wanted: Grants, *, keep: bool
     ) -> EndpointPermissions:
-        # The permission first: who has none learns nothing about who exists.
-        await self._load(self._pool, endpoint_id, caller, PermissionLevel.CAN_MANAGE)
-        known = collect(
-            [(await self._known(caller.workspace_id, grantee), level) for grantee, level in wanted.items()]
-        )
         async with self._pool.acquire() as conn, conn.transaction():
-            before = await self._load(conn, endpoint_id, caller, PermissionLevel.CAN_MANAGE, lock=True)
-            after: Grants = {**before.grants, **known} if keep else known
+            # The permission first: who has none learns nothing about who exists.
+            await self._load(conn, endpoint_id, caller, PermissionLevel.CAN_MANAGE, lock=True)
+            if not keep:
+                await endpoint_grants.clear(conn, endpoint_id)
+            for grantee, level in wanted.items():
+                if not await endpoint_grants.put(conn, endpoint_id, grantee, level):
+                    raise NotFound(f"{describe(grantee)} does not exist in this workspace.")
+            after = (await endpoint_grants.load(conn, [endpoint_id]))[endpoint_id]
             check_still_manages(caller, after)
-            await endpoint_grants.replace(conn, endpoint_id, after)
             await store.touch_endpoint(conn, endpoint_id)
         self._hint(endpoint_id)
         log.info(
@@ -104,9 +92,3 @@ class PermissionService:
         grants = (await endpoint_grants.load(conn, [endpoint_id]))[endpoint_id]
         require(caller, level, grants, name)
         return EndpointPermissions(endpoint_id, grants)
-
-    async def _known(self, workspace_id: str, grantee: Grantee) -> Grantee:
-        found = await self._directory.find_grantee(workspace_id, grantee)
-        if found is None:
-            raise NotFound(f"{describe(grantee)} does not exist in this workspace.")
-        return found

@@ -1,18 +1,18 @@
 """Who calls: an Authorization header becomes an Identity, in memory.
 
 A personal access token is looked up by its SHA-256 and leads to a principal; a signed one (JWT) says which principal
-it stands for. Only for a personal access token nobody told this gateway of is the controller asked, once: it may have
-been created a moment ago. Every failure has the same answer: whether a token is unknown, expired or malformed, or
-nobody could be asked, is nobody's business.
+it stands for. Only about a token nobody told this gateway of is the controller asked, once: it may have been created
+a moment ago. What no controller made, as its checksum tells, is not worth a question. Every failure has the same
+answer: whether a token is unknown, expired or malformed, or nobody could be asked, is nobody's business.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from servery_common import access_tokens
 from servery_common.contracts.access import FindToken, Identity
 from servery_common.errors import Unauthenticated
 from servery_gateway import credentials
@@ -68,10 +68,13 @@ class Authenticator:
         token = credentials.token_of(authorization)
         if token is None:
             raise Unauthenticated(MESSAGE)
-        digest = hashlib.sha256(token).hexdigest()
+        digest = access_tokens.fingerprint(token)
         known = self._granted(digest)
         if known is None:
-            known = self._signed(token) if credentials.is_signed(token) else await self._found(digest)
+            if credentials.is_signed(token):
+                known = self._signed(token)
+            elif access_tokens.is_well_formed(token):
+                known = await self._found(digest)
         if known is None or known.until <= self._now():
             raise Unauthenticated(MESSAGE)
         if len(self._by_header) >= MAX_CACHED_HEADERS:

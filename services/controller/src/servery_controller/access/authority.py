@@ -22,6 +22,10 @@ class Authority:
             )
         return identity
 
+    async def find(self, workspace_id: str, user_name: str) -> Identity | None:
+        """Return the user or service principal of this name; None when it is no active member of the workspace."""
+        return await self._identities.find_named(self._pool, workspace_id, user_name)
+
 
 def require_admin(caller: Identity) -> None:
     """Raise PermissionDenied unless the caller administers their workspace."""

@@ -14,6 +14,7 @@ import structlog
 from servery_common.contracts.access import Identity, PrincipalKind
 from servery_common.errors import InvalidParameter, NotFound, PermissionDenied
 from servery_common.postgres.pool import Connection, Pool
+from servery_controller import endpoint_grants
 from servery_controller.access import credential_store, directory_store
 from servery_controller.access.authority import require_admin
 from servery_controller.access.publisher import AccessPublisher
@@ -136,6 +137,7 @@ class DirectoryService:
         async with self._changing(caller) as ongoing:
             principal = await _get_principal(ongoing.conn, caller, kind, number)
             await _end(ongoing, principal)
+            await endpoint_grants.make_endpoints_due(ongoing.conn, number)
             await directory_store.delete_principal(ongoing.conn, number)
         log.info("principal_deleted", principal=principal.name, kind=kind, by=caller.user_name)
 
@@ -169,6 +171,7 @@ class DirectoryService:
             group = await _get_group(ongoing.conn, caller, number)
             if change.name is not None and change.name != group.name:
                 _refuse_system_group(group, "renamed")
+                await endpoint_grants.make_endpoints_due(ongoing.conn, number)
                 await directory_store.rename_group(
                     ongoing.conn, number, check_name("displayName", change.name)
                 )
@@ -184,6 +187,7 @@ class DirectoryService:
         async with self._changing(caller) as ongoing:
             group = await _get_group(ongoing.conn, caller, number)
             _refuse_system_group(group, "deleted")
+            await endpoint_grants.make_endpoints_due(ongoing.conn, number)
             await directory_store.delete_group(ongoing.conn, number)
         log.info("group_deleted", group=group.name, by=caller.user_name)
 

@@ -15,7 +15,6 @@ from servery_common.postgres.pool import OUTAGE, Pool
 from servery_common.service import ServiceContext
 from servery_controller.access.authority import Authority
 from servery_controller.access.bootstrap import ensure_bootstrap
-from servery_controller.access.directory import Directory
 from servery_controller.access.directory_service import DirectoryService
 from servery_controller.access.identity_store import Identities
 from servery_controller.access.oauth import OauthService
@@ -42,7 +41,6 @@ class Access:
 
     publisher: AccessPublisher
     authority: Authority
-    directory: Directory
     routers: tuple[APIRouter, ...]
 
 
@@ -82,7 +80,6 @@ async def start_access(context: ServiceContext, settings: ControllerSettings, po
     return Access(
         publisher=publisher,
         authority=Authority(pool, identities),
-        directory=Directory(pool, identities),
         routers=(
             scim_router(DirectoryService(pool, publisher)),
             tokens_router(tokens),

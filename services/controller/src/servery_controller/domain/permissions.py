@@ -8,6 +8,7 @@ from typing import Literal
 
 from servery_common.contracts.access import Identity
 from servery_common.errors import InvalidParameter, PermissionDenied
+from servery_controller.domain import directory
 
 GranteeKind = Literal["user", "group", "service_principal"]
 
@@ -41,6 +42,11 @@ class Grantee:
     kind: GranteeKind
     name: str
 
+    @classmethod
+    def of(cls, caller: Identity) -> "Grantee":
+        """The caller themselves."""
+        return cls(caller.kind, caller.user_name)
+
     def __str__(self) -> str:
         """As in ``Identity.grantees``."""
         return f"{self.kind}:{self.name}"
@@ -49,7 +55,7 @@ class Grantee:
 Grants = Mapping[Grantee, PermissionLevel]
 """The direct grants on one endpoint: at most one level each."""
 
-ADMINS = Grantee("group", "admins")
+ADMINS = Grantee("group", directory.ADMINS)
 """Have CAN_MANAGE on every endpoint of their workspace, granted or not."""
 
 
@@ -80,19 +86,17 @@ def query_grantees(grants: Grants) -> tuple[str, ...]:
     return tuple(sorted(str(g) for g, level in grants.items() if level.includes(PermissionLevel.CAN_QUERY)))
 
 
-def creator_grants(caller: Identity) -> Grants:
-    """Return the grants of a new endpoint: whoever creates it manages it."""
-    return {Grantee(caller.kind, caller.user_name): PermissionLevel.CAN_MANAGE}
-
-
 def collect(wanted: Iterable[tuple[Grantee, PermissionLevel]]) -> Grants:
     """Return the grants a caller asks for. Raises InvalidParameter when somebody is named twice."""
     grants: dict[Grantee, PermissionLevel] = {}
+    named: set[tuple[str, str]] = set()
     for grantee, level in wanted:
-        if grantee in grants:
+        key = (grantee.kind, grantee.name.lower())
+        if key in named:
             raise InvalidParameter(
                 f"{describe(grantee)} is in access_control_list twice; give one level each."
             )
+        named.add(key)
         grants[grantee] = level
     return grants
 
