@@ -1,6 +1,6 @@
 """The management API against its own OpenAPI document: schemathesis makes the calls, good and bad.
 
-Whatever comes in: no fault of the server (500), only statuses that the document declares, and every error in the
+Whatever comes in: no fault of the server, only statuses that the document declares, and every error in the
 documented shape with a code that stands for its status. The examples are the same on every run.
 """
 
@@ -14,7 +14,6 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -36,15 +35,24 @@ KNOWN = {
     "model_name": ["iris", "missing"],
     "model_version": ["1", "2", "9"],
 }
+BASE = "http://servery.invalid"
+
+Send = Callable[[requests.PreparedRequest], schemathesis.Response]
+
+
+def no_fault_of_the_server(
+    context: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
+) -> None:
+    """501 is an answer: part of Databricks' API is not offered. Any other 5xx is a fault."""
+    assert response.status_code < 500 or response.status_code == 501, response.text
+
+
 CHECKS = [
-    not_a_server_error,
+    no_fault_of_the_server,
     status_code_conformance,
     content_type_conformance,
     response_schema_conformance,
 ]
-BASE = "http://servery.invalid"
-
-Send = Callable[[requests.PreparedRequest], schemathesis.Response]
 
 
 async def test_no_call_that_the_document_suggests_breaks_the_server(world: World):
