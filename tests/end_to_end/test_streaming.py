@@ -145,11 +145,10 @@ def test_mlflows_client_sees_the_error_and_the_break(deployments: Any):
 
 
 def test_the_error_is_the_last_event(client: Client):
-    content = b""
+    pieces: list[bytes] = []
     with stream(client, "fail") as answer, pytest.raises(httpx.RemoteProtocolError):
-        for piece in answer.iter_raw():
-            content += piece
-    last = content.decode().strip().splitlines()[-1]
+        pieces.extend(answer.iter_raw())
+    last = b"".join(pieces).decode().strip().splitlines()[-1]
     error = json.loads(last.removeprefix("data: "))["error"]
     assert error["error_code"] == "BAD_REQUEST"
     assert "the model lost its thread" in error["stack_trace"]
