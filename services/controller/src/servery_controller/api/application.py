@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from servery_controller.api.callers import SERVED_WORKSPACES_ONLY, Confirm, confirming
+from servery_controller.api.callers import Confirm, confirming
 from servery_controller.api.document import add_document, operation_id
 from servery_controller.api.endpoints import endpoints_router
 from servery_controller.api.errors import install_error_handlers
@@ -32,9 +32,7 @@ def make_api(
         dependencies=[Depends(confirming(confirm))],
         generate_unique_id_function=operation_id,
     )
-    app.include_router(
-        endpoints_router(service, builder, backend, withdraw_route), dependencies=SERVED_WORKSPACES_ONLY
-    )
+    app.include_router(endpoints_router(service, builder, backend, withdraw_route))
     for router in routers:
         app.include_router(router)
     add_document(app)

@@ -37,4 +37,4 @@ def _served(caller: Caller) -> None:
 
 
 SERVED_WORKSPACES_ONLY = (Depends(_served),)
-"""For routers about models: refused when the caller's workspace is in a region that is not served."""
+"""Dependencies of routers about models: refused when the caller's workspace is in a region that is not served."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from servery_controller.api.callers import Caller
+from servery_controller.api.callers import SERVED_WORKSPACES_ONLY, Caller
 from servery_controller.api.present import detailed, listed
 from servery_controller.api.schemas import ConfigInput, CreateInput
 from servery_controller.builder_client import BuilderClient
@@ -25,7 +25,11 @@ def endpoints_router(
     withdraw_route: Callable[[str], Awaitable[None]],
 ) -> APIRouter:
     """The routes. ``withdraw_route`` tells gateways of a deletion before it is answered."""
-    router = APIRouter(prefix="/api/2.0/serving-endpoints", tags=["serving-endpoints"])
+    router = APIRouter(
+        prefix="/api/2.0/serving-endpoints",
+        tags=["serving-endpoints"],
+        dependencies=SERVED_WORKSPACES_ONLY,
+    )
 
     async def create_endpoint(body: CreateInput, caller: Caller) -> dict[str, Any]:
         """Create a serving endpoint."""

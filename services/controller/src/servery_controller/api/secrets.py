@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import AfterValidator, Field
 
 from servery_common.errors import InvalidParameter, NotImplementedByServery
-from servery_controller.api.callers import Caller
+from servery_controller.api.callers import SERVED_WORKSPACES_ONLY, Caller
 from servery_controller.api.schemas import Body, Text, storable
 from servery_controller.domain.secrets import SecretPermission
 from servery_controller.secrets.service import SecretService
@@ -74,7 +74,7 @@ class PutAcl(Principal):
 
 def secrets_router(service: SecretService) -> APIRouter:
     """The routes."""
-    router = APIRouter(prefix="/api/2.0/secrets", tags=["secrets"])
+    router = APIRouter(prefix="/api/2.0/secrets", tags=["secrets"], dependencies=SERVED_WORKSPACES_ONLY)
 
     @router.post("/scopes/create")
     async def create_scope(body: CreateScope, caller: Caller) -> dict[str, Any]:
