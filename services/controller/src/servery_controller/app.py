@@ -8,6 +8,7 @@ import time
 from datetime import timedelta
 from uuid import uuid4
 
+import httpx
 import structlog
 
 from servery_common.backoff import full_jitter
@@ -27,18 +28,27 @@ from servery_common.settings import NatsSettings, PostgresSettings
 from servery_controller.access.wiring import start_access
 from servery_controller.api.application import make_api
 from servery_controller.api.carrier import ApiCarrier
+from servery_controller.api.events import events_router
 from servery_controller.api.metrics import metrics_router
 from servery_controller.api.openapi import openapi_router
 from servery_controller.api.permissions import permissions_router
 from servery_controller.api.secrets import secrets_router
+from servery_controller.api.settings import settings_router
+from servery_controller.api.suspension import suspension_router
+from servery_controller.api.unsupported import unsupported_router
 from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.process import ProcessBackend
 from servery_controller.consumers import BuildEvents, MetricsReports, ScaleRequests
 from servery_controller.domain.metrics_book import MetricsBook
 from servery_controller.encryption import Cipher
 from servery_controller.endpoint_service import EndpointService
+from servery_controller.endpoint_settings import EndpointSettings
+from servery_controller.endpoint_suspension import EndpointSuspension
+from servery_controller.events import EventLog
 from servery_controller.hints import Hints
 from servery_controller.model_environment import ModelEnvironments
+from servery_controller.notification_sinks import EmailSink, Sink, SmtpServer, WebhookSink
+from servery_controller.notifications import Notifications
 from servery_controller.permission_service import PermissionService
 from servery_controller.reconcile_step import ReconcileStep, Term
 from servery_controller.reconciler import Reconciler
@@ -56,14 +66,16 @@ async def main(context: ServiceContext) -> None:
     settings = ControllerSettings()  # pyright: ignore[reportCallIssue]  # admin_token comes from the environment
     pool = await create_pool(PostgresSettings())  # pyright: ignore[reportCallIssue]
     try:
-        async with connect_bus(NatsSettings(), name="controller") as bus:
+        async with connect_bus(NatsSettings(), name="controller") as bus, httpx.AsyncClient() as web:
             await migrate(pool)
-            await _serve(context, settings, pool, bus)
+            await _serve(context, settings, pool, bus, web)
     finally:
         await pool.close()
 
 
-async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Pool, bus: Bus) -> None:
+async def _serve(
+    context: ServiceContext, settings: ControllerSettings, pool: Pool, bus: Bus, web: httpx.AsyncClient
+) -> None:
     hints = Hints()
     outbox_hint = asyncio.Event()
 
@@ -79,7 +91,15 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
     access = await start_access(context, settings, pool, bus)
     vault = Vault(pool, Cipher(settings.encryption_key.get_secret_value()))
     environments = EnvironmentResolver(vault, access.authority)
-    service = EndpointService(pool, builder, environments, changed, settings.model_timeout_seconds)
+    service = EndpointService(
+        pool,
+        builder,
+        environments,
+        changed,
+        settings.model_timeout_seconds,
+        settings.max_endpoints_per_workspace,
+    )
+    notifications = Notifications(pool, _sinks(settings, web))
     step = ReconcileStep(
         pool,
         builder,
@@ -88,6 +108,7 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
         routes,
         hints,
         outbox_hint,
+        notifications,
         timedelta(seconds=settings.deployment_timeout_seconds),
     )
     reconciler = Reconciler(
@@ -113,6 +134,10 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
                 permissions_router(PermissionService(pool, changed)),
                 metrics_router(service, backend, book, time.monotonic),
                 openapi_router(service, builder, settings.public_url),
+                settings_router(EndpointSettings(pool, hints.add)),
+                suspension_router(EndpointSuspension(pool, changed)),
+                events_router(EventLog(pool)),
+                unsupported_router(),
             ),
         )
     )
@@ -123,6 +148,7 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
     )
     context.spawn("outbox relay", outbox.relay(pool, bus, outbox_hint, "controller"))
     context.spawn("build events", BuildEvents(pool, bus, hints).run())
+    context.spawn("notifications", notifications.run())
     context.spawn("leadership", _lead(settings, pool, reconciler))
     context.spawn("routes", routes.follow())
     context.spawn("workers", backend.run())
@@ -138,6 +164,15 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
     await bus.serve(subjects.controller_http(), HttpCall, api.handle, queue=subjects.CONTROLLER_QUEUE)
     context.ready()
     await context.stopping.wait()
+
+
+def _sinks(settings: ControllerSettings, web: httpx.AsyncClient) -> dict[str, Sink]:
+    sinks: dict[str, Sink] = {}
+    if settings.notifications_smtp_url is not None:
+        sinks["email"] = EmailSink(SmtpServer.parse(settings.notifications_smtp_url.get_secret_value()))
+    if settings.notifications_webhook_url is not None:
+        sinks["webhook"] = WebhookSink(settings.notifications_webhook_url.get_secret_value(), web)
+    return sinks
 
 
 async def _lead(settings: ControllerSettings, pool: Pool, reconciler: Reconciler) -> None:

@@ -6,27 +6,35 @@ answered 2xx is in Postgres; the reconciler does the rest and is only hinted at.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 from uuid import uuid4
 
-from servery_common.contracts import subjects
 from servery_common.contracts.access import Identity
-from servery_common.contracts.builds import BuildRequested, ModelResolved
-from servery_common.errors import Conflict, NotFound
-from servery_common.postgres import outbox
+from servery_common.contracts.builds import ModelResolved
+from servery_common.contracts.routes import RateLimit
+from servery_common.errors import BadRequest, Conflict, NotFound
 from servery_common.postgres.pool import Connection, Pool
-from servery_controller import endpoint_access, endpoint_grants, store
+from servery_controller import (
+    config_versions,
+    endpoint_access,
+    endpoint_grants,
+    events,
+    settings_store,
+    store,
+)
 from servery_controller.domain.endpoint import (
     Config,
     ConfigPhase,
     Deployment,
+    EmailNotifications,
     Endpoint,
     EntityPhase,
     EntitySpec,
     ServedEntity,
 )
+from servery_controller.domain.happenings import EndpointEvent, EventStatus, EventType
 from servery_controller.domain.lifecycle import ConfigEvent, advance_config
 from servery_controller.domain.permissions import Grantee, PermissionLevel
 from servery_controller.domain.planning import give_up
@@ -36,6 +44,12 @@ from servery_controller.domain.request import (
     check_config,
     check_endpoint_name,
     resolve_routes,
+)
+from servery_controller.domain.settings_rules import (
+    check_email_notifications,
+    check_rate_limits,
+    check_tags,
+    check_texts,
 )
 from servery_controller.domain.sizes import replica_range
 
@@ -65,6 +79,9 @@ class CreateRequest:
     description: str = ""
     tags: tuple[tuple[str, str], ...] = ()
     route_optimized: bool = False
+    rate_limits: tuple[RateLimit, ...] = ()
+    email_notifications: EmailNotifications = field(default_factory=EmailNotifications)
+    budget_policy_id: str | None = None
 
 
 class EndpointService:
@@ -77,17 +94,19 @@ class EndpointService:
         secrets: SecretReferences,
         hint: Callable[[str], None],
         timeout_seconds: float,
+        max_endpoints: int,
     ) -> None:
         self._pool = pool
         self._registry = registry
         self._secrets = secrets
         self._hint = hint
         self._timeout_seconds = timeout_seconds
+        self._max_endpoints = max_endpoints
 
     async def create(self, request: CreateRequest, caller: Identity) -> Deployment:
         """Create an endpoint, with or without a config. Raises AlreadyExists, InvalidParameter, NotFound."""
         check_endpoint_name(request.name)
-        resolved = await self._resolve(request.config, caller) if request.config else None
+        check_texts(request.description, request.budget_policy_id)
         now = datetime.now(UTC)
         endpoint = Endpoint(
             id=uuid4().hex,
@@ -100,13 +119,26 @@ class EndpointService:
             observed_generation=0,
             deleted=False,
             description=request.description,
-            tags=request.tags,
+            tags=check_tags(request.tags),
             route_optimized=request.route_optimized,
             timeout_seconds=self._timeout_seconds,
+            rate_limits=check_rate_limits(request.rate_limits),
+            email_notifications=check_email_notifications(request.email_notifications),
+            budget_policy_id=request.budget_policy_id,
+            creator_kind=caller.kind,
+            creator_display_name=caller.display_name,
         )
+        resolved = await self._resolve(request.config, caller) if request.config else None
         async with self._pool.acquire() as conn, conn.transaction():
+            await settings_store.hold_workspace(conn, caller.workspace_id)
             await store.insert_endpoint(conn, endpoint)
             await endpoint_grants.put(conn, endpoint.id, Grantee.of(caller), PermissionLevel.CAN_MANAGE)
+            if await settings_store.count_endpoints(conn, caller.workspace_id) > self._max_endpoints:
+                raise BadRequest(
+                    f"The workspace has {self._max_endpoints} endpoints, which is the limit. Delete one, then "
+                    "create this one again."
+                )
+            await events.record(conn, endpoint.id, [_created(caller)])
             if request.config and resolved:
                 await self._add_config(conn, endpoint.id, request.config, resolved, caller, now)
         return await self._changed(endpoint.id)
@@ -118,16 +150,13 @@ class EndpointService:
         async with self._pool.acquire() as conn, conn.transaction():
             deployment = await endpoint_access.locked(conn, name, caller, PermissionLevel.CAN_MANAGE)
             endpoint_id, newest = deployment.endpoint.id, deployment.newest
-            if newest is not None and newest.phase is ConfigPhase.PENDING:
+            if newest is not None and deployment.updating:
                 raise Conflict(
                     f"Endpoint '{name}' is being updated to config version {newest.version}. "
                     "Wait until config_update is no longer IN_PROGRESS, or cancel it (servery cancel, or "
                     "POST …/config:cancel), then update again."
                 )
-            for ended in deployment.configs:
-                if ended.phase in (ConfigPhase.FAILED, ConfigPhase.CANCELED):
-                    retired = advance_config(ended.phase, ConfigEvent.REPLACED)
-                    await store.update_config_phase(conn, endpoint_id, ended.version, retired)
+            await config_versions.retire_ended(conn, deployment)
             await self._add_config(conn, endpoint_id, config, resolved, caller, datetime.now(UTC))
             await store.touch_endpoint(conn, endpoint_id)
         return await self._changed(endpoint_id)
@@ -143,6 +172,11 @@ class EndpointService:
             await store.update_config_phase(conn, endpoint_id, newest.version, canceled)
             for entity in deployment.entities_of(newest.version):
                 await store.update_entity(conn, give_up(entity, "The update was canceled."))
+            message = f"The update was canceled by {caller.user_name}."
+            event = EndpointEvent(
+                EventType.ENDPOINT_UPDATE, EventStatus.CANCELED, message, config_version=newest.version
+            )
+            await events.record(conn, endpoint_id, [event])
             await store.touch_endpoint(conn, endpoint_id)
         return await self._changed(endpoint_id)
 
@@ -207,9 +241,10 @@ class EndpointService:
             routes=resolve_routes([e.spec.name for e in entities], request.routes),
             created_at=now,
         )
-        await store.insert_config(conn, endpoint_id, config, entities)
-        for entity in entities:
-            await outbox.append(conn, subjects.build_job(entity.build_id), build_order(endpoint_id, entity))
+        await config_versions.add(conn, endpoint_id, config, entities)
+        message = f"Update to config version {version} started by {caller.user_name}."
+        event = EndpointEvent(EventType.ENDPOINT_UPDATE, EventStatus.IN_PROGRESS, message, version)
+        await events.record(conn, endpoint_id, [event])
 
     async def _load(self, endpoint_id: str) -> Deployment:
         loaded = (await store.load_deployments(self._pool, [endpoint_id])).get(endpoint_id)
@@ -222,14 +257,9 @@ class EndpointService:
         return await self._load(endpoint_id)
 
 
-def build_order(endpoint_id: str, entity: ServedEntity) -> BuildRequested:
-    """The work order for one served entity's build."""
-    return BuildRequested(
-        build_id=entity.build_id,
-        endpoint_id=endpoint_id,
-        served_entity_id=entity.id,
-        model_name=entity.spec.entity_name,
-        model_version=entity.spec.entity_version,
+def _created(caller: Identity) -> EndpointEvent:
+    return EndpointEvent(
+        EventType.ENDPOINT_CREATION, EventStatus.SUCCEEDED, f"Endpoint created by {caller.user_name}."
     )
 
 

@@ -21,9 +21,10 @@ from servery_common.errors import ResourceExhausted, ServeryError
 from servery_common.postgres import outbox
 from servery_common.postgres.leases import StaleLeader
 from servery_common.postgres.pool import OUTAGE, Connection, Pool
-from servery_controller import store
+from servery_controller import events, store
 from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.backend import ComputeBackend
+from servery_controller.config_versions import build_order
 from servery_controller.domain.endpoint import (
     ConfigPhase,
     Deployment,
@@ -32,6 +33,7 @@ from servery_controller.domain.endpoint import (
     Replica,
     ServedEntity,
 )
+from servery_controller.domain.happenings import events_of, notices_of
 from servery_controller.domain.planning import (
     BUSY,
     Plan,
@@ -40,8 +42,8 @@ from servery_controller.domain.planning import (
     with_placement_problem,
 )
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
-from servery_controller.endpoint_service import build_order
 from servery_controller.hints import Hints
+from servery_controller.notifications import Notifications
 from servery_controller.route_publisher import RoutePublisher
 from servery_controller.secrets.environment import EnvironmentResolver
 
@@ -82,6 +84,7 @@ class ReconcileStep:
         routes: RoutePublisher,
         hints: Hints,
         outbox_hint: asyncio.Event,
+        notifications: Notifications,
         patience: timedelta,
     ) -> None:
         self._pool = pool
@@ -91,6 +94,7 @@ class ReconcileStep:
         self._routes = routes
         self._hints = hints
         self._outbox_hint = outbox_hint
+        self._notifications = notifications
         self._patience = patience
 
     async def run(self, endpoint_id: str, lock_token: str, term: Term) -> None:
@@ -258,11 +262,15 @@ class ReconcileStep:
                 await store.place_replica(conn, replica_id, node)
             await store.mark_stopping(conn, step.stopping)
             await store.delete_replicas(conn, step.gone)
+            await events.record(conn, endpoint_id, events_of(deployment, step))
+            await self._notifications.append(conn, notices_of(deployment, step))
             if step.forget_endpoint:
                 await store.delete_endpoint(conn, endpoint_id)
         _log_changes(deployment, step)
         if step.order_builds:
             self._outbox_hint.set()
+        if step.configs:
+            self._notifications.wake()
         if step.new_replicas or step.configs or step.entities or step.stopping or placements.found:
             self._hints.add(endpoint_id)  # the next step has something to do at once
         return True

@@ -1,7 +1,9 @@
 """The controller's own settings, from the environment (``SERVERY_…``)."""
 
-from pydantic import SecretStr
+from pydantic import SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from servery_controller.notification_sinks import SmtpServer
 
 
 class ControllerSettings(BaseSettings):
@@ -28,6 +30,13 @@ class ControllerSettings(BaseSettings):
     at once; this finds what expired, and what was lost."""
     model_timeout_seconds: float = 60.0
     """Longest a model may compute for one request, for new endpoints. Databricks' documented limit."""
+    max_endpoints_per_workspace: int = 1000
+    """Databricks' documented limit. What a creation beyond it is answered says so."""
+    notifications_smtp_url: SecretStr | None = None
+    """Mail server for ``email_notifications``: ``smtp://user:password@host:port?from=address``, or ``smtps://…``;
+    ``&starttls=always`` or ``never`` where the server's offer should not decide. None: no mail is sent."""
+    notifications_webhook_url: SecretStr | None = None
+    """Gets the same notifications as JSON by POST; secret, as such addresses often hold a key. None: not called."""
     deployment_timeout_seconds: float = 3600.0
     """Longest a config may be pending, builds included, before it fails: whoever waits for it gets an answer."""
     reconcile_poll_seconds: float = 1.0
@@ -41,3 +50,17 @@ class ControllerSettings(BaseSettings):
     second. Before, an absent replica proves nothing."""
     lease_seconds: float = 5.0
     """A leader that does not renew for this long is replaced: the longest standstill after its death."""
+
+    @field_validator("notifications_smtp_url")
+    @classmethod
+    def _is_a_mail_server(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            SmtpServer.parse(url.get_secret_value())
+        return url
+
+    @field_validator("notifications_webhook_url")
+    @classmethod
+    def _is_an_http_address(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return url

@@ -13,6 +13,7 @@ from uuid import uuid4
 from asyncpg import Record, UniqueViolationError
 
 from servery_common.contracts.builds import Artifacts
+from servery_common.contracts.routes import RateLimit
 from servery_common.errors import AlreadyExists
 from servery_common.postgres.pool import Connection, Pool
 from servery_controller import endpoint_grants
@@ -20,6 +21,7 @@ from servery_controller.domain.endpoint import (
     Config,
     ConfigPhase,
     Deployment,
+    EmailNotifications,
     Endpoint,
     EntityPhase,
     EntitySpec,
@@ -34,8 +36,10 @@ async def insert_endpoint(conn: Connection, endpoint: Endpoint) -> None:
     try:
         await conn.execute(
             """INSERT INTO endpoints (id, workspace_id, name, creator, description, tags, route_optimized,
-                                      timeout_seconds, created_at, updated_at)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)""",
+                                      timeout_seconds, created_at, updated_at, rate_limits,
+                                      email_notifications, budget_policy_id, creator_kind,
+                                      creator_display_name)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $11, $12, $13, $14)""",
             endpoint.id,
             endpoint.workspace_id,
             endpoint.name,
@@ -45,6 +49,11 @@ async def insert_endpoint(conn: Connection, endpoint: Endpoint) -> None:
             endpoint.route_optimized,
             endpoint.timeout_seconds,
             endpoint.created_at,
+            [limit.model_dump() for limit in endpoint.rate_limits],
+            asdict(endpoint.email_notifications),
+            endpoint.budget_policy_id,
+            endpoint.creator_kind,
+            endpoint.creator_display_name,
         )
     except UniqueViolationError:
         raise AlreadyExists(
@@ -371,6 +380,13 @@ def _endpoint(row: Record) -> Endpoint:
         tags=tuple((key, value) for key, value in row["tags"]),
         route_optimized=row["route_optimized"],
         timeout_seconds=row["timeout_seconds"],
+        rate_limits=tuple(RateLimit(**limit) for limit in row["rate_limits"]),
+        email_notifications=EmailNotifications(
+            **{outcome: tuple(addresses) for outcome, addresses in row["email_notifications"].items()}
+        ),
+        budget_policy_id=row["budget_policy_id"],
+        creator_kind=row["creator_kind"],
+        creator_display_name=row["creator_display_name"],
     )
 
 

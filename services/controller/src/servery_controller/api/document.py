@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from servery_common.errors import HTTP_STATUS
-from servery_controller.api.schemas import ENDPOINT_NAME
+from servery_controller.api.body import ENDPOINT_NAME
 from servery_controller.domain.request import MAX_NAME_LENGTH
 
 PATH = "/api/2.0/servery/openapi.json"

@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import APIRouter
 
 from servery_common.errors import InvalidParameter, NotImplementedByServery
+from servery_controller.api.body import Body, Text
 from servery_controller.api.callers import Caller
-from servery_controller.api.schemas import Body, Text
 from servery_controller.domain.permissions import (
     ADMINS,
     DESCRIPTIONS,

@@ -1,64 +1,24 @@
 """Request bodies of the management API, in both families (``served_entities`` and legacy ``served_models``).
 
-Shapes follow databricks-sdk. Unknown fields are ignored, as Databricks does; values of the wrong type are
-refused. Meaning is checked in ``domain.request``.
+Shapes follow databricks-sdk. Meaning is checked in ``domain.request``.
 """
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field, ValidationError
 
+from servery_common.contracts.routes import RateLimit
 from servery_common.errors import InvalidParameter, NotImplementedByServery
+from servery_controller.api.body import ENDPOINT_NAME, Body, Text, Version, Whole, refused
+from servery_controller.api.settings_schemas import (
+    AiGatewayInput,
+    EmailNotificationsInput,
+    RateLimitInput,
+    TagInput,
+)
 from servery_controller.domain.endpoint import Route
-from servery_controller.domain.request import MAX_NAME_LENGTH, ConfigRequest, EntityRequest
+from servery_controller.domain.request import ConfigRequest, EntityRequest
 from servery_controller.domain.sizes import WORKLOAD_SIZES, WORKLOAD_TYPES
-
-
-def _as_text(value: Any) -> Any:
-    # Versions are strings on the wire; people and YAML write numbers.
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def storable(value: str) -> str:
-    """Raise ValueError for text that no database or environment can hold."""
-    if "\0" in value:
-        raise ValueError("must not hold a NUL character")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError("must be valid Unicode: it holds half of a surrogate pair")
-    return value
-
-
-def _no_truth(value: Any) -> Any:
-    # To Python True is the number 1; to everybody else it is a mistake.
-    if isinstance(value, bool):
-        raise ValueError("must be a whole number")
-    return value
-
-
-def _refused(message: str) -> BeforeValidator:
-    """Refuse whatever says something. Clients send empty objects for what nobody asked for."""
-
-    def check(value: Any) -> Any:
-        if value in (None, {}, {"enabled": False}):
-            return None
-        raise NotImplementedByServery(message)
-
-    return BeforeValidator(check)
-
-
-Text = Annotated[str, AfterValidator(storable)]
-Version = Annotated[Text, BeforeValidator(_as_text)]
-Whole = Annotated[int, BeforeValidator(_no_truth)]
-
-
-ENDPOINT_NAME = {"minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": "^[A-Za-z0-9_-]+$"}
-"""What the API's document says of endpoint names. ``domain.request`` checks them, with a better sentence."""
-
-
-class Body(BaseModel):
-    """Part of a request body."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class Sizing(Body):
@@ -142,7 +102,7 @@ class ConfigInput(Body):
     traffic_config: TrafficConfigInput | None = None
     auto_capture_config: Annotated[
         dict[str, Any] | None,
-        _refused("auto_capture_config is not supported: Servery has no inference tables. Leave it out."),
+        refused("auto_capture_config is not supported: Servery has no inference tables. Leave it out."),
     ] = None
 
     def to_request(self) -> ConfigRequest:
@@ -159,13 +119,6 @@ class ConfigInput(Body):
         return ConfigRequest(entities=tuple(entities), routes=routes)
 
 
-class TagInput(Body):
-    """``tags[]``."""
-
-    key: Text
-    value: Text = ""
-
-
 class CreateInput(Body):
     """The body of a creation."""
 
@@ -174,15 +127,36 @@ class CreateInput(Body):
     description: Text | None = None
     tags: list[TagInput] | None = None
     route_optimized: bool | None = None
+    rate_limits: list[RateLimitInput] | None = None
+    ai_gateway: AiGatewayInput | None = None
+    email_notifications: EmailNotificationsInput = EmailNotificationsInput()
     budget_policy_id: Text | None = None
-    ai_gateway: Annotated[
-        dict[str, Any] | None,
-        _refused("ai_gateway is not supported. For rate limits give rate_limits; leave the rest out."),
-    ] = None
     telemetry_config: Annotated[
         dict[str, Any] | None,
-        _refused("telemetry_config is not supported: Servery exports OpenTelemetry itself. Leave it out."),
+        refused("telemetry_config is not supported: Servery exports OpenTelemetry itself. Leave it out."),
     ] = None
+
+    def wanted_rate_limits(self) -> tuple[RateLimit, ...]:
+        """The rate limits, from either field. Raises InvalidParameter when both give some."""
+        legacy = tuple(limit.to_domain() for limit in self.rate_limits or ())
+        newer = self.ai_gateway.to_domain() if self.ai_gateway else ()
+        if legacy and newer:
+            raise InvalidParameter("Give either rate_limits or ai_gateway.rate_limits, not both.")
+        return legacy or newer
+
+
+class _VersionInput(Body):
+    config_version: Annotated[Whole, Field(ge=0, le=2**31 - 1)] | None = None
+
+
+def config_version_in(body: bytes) -> int | None:
+    """Return the config version that a body names, if it names one. Raises InvalidParameter."""
+    if not body.strip():
+        return None
+    try:
+        return _VersionInput.model_validate_json(body).config_version
+    except ValidationError as error:
+        raise InvalidParameter(f"The body of the request: {error.errors()[0]['msg']}.") from None
 
 
 def _from_entity(index: int, entity: ServedEntityInput) -> EntityRequest:

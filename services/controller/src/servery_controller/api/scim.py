@@ -20,9 +20,9 @@ from servery_controller.access.scim import (
     parse_group_patch,
     parse_principal_patch,
 )
+from servery_controller.api.body import Body, Text
 from servery_controller.api.callers import Caller
 from servery_controller.api.present_directory import present_group, present_page, present_principal, selected
-from servery_controller.api.schemas import Body, Text
 from servery_controller.domain.directory import Group, Principal
 
 T = TypeVar("T")

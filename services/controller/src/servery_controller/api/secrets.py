@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query
 from pydantic import AfterValidator, Field
 
 from servery_common.errors import InvalidParameter, NotImplementedByServery
+from servery_controller.api.body import Body, Text, storable
 from servery_controller.api.callers import SERVED_WORKSPACES_ONLY, Caller
-from servery_controller.api.schemas import Body, Text, storable
 from servery_controller.domain.secrets import SecretPermission
 from servery_controller.secrets.service import SecretService
 

@@ -11,8 +11,8 @@ from fastapi import APIRouter
 
 from servery_controller.access.credential_store import OauthSecret
 from servery_controller.access.oauth import OauthService
+from servery_controller.api.body import Body, Text
 from servery_controller.api.callers import Caller
-from servery_controller.api.schemas import Body, Text
 from servery_controller.api.scim import Number
 
 

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query
 
 from servery_controller.access.credential_store import AccessToken
 from servery_controller.access.token_service import NewToken, TokenService
+from servery_controller.api.body import Body, Text
 from servery_controller.api.callers import Caller
-from servery_controller.api.schemas import Body, Text
 
 NEVER = -1
 

@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import APIRouter
 
 from servery_controller.access.workspace_service import WorkspaceService
+from servery_controller.api.body import Body, Text
 from servery_controller.api.callers import Caller
-from servery_controller.api.schemas import Body, Text
 from servery_controller.api.tokens import created_token
 from servery_controller.domain.directory import Workspace
 

@@ -43,6 +43,7 @@ SETTLED = timedelta(seconds=30)
 STARTING = "The model is built; starting replicas."
 
 T = TypeVar("T")
+_CURRENT = (ConfigPhase.ACTIVE, ConfigPhase.STOPPED)
 _WANTED = (ConfigPhase.PENDING, ConfigPhase.ACTIVE)
 _UNDER_WAY = (EntityPhase.BUILDING, EntityPhase.STARTING, EntityPhase.RECOVERING)
 _RUNNING = (EntityPhase.STARTING, EntityPhase.READY, EntityPhase.RECOVERING)
@@ -168,7 +169,7 @@ def _judge(deployment: Deployment, seen: Observation, too_old: datetime) -> Depl
         elif all(e.phase is EntityPhase.READY for e in own):
             configs[config.version] = _advance(config, ConfigEvent.ENTITIES_READY)
             for older in deployment.configs:
-                if older.version < config.version and older.phase is ConfigPhase.ACTIVE:
+                if older.version < config.version and older.phase in _CURRENT:
                     configs[older.version] = _advance(older, ConfigEvent.REPLACED)
                     for entity in deployment.entities_of(older.version):
                         entities[entity.id] = give_up(entity, "Replaced by a newer config.")

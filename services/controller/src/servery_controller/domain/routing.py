@@ -3,6 +3,7 @@
 from servery_common.contracts.routes import EndpointRoute, ReplicaRoute, RouteStatus, ServedEntityRoute
 from servery_common.contracts.states import ReplicaState
 from servery_controller.domain.endpoint import (
+    Config,
     ConfigPhase,
     Deployment,
     Endpoint,
@@ -31,6 +32,7 @@ def route_of(deployment: Deployment, seen: Observation) -> EndpointRoute | None:
             status=status,
             message=message,
             timeout_seconds=endpoint.timeout_seconds,
+            rate_limits=endpoint.rate_limits,
             query_grantees=query_grantees(deployment.grants),
         )
     if not seen.complete:
@@ -58,6 +60,7 @@ def route_of(deployment: Deployment, seen: Observation) -> EndpointRoute | None:
             for e in entities
         ),
         timeout_seconds=endpoint.timeout_seconds,
+        rate_limits=endpoint.rate_limits,
         max_queued=QUEUE_PER_SLOT * SLOTS_PER_REPLICA * max(1, sum(e.desired_replicas for e in entities)),
         query_grantees=query_grantees(deployment.grants),
     )
@@ -78,10 +81,22 @@ def _why_not_serving(deployment: Deployment) -> tuple[RouteStatus, str]:
         return "failed", "The endpoint has no config. Update its config with at least one served entity."
     if newest.phase is ConfigPhase.PENDING:
         return "deploying", "The endpoint is being deployed and is not ready yet."
+    if deployment.stopped is not None:
+        return "stopped", _why_not_started(deployment, newest)
+    return "failed", f"The endpoint could not be deployed: {_failures(deployment, newest)}"
+
+
+def _why_not_started(deployment: Deployment, newest: Config) -> str:
+    if newest.phase in (ConfigPhase.FAILED, ConfigPhase.CANCELED):
+        return f"The last try to start it ended: {_failures(deployment, newest)}"
+    return ""
+
+
+def _failures(deployment: Deployment, config: Config) -> str:
     messages = " ".join(
-        e.message for e in deployment.entities_of(newest.version) if e.phase is EntityPhase.FAILED
+        e.message for e in deployment.entities_of(config.version) if e.phase is EntityPhase.FAILED
     )
-    return "failed", f"The endpoint could not be deployed: {messages or 'the update was canceled.'}"
+    return messages or "the update was canceled."
 
 
 def _created_at_ms(endpoint: Endpoint) -> int:
