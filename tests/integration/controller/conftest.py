@@ -24,7 +24,10 @@ from servery_controller.app import main
 class World:
     """The controller under test and its peers."""
 
-    def __init__(self, builder: BuilderPeer, worker: WorkerPeer, gateway: GatewayPeer) -> None:
+    def __init__(
+        self, builder: BuilderPeer, worker: WorkerPeer, gateway: GatewayPeer, postgres_url: str
+    ) -> None:
+        self.postgres_url = postgres_url
         self.builder = builder
         self.worker = worker
         self.gateway = gateway
@@ -145,7 +148,7 @@ async def world(
     monkeypatch.setenv("SERVERY_SWEEP_SECONDS", "0.5")
     async with AsyncExitStack() as stack:
         bus = await stack.enter_async_context(connect_bus(NatsSettings(), name="peers"))
-        world = World(BuilderPeer(bus), WorkerPeer(bus), GatewayPeer(bus))
+        world = World(BuilderPeer(bus), WorkerPeer(bus), GatewayPeer(bus), postgres_url)
         await world.builder.start()
         await world.worker.start()
         peers = [

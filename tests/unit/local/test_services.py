@@ -20,6 +20,7 @@ SHELL = {
     "AWS_SECRET_ACCESS_KEY": "s",
     "UV_INDEX_URL": "https://packages.example/simple",
     "CUDA_VISIBLE_DEVICES": "0",
+    "SERVERY_NOTIFICATIONS_SMTP_URL": "smtp://user:password@mail.example",
 }
 
 
@@ -44,6 +45,7 @@ def environments() -> dict[str, dict[str, str]]:
         ("MLFLOW_TRACKING_URI", {"builder"}),
         ("AWS_SECRET_ACCESS_KEY", {"builder"}),
         ("UV_INDEX_URL", {"builder"}),
+        ("SERVERY_NOTIFICATIONS_SMTP_URL", {"controller"}),
         ("CUDA_VISIBLE_DEVICES", {"controller", "worker"}),
     ],
 )

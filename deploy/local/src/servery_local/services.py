@@ -105,6 +105,7 @@ def variables(
         case "controller":
             env["SERVERY_ADMIN_TOKEN"] = secrets.admin_token
             env["SERVERY_ENCRYPTION_KEY"] = secrets.encryption_key
+            env |= {name: environ[name] for name in environment.NOTIFICATIONS if name in environ}
             env["SERVERY_PUBLIC_URL"] = f"http://{addresses.gateway_host}:{addresses.gateway_port}"
         case "builder":
             env["SERVERY_ARTIFACTS_DIR"] = str(artifacts)

@@ -4,6 +4,7 @@ Every controller answers the management API (they share a queue group); one of t
 """
 
 import asyncio
+import logging
 import time
 from datetime import timedelta
 from uuid import uuid4
@@ -171,6 +172,7 @@ def _sinks(settings: ControllerSettings, web: httpx.AsyncClient) -> dict[str, Si
     if settings.notifications_smtp_url is not None:
         sinks["email"] = EmailSink(SmtpServer.parse(settings.notifications_smtp_url.get_secret_value()))
     if settings.notifications_webhook_url is not None:
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log the address, which may hold a key
         sinks["webhook"] = WebhookSink(settings.notifications_webhook_url.get_secret_value(), web)
     return sinks
 

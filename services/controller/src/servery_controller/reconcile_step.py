@@ -52,7 +52,7 @@ tracer = trace.get_tracer(__name__)
 
 CLAIM_SECONDS = 60.0
 """A claim outlives the slowest step (orders of one kind go out side by side, each answered or given up within
-seconds); a controller that died in one is overtaken after this, and at once by the next leader's hints."""
+seconds); the claims of a leader that died are dropped by the next one, this is for steps that got lost."""
 DRAIN_MARGIN = timedelta(seconds=5)
 """A draining replica gets the endpoint's longest request and this much more."""
 

@@ -47,6 +47,10 @@ class Reconciler:
     async def run(self, term: Term) -> None:
         """Reconcile for as long as this process leads; cancel to stop."""
         await self._routes.caught_up.wait()
+        async with self._pool.acquire() as conn, conn.transaction():
+            await term.check(conn)
+            # Whoever led before leads no more: an endpoint it was looking at need not wait for its claim's end.
+            await store.drop_claims(conn)
         for endpoint_id in await store.all_endpoint_ids(self._pool):
             self._hints.add(endpoint_id)
         async with asyncio.TaskGroup() as steps:

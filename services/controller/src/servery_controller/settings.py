@@ -9,7 +9,7 @@ from servery_controller.notification_sinks import SmtpServer
 class ControllerSettings(BaseSettings):
     """Each can be set as ``SERVERY_<NAME>``."""
 
-    model_config = SettingsConfigDict(env_prefix="SERVERY_")
+    model_config = SettingsConfigDict(env_prefix="SERVERY_", hide_input_in_errors=True)
 
     admin_token: SecretStr
     """The bootstrap administrator's token. Whoever has it may do everything; only its SHA-256 is published."""

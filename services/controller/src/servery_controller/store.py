@@ -267,6 +267,13 @@ async def claim_due(
     return [(row["id"], token) for row in rows]
 
 
+async def drop_claims(conn: Connection) -> None:
+    """End all claims: steps that are still under way write nothing any more."""
+    await conn.execute(
+        "UPDATE endpoints SET lock_token = NULL, lock_expires_at = NULL WHERE lock_token IS NOT NULL"
+    )
+
+
 async def still_owned(conn: Connection, endpoint_id: str, lock_token: str, generation: int) -> bool:
     """Whether this step still holds its claim and nobody changed the endpoint since it was loaded.
 
