@@ -7,7 +7,6 @@ import pytest
 from tests.integration.controller.conftest import World
 from tests.integration.controller.peers import entity
 
-from servery_common.contracts.access import Identity
 from servery_controller import events
 from servery_controller.domain.happenings import EndpointEvent, EventStatus, EventType
 
@@ -138,24 +137,10 @@ async def test_features_that_are_turned_off_are_accepted(world: World):
 
 
 async def test_answers_hold_every_field_of_the_endpoint(world: World):
-    ann = Identity(
-        principal_id="1" * 32,
-        kind="service_principal",
-        user_name="0a-app",
-        display_name="Deployer",
-        groups=("admins",),
-        workspace_id="1",
-        admin=True,
-    )
     body = {"name": "iris", "description": "Flowers.", "budget_policy_id": "b-1", "route_optimized": True}
-    answer = await world.gateway.call("POST", "", json.dumps(body), identity=ann)
-    assert answer.status == 200, answer.body
+    await world.ok("POST", "", body)
     got = await world.ok("GET", "/iris")
-    assert (got["creator"], got["creator_display_name"], got["creator_kind"]) == (
-        "0a-app",
-        "Deployer",
-        "ServicePrincipal",
-    )
+    assert (got["creator"], got["creator_display_name"], got["creator_kind"]) == ("admin", "admin", "User")
     assert (got["description"], got["budget_policy_id"]) == ("Flowers.", "b-1")
     assert got["endpoint_url"] == "http://127.0.0.1:8080/serving-endpoints/iris/invocations"
     details = json.loads(got["data_plane_info"]["query_info"]["authorization_details"])

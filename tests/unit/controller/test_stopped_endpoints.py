@@ -116,11 +116,3 @@ def test_rate_limits_reach_gateways_whatever_the_endpoint_does():
         route = plan(world, seen()).route
         assert route is not None
         assert route.rate_limits == limits
-
-
-def test_a_route_optimized_endpoint_says_where_its_data_plane_is():
-    answer = detailed(stopped(route_optimized=True), HOST)
-    url = "http://localhost:8080/serving-endpoints/iris/invocations"
-    assert answer["endpoint_url"] == url
-    assert answer["data_plane_info"]["query_info"]["endpoint_url"] == url
-    assert "endpoint_url" not in detailed(stopped(), HOST)
