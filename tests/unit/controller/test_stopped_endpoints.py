@@ -98,7 +98,7 @@ def test_a_stopped_endpoint_shows_its_config_and_that_it_is_suspended():
     }
     assert answer["config"]["config_version"] == 1
     assert "pending_config" not in answer
-    assert listed(stopped())["config"]["served_entities"][0]["name"] == "old"
+    assert listed(stopped(), None)["config"]["served_entities"][0]["name"] == "old"
 
 
 def test_after_a_failed_start_it_is_suspended_again_and_says_that_the_update_failed():
