@@ -4,13 +4,17 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from servery_controller.api.callers import Caller
+from servery_controller.api.callers import SERVED_WORKSPACES_ONLY, Caller
 from servery_controller.events import EventLog, RecordedEvent
 
 
 def events_router(log: EventLog) -> APIRouter:
     """The routes."""
-    router = APIRouter(prefix="/api/2.0/serving-endpoints", tags=["serving-endpoints"])
+    router = APIRouter(
+        prefix="/api/2.0/serving-endpoints",
+        tags=["serving-endpoints"],
+        dependencies=SERVED_WORKSPACES_ONLY,
+    )
 
     @router.get("/{name}/events")
     async def list_events(name: str, caller: Caller) -> dict[str, Any]:

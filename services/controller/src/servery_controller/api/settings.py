@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from servery_controller.api.callers import Caller
+from servery_controller.api.callers import SERVED_WORKSPACES_ONLY, Caller
 from servery_controller.api.present import email_notifications, rate_limits, tags
 from servery_controller.api.settings_schemas import (
     AiGatewayInput,
@@ -17,7 +17,11 @@ from servery_controller.endpoint_settings import EndpointSettings
 
 def settings_router(settings: EndpointSettings) -> APIRouter:
     """The routes."""
-    router = APIRouter(prefix="/api/2.0/serving-endpoints", tags=["serving-endpoints"])
+    router = APIRouter(
+        prefix="/api/2.0/serving-endpoints",
+        tags=["serving-endpoints"],
+        dependencies=SERVED_WORKSPACES_ONLY,
+    )
 
     @router.patch("/{name}/tags")
     async def change_tags(name: str, body: TagsInput, caller: Caller) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from servery_controller.api.callers import Caller
+from servery_controller.api.callers import SERVED_WORKSPACES_ONLY, Caller
 from servery_controller.api.endpoints import Host
 from servery_controller.api.present import detailed
 from servery_controller.endpoint_suspension import EndpointSuspension
@@ -12,7 +12,11 @@ from servery_controller.endpoint_suspension import EndpointSuspension
 
 def suspension_router(suspension: EndpointSuspension) -> APIRouter:
     """The routes."""
-    router = APIRouter(prefix="/api/2.0/serving-endpoints", tags=["serving-endpoints"])
+    router = APIRouter(
+        prefix="/api/2.0/serving-endpoints",
+        tags=["serving-endpoints"],
+        dependencies=SERVED_WORKSPACES_ONLY,
+    )
 
     @router.post("/{name}/config:stop")
     async def stop_endpoint(name: str, caller: Caller, host: Host) -> dict[str, Any]:
