@@ -177,7 +177,13 @@ async def load_deployments(conn: Connection | Pool, endpoint_ids: Sequence[str])
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             return await load_deployments(connection, endpoint_ids)
-    endpoints = await conn.fetch("SELECT * FROM endpoints WHERE id = ANY($1)", endpoint_ids)
+    endpoints = await conn.fetch(
+        """SELECT e.*, p.kind AS creator_kind, p.display_name AS creator_display_name
+           FROM endpoints e
+           LEFT JOIN principals p ON p.workspace_id = e.workspace_id AND lower(p.name) = lower(e.creator)
+           WHERE e.id = ANY($1)""",
+        endpoint_ids,
+    )
     configs = await conn.fetch(
         """SELECT * FROM endpoint_configs c WHERE endpoint_id = ANY($1) AND (phase <> 'RETIRED' OR EXISTS (
                SELECT 1 FROM served_entities e JOIN replicas r ON r.served_entity_id = e.id
@@ -371,6 +377,9 @@ def _endpoint(row: Record) -> Endpoint:
         tags=tuple((key, value) for key, value in row["tags"]),
         route_optimized=row["route_optimized"],
         timeout_seconds=row["timeout_seconds"],
+        # Of a creator who was deleted only the name is left.
+        creator_kind=row["creator_kind"] or "user",
+        creator_display_name=row["creator_display_name"] or "",
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from servery_common.contracts.access import PrincipalKind
 from servery_common.contracts.builds import Artifacts, BuildStatus
 from servery_common.contracts.replicas import ReplicaObservation
 from servery_controller.domain.permissions import Grantee, Grants, PermissionLevel
@@ -120,6 +121,8 @@ class Endpoint:
     tags: tuple[tuple[str, str], ...]
     route_optimized: bool
     timeout_seconds: float
+    creator_kind: PrincipalKind = "user"
+    creator_display_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
