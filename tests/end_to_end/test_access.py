@@ -41,6 +41,12 @@ def refused(workspace: WorkspaceClient) -> bool:
     return False
 
 
+def workspace_of(client: Client, workspace: WorkspaceClient) -> str:
+    """The workspace the gateway says the caller is in."""
+    headers = {"Authorization": f"Bearer {workspace.config.token}"}
+    return client.http.get("/api/2.0/preview/scim/v2/Me", headers=headers).headers["x-databricks-org-id"]
+
+
 @pytest.fixture(scope="module")
 def admin(client: Client) -> WorkspaceClient:
     """The operator, who administers the first workspace."""
@@ -160,6 +166,22 @@ def test_secrets_of_a_service_principal_are_shown_once(admin: WorkspaceClient):
         admin.service_principals.delete(robot.id)
 
 
+def test_a_service_principal_signs_in_with_its_secret(admin: WorkspaceClient, client: Client):
+    robot = admin.service_principals.create(display_name="signs-in")
+    assert robot.id is not None
+    try:
+        secret = admin.service_principal_secrets_proxy.create(robot.id).secret
+        its = WorkspaceClient(host=client.access.host, client_id=robot.application_id, client_secret=secret)
+        assert its.config.auth_type == "oauth-m2m"
+        me = its.current_user.me()
+        assert (me.user_name, me.display_name) == (robot.application_id, "signs-in")
+        stop = Patch(op=PatchOp.REPLACE, value={"active": False})
+        admin.service_principals.patch(robot.id, operations=[stop], schemas=PATCH)
+        eventually(lambda: refused(its), within=5, what="its token, though still valid, is refused")
+    finally:
+        admin.service_principals.delete(robot.id)
+
+
 def test_a_deactivated_user_is_refused(admin: WorkspaceClient, client: Client):
     robot = admin.service_principals.create(display_name="leaves")
     assert robot.id is not None
@@ -180,7 +202,8 @@ def test_workspaces_do_not_see_each_other(
     admin: WorkspaceClient, other: WorkspaceClient, new_name: Names, client: Client
 ):
     assert other.current_user.me().user_name == "eve@example.com"
-    assert other.get_workspace_id() != admin.get_workspace_id()
+    seen = {workspace_of(client, workspace) for workspace in (admin, other)}
+    assert len(seen) == 2, seen
     name = new_name()
     admin.serving_endpoints.create(name=name)
     assert name not in [endpoint.name for endpoint in other.serving_endpoints.list()]

@@ -315,6 +315,8 @@ async def test_an_administrator_makes_a_token_for_a_service_principal(world: Wor
     assert (robot.user_name, robot.kind) == (application_id, "service_principal")
     endpoint = await world.ok("POST", "", {"name": "iris"}, identity=robot)
     assert endpoint["creator"] == application_id
+    assert (endpoint["creator_kind"], endpoint["creator_display_name"]) == ("ServicePrincipal", "ci")
+    assert (await world.ok("POST", "", {"name": "digits"}))["creator_kind"] == "User"
 
 
 async def test_a_model_acts_as_the_creator_of_its_served_entity(world: World):

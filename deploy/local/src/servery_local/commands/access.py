@@ -199,8 +199,10 @@ def _print_table(headings: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, no_wrap=True)
+    for heading, *cells in zip(headings, *rows, strict=True):
+        # The first column is what other commands take: it is never cut.
+        whole = max(len(str(cell)) for cell in (heading, *cells)) if not table.columns else None
+        table.add_column(heading, no_wrap=True, min_width=whole)
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     Console(highlight=False).print(table)

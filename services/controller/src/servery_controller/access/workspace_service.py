@@ -14,6 +14,7 @@ from servery_controller.access.authority import require_operator
 from servery_controller.access.publisher import AccessPublisher
 from servery_controller.access.token_service import NewToken, TokenService
 from servery_controller.domain.directory import ADMINS, Principal, Workspace, check_name
+from servery_controller.secrets import store as secret_store
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +66,10 @@ class WorkspaceService:
         return found[0]
 
     async def delete(self, caller: Identity, workspace_id: str) -> None:
-        """Remove a workspace without endpoints, with everybody in it. Raises NotFound, InvalidParameter."""
+        """Remove a workspace without endpoints, with everybody and all secrets in it.
+
+        Raises NotFound, InvalidParameter.
+        """
         workspace = await self.get(caller, workspace_id)
         if workspace_id == self._own_id:
             raise InvalidParameter(f"'{workspace.name}' is the workspace of the installation's operator.")
@@ -79,6 +83,7 @@ class WorkspaceService:
                 )
             principals = await directory_store.principal_ids(conn, workspace_id)
             tokens = [h for p in principals for h in await credential_store.token_hashes(conn, p)]
+            await secret_store.delete_scopes(conn, workspace_id)
             await directory_store.delete_workspace(conn, workspace_id)
         await self._publisher.workspace_changed(workspace_id, gone_tokens=tokens, gone_principals=principals)
         log.info("workspace_deleted", workspace_id=workspace_id, by=caller.user_name)

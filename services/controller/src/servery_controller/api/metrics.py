@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 
-from servery_controller.api.callers import Caller
+from servery_controller.api.callers import SERVED_WORKSPACES_ONLY, Caller
 from servery_controller.api.present_metrics import EntityView, exposition
 from servery_controller.compute.backend import ComputeBackend
 from servery_controller.domain.endpoint import Deployment
@@ -17,7 +17,9 @@ def metrics_router(
     service: EndpointService, backend: ComputeBackend, book: MetricsBook, clock: Callable[[], float]
 ) -> APIRouter:
     """The route. ``clock`` is the one the book was told by."""
-    router = APIRouter(prefix="/api/2.0/serving-endpoints", tags=["serving-endpoints"])
+    router = APIRouter(
+        prefix="/api/2.0/serving-endpoints", tags=["serving-endpoints"], dependencies=SERVED_WORKSPACES_ONLY
+    )
 
     @router.get("/{name}/metrics")
     async def export_metrics(name: str, caller: Caller, accept: Annotated[str, Header()] = "") -> Response:

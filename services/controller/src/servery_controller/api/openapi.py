@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from servery_common.errors import BadRequest
-from servery_controller.api.callers import Caller
+from servery_controller.api.callers import SERVED_WORKSPACES_ONLY, Caller
 from servery_controller.builder_client import BuilderClient
 from servery_controller.domain.endpoint import ServedEntity
 from servery_controller.domain.openapi import DescribedEntity, openapi_document
@@ -15,7 +15,9 @@ from servery_controller.endpoint_service import EndpointService
 
 def openapi_router(service: EndpointService, builder: BuilderClient, public_url: str) -> APIRouter:
     """The route. ``public_url`` is where clients reach the gateway; empty: where this caller did."""
-    router = APIRouter(prefix="/api/2.0/serving-endpoints", tags=["serving-endpoints"])
+    router = APIRouter(
+        prefix="/api/2.0/serving-endpoints", tags=["serving-endpoints"], dependencies=SERVED_WORKSPACES_ONLY
+    )
 
     async def described(entity: ServedEntity) -> DescribedEntity:
         return DescribedEntity(entity.spec.name, await builder.describe_model(entity.build_id))

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 
 from servery_common.errors import InvalidParameter, NotImplementedByServery
 from servery_controller.api.body import Body, Text
-from servery_controller.api.callers import Caller
+from servery_controller.api.callers import SERVED_WORKSPACES_ONLY, Caller
 from servery_controller.domain.permissions import (
     ADMINS,
     DESCRIPTIONS,
@@ -66,7 +66,9 @@ class PermissionsInput(Body):
 
 def permissions_router(service: PermissionService) -> APIRouter:
     """The routes."""
-    router = APIRouter(prefix="/api/2.0/permissions", tags=["permissions"])
+    router = APIRouter(
+        prefix="/api/2.0/permissions", tags=["permissions"], dependencies=SERVED_WORKSPACES_ONLY
+    )
 
     @router.get("/serving-endpoints/{endpoint_id}")
     async def get_permissions(endpoint_id: str, caller: Caller) -> dict[str, Any]:

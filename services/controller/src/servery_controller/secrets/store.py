@@ -44,6 +44,11 @@ async def delete_scope(conn: Connection, workspace_id: str, scope: str) -> None:
     await conn.execute("DELETE FROM secret_scopes WHERE workspace_id = $1 AND name = $2", workspace_id, scope)
 
 
+async def delete_scopes(conn: Connection, workspace_id: str) -> None:
+    """Remove all scopes of a workspace that is being deleted."""
+    await conn.execute("DELETE FROM secret_scopes WHERE workspace_id = $1", workspace_id)
+
+
 async def lock_scope(conn: Connection, workspace_id: str, scope: str) -> bool:
     """Whether the scope exists; if so it stays as it is, for other writers, until the transaction ends."""
     found = await conn.fetchval(
