@@ -148,14 +148,21 @@ def test_promtool_finds_no_fault_that_is_ours_in_the_metrics(client: Client, mis
 
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs prometheus (Debian package prometheus)")
-def test_a_prometheus_server_scrapes_an_endpoint(client: Client, misbehaving: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["bearer", "basic"])
+def test_a_prometheus_server_scrapes_an_endpoint(
+    client: Client, misbehaving: str, tmp_path: Path, scheme: str
+) -> None:
     address = httpx.URL(client.access.host)
+    credentials = {
+        "bearer": {"authorization": {"type": "Bearer", "credentials": client.access.token}},
+        "basic": {"basic_auth": {"username": "token", "password": client.access.token}},
+    }
     scrape = {
         "job_name": "servery",
         "scrape_interval": "1s",
         "scheme": address.scheme,
         "metrics_path": f"{ENDPOINTS}/{misbehaving}/metrics",
-        "authorization": {"type": "Bearer", "credentials": client.access.token},
+        **credentials[scheme],
         "static_configs": [{"targets": [f"{address.host}:{address.port}"]}],
     }
     config = tmp_path / "prometheus.yml"

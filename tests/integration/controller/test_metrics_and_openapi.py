@@ -36,7 +36,6 @@ async def metrics(world: World, name: str) -> dict[str, float]:
 def report(served_entity_id: str) -> GatewayMetrics:
     latency = Histogram(counts=(0, 3, *(0,) * 14), sum_ms=6.0)
     metrics = EntityMetrics(
-        endpoint_id="e1",
         served_entity_id=served_entity_id,
         last_minute=RequestCounts(requests=3, client_errors=1),
         in_flight=0,

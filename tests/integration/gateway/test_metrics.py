@@ -36,7 +36,6 @@ async def test_answers_and_their_times_are_told_by_served_entity(world: World) -
         lambda: {counted_id, idle_id} <= told.keys() and told[idle_id].last_minute.requests == 1, 10
     )
     metrics = told[counted_id]
-    assert metrics.endpoint_id == route.endpoint_id
     counts = metrics.last_minute
     assert (counts.requests, counts.client_errors, counts.server_errors) == (3, 1, 0)
     assert sum(metrics.latency.counts) == sum(metrics.queue_time.counts) == 3

@@ -10,7 +10,6 @@ def histogram(total: int) -> Histogram:
 
 def report(gateway: str, total: int, *, last_minute: int = 0, entity: str = "s1") -> GatewayMetrics:
     metrics = EntityMetrics(
-        endpoint_id="e1",
         served_entity_id=entity,
         last_minute=RequestCounts(requests=last_minute, client_errors=last_minute, server_errors=last_minute),
         in_flight=1,

@@ -233,3 +233,22 @@ def test_types_of_a_newer_mlflow_are_described_as_anything() -> None:
     content = document["paths"]["/served-models/m/invocations"]["post"]["requestBody"]["content"]
     schema = Draft202012Validator(content["application/json"]["schema"])
     schema.validate({"dataframe_records": [{"7": [1, 0, 0, 0], "y": None}]})
+
+
+def test_numbers_that_json_has_not_are_null() -> None:
+    signature = columns(ColSpec("double", "x", required=False))
+    example = '{"dataframe_split": {"columns": ["x"], "data": [[NaN], [-Infinity], [1e999], [1.5]]}}'
+    operation = described(signature, example)
+    shown = operation["requestBody"]["content"]["application/json"]["examples"]["logged"]["value"]
+    assert shown["dataframe_split"]["data"] == [[None], [None], [None], [1.5]]
+
+
+def test_what_is_nested_too_deep_is_described_as_anything() -> None:
+    column: dict[str, Any] = {"type": "double"}
+    for _ in range(200):
+        column = {"type": "array", "items": column}
+    tensor = {"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [1] * 10_000}}
+    for field in (column | {"name": "x"}, column, tensor):
+        odd = ModelDescription(build_id="b1", inputs=json.dumps([field]), params='[{"type": "long"}]')
+        document = openapi_document("iris", 1, "http://host", [DescribedEntity("m", odd)])
+        assert json.dumps(document)

@@ -46,11 +46,9 @@ class EntityMeter:
         "_queue_time",
         "_requests",
         "_server_errors",
-        "endpoint_id",
     )
 
-    def __init__(self, endpoint_id: str) -> None:
-        self.endpoint_id = endpoint_id
+    def __init__(self) -> None:
         self._requests = 0
         self._client_errors = 0
         self._server_errors = 0
@@ -84,7 +82,6 @@ class EntityMeter:
         """Return everything; to be called every few seconds, which is how exact the last minute is."""
         last_minute = self._take_last_minute(now)
         return EntityMetrics(
-            endpoint_id=self.endpoint_id,
             served_entity_id=served_entity_id,
             last_minute=last_minute,
             in_flight=in_flight,
@@ -120,8 +117,7 @@ class RequestMeters:
     def update(self, routes: Iterable[EndpointRoute]) -> None:
         """Follow the routes: a served entity that stays keeps its counters."""
         self._meters = {
-            entity.served_entity_id: self._meters.get(entity.served_entity_id)
-            or EntityMeter(route.endpoint_id)
+            entity.served_entity_id: self._meters.get(entity.served_entity_id) or EntityMeter()
             for route in routes
             for entity in route.served_entities
         }

@@ -47,7 +47,6 @@ class RequestCounts(Value):
 class EntityMetrics(Value):
     """One served entity in one gateway."""
 
-    endpoint_id: str
     served_entity_id: str
     last_minute: RequestCounts
     in_flight: int

@@ -62,7 +62,7 @@ def _input_example(model_dir: Path, info: Mapping[str, Any], read: ReadText) -> 
             continue
         body = to_body(content, info)
         if body is not None:
-            return json.dumps(body, ensure_ascii=False)
+            return json.dumps(body)
     return None
 
 

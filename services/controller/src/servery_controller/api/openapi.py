@@ -1,9 +1,9 @@
 """``GET /api/2.0/serving-endpoints/{name}/openapi``: an endpoint described for generators and people."""
 
 import asyncio
-from typing import Any
+import json
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from servery_common.errors import BadRequest
 from servery_controller.api.callers import SERVED_WORKSPACES_ONLY, Caller
@@ -24,7 +24,7 @@ def openapi_router(service: EndpointService, builder: BuilderClient, public_url:
 
     # Answered as JSON whatever is accepted: databricks-sdk asks for text/plain and reads bytes.
     @router.get("/{name}/openapi")
-    async def get_open_api(name: str, caller: Caller, request: Request) -> dict[str, Any]:
+    async def get_open_api(name: str, caller: Caller, request: Request) -> Response:
         """The OpenAPI document of an endpoint that is ready."""
         deployment = await service.get(name, caller)
         active = deployment.active
@@ -35,6 +35,8 @@ def openapi_router(service: EndpointService, builder: BuilderClient, public_url:
             )
         entities = await asyncio.gather(*map(described, deployment.entities_of(active.version)))
         host = (public_url or str(request.base_url)).rstrip("/")
-        return openapi_document(name, active.version, host, entities)
+        document = openapi_document(name, active.version, host, entities)
+        # ASCII: texts of a model may hold half of a surrogate pair, which UTF-8 cannot.
+        return Response(json.dumps(document), media_type="application/json")
 
     return router

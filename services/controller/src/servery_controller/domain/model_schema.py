@@ -5,6 +5,7 @@ heard of are described as "anything": a newer MLflow's model is still described 
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -24,6 +25,8 @@ SCALARS: Mapping[str, Json] = {
     # Not the format "date-time": MLflow takes everything that pandas reads, days without a time among it.
     "datetime": {"type": "string", "examples": ["2024-02-29T12:00:00"]},
 }
+DEEPEST = 50
+"""Levels of nesting that are described; what lies deeper is "anything". No model is meant to have as many."""
 FORMATS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 
 
@@ -41,7 +44,8 @@ def parse_signature(description: ModelDescription) -> Signature | None:
     inputs = _fields(description.inputs)
     if not inputs:
         return None
-    return Signature(inputs, _fields(description.outputs), _fields(description.params) or ())
+    params = [param for param in _fields(description.params) or () if "name" in param]
+    return Signature(inputs, _fields(description.outputs), params)
 
 
 def request_schemas(signature: Signature, example: Json | None) -> dict[str, Json]:
@@ -83,15 +87,28 @@ def predictions_schema(signature: Signature) -> Json:
     return {"anyOf": [{"type": "array", "items": _record(outputs)}, _columns(outputs)]}
 
 
-def type_schema(spec: Mapping[str, Any]) -> Json:
+def parse_json(text: str) -> Any:
+    """Return the value, with None for numbers that JSON has not (Python writes NaN, and reads 1e999 as infinite)."""
+
+    def finite(number: str) -> float | None:
+        value = float(number)
+        return value if math.isfinite(value) else None
+
+    return json.loads(text, parse_constant=lambda _: None, parse_float=finite)
+
+
+def type_schema(spec: Mapping[str, Any], levels: int = DEEPEST) -> Json:
     """Return the schema of one MLflow type, as in ``{"type": "array", "items": {"type": "long"}}``."""
+    if levels == 0:
+        return {}
     match spec.get("type"):
         case "array":
-            return {"type": "array", "items": type_schema(_json(spec.get("items")))}
+            return {"type": "array", "items": type_schema(_json(spec.get("items")), levels - 1)}
         case "object":
-            return _object(_json(spec.get("properties")))
+            return _object(_json(spec.get("properties")), levels - 1)
         case "map":
-            return {"type": "object", "additionalProperties": type_schema(_json(spec.get("values")))}
+            values = type_schema(_json(spec.get("values")), levels - 1)
+            return {"type": "object", "additionalProperties": values}
         case "tensor":
             return _tensor(spec)
         case str(name):
@@ -121,9 +138,10 @@ def _split(columns: Sequence[Json]) -> Json:
     }
 
 
-def _record(columns: Sequence[Json]) -> Json:
-    schema: Json = {"type": "object", "properties": {c["name"]: _field(c) for c in columns if "name" in c}}
-    required = [c["name"] for c in columns if "name" in c and c.get("required", True)]
+def _record(columns: Sequence[Json], levels: int = DEEPEST) -> Json:
+    named = [column for column in columns if "name" in column]
+    schema: Json = {"type": "object", "properties": {c["name"]: _field(c, levels) for c in named}}
+    required = [c["name"] for c in named if c.get("required", True)]
     return schema | {"required": required} if required else schema
 
 
@@ -176,6 +194,8 @@ def _tensor(spec: Mapping[str, Any]) -> Json:
     schema = _dtype(str(tensor.get("dtype", "")))
     shape = tensor.get("shape")
     dimensions = cast("list[Any]", shape) if isinstance(shape, list) else []
+    if len(dimensions) > DEEPEST:
+        return {}
     for size in reversed(dimensions):
         schema = {"type": "array", "items": schema}
         if isinstance(size, int) and size >= 0:
@@ -195,8 +215,8 @@ def _dtype(name: str) -> Json:
     return {"type": "string"} if name.startswith(("str", "<U", "datetime")) else {}
 
 
-def _field(column: Mapping[str, Any]) -> Json:
-    schema = type_schema(column)
+def _field(column: Mapping[str, Any], levels: int = DEEPEST) -> Json:
+    schema = type_schema(column, levels)
     return schema if column.get("required", True) else _nullable(schema)
 
 
@@ -204,8 +224,8 @@ def _nullable(schema: Json) -> Json:
     return schema | {"type": [schema["type"], "null"]} if "type" in schema else schema
 
 
-def _object(properties: Json) -> Json:
-    return _record([{"name": name, **_json(spec)} for name, spec in properties.items()])
+def _object(properties: Json, levels: int) -> Json:
+    return _record([{**_json(spec), "name": name} for name, spec in properties.items()], levels)
 
 
 def _params(params: Sequence[Json]) -> Json | None:
@@ -238,14 +258,15 @@ def _fields(text: str | None) -> list[Json] | None:
     """The items of a schema; ``text`` is a JSON list, and what is in it may be anything."""
     if text is None:
         return None
-    parsed = cast("list[object]", json.loads(text))
+    parsed = cast("list[object]", parse_json(text))
     return [_with_text_name(cast("Json", field)) for field in parsed if isinstance(field, dict)]
 
 
 def _with_text_name(field: Json) -> Json:
     # Columns of a DataFrame may have numbers for names; in JSON they are text.
     name = field.get("name")
-    return field if name is None or isinstance(name, str) else field | {"name": str(name)}
+    nameless = {key: value for key, value in field.items() if key != "name"}
+    return nameless if name is None else {**nameless, "name": str(name)}
 
 
 def _json(value: object) -> Json:

@@ -1,15 +1,15 @@
 """The OpenAPI document of an endpoint: how to score each of its served entities. Pure."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 from urllib.parse import quote
 
 from servery_common.contracts.builds import ModelDescription
 from servery_common.errors import BadRequest
 from servery_controller.domain.model_schema import (
     Json,
+    parse_json,
     parse_signature,
     predictions_schema,
     request_schemas,
@@ -80,7 +80,8 @@ def _operation(entity: DescribedEntity) -> Json | None:
     signature = parse_signature(entity.description)
     if signature is None:
         return None
-    example: Any = json.loads(entity.description.input_example) if entity.description.input_example else None
+    logged = entity.description.input_example
+    example = cast("Json", parse_json(logged)) if logged else None
     body: Json = {"schema": {"oneOf": list(request_schemas(signature, example).values())}}
     if example:
         body["examples"] = {"logged": {"summary": "What the model was logged with.", "value": example}}
