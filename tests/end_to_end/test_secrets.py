@@ -90,7 +90,6 @@ def test_an_endpoint_cannot_refer_to_a_secret_that_does_not_exist(
         workspace.secrets.create_scope("no such name")
 
 
-@pytest.mark.skip(reason="needs a controller that issues models' tokens, and a gateway that takes them")
 def test_a_model_acts_as_its_creator_with_a_client_that_nobody_configured(
     client: Client, register: Registered, new_name: Names
 ):

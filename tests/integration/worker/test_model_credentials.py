@@ -190,6 +190,18 @@ async def test_a_model_that_is_verified_acts_as_the_same_creator(
     assert credentials_in(scratch) == []
 
 
+async def test_a_model_that_fails_with_a_secret_in_its_error_does_not_give_it_away(
+    issuer: Issuer, orders: WorkerOrders, model_directory: Path, worker: WorkerProcess
+):
+    code = "import os\nraise ValueError('cannot log in with ' + os.environ['KEY'])"
+    model = models.save(model_directory, "indiscreet", code)
+    replica = await orders.launch(model, environment_vars={"KEY": "swordfish-42"}, wait=False)
+    failed = await orders.until_state(replica, ReplicaState.FAILED)
+    assert "cannot log in with [REDACTED]" in failed.reason
+    assert "swordfish-42" not in worker.log_path.read_text()
+    await orders.stop(replica)
+
+
 async def test_no_token_is_in_a_warm_parent_or_in_the_workers_log(
     issuer: Issuer, orders: WorkerOrders, client: ScoringClient, obedient: Path, worker: WorkerProcess
 ):

@@ -13,13 +13,13 @@ from opentelemetry import trace
 
 from servery_builder.build_log import BuildLog
 from servery_builder.domain.build import BuildError, Failure, Success
-from servery_builder.domain.redaction import Redactor
 from servery_builder.pipeline import Pipeline
 from servery_builder.settings import BuilderSettings
 from servery_builder.store import BuildStore, Claim
 from servery_common.backoff import full_jitter
 from servery_common.contracts.builds import FailureCode
 from servery_common.postgres import OUTAGE
+from servery_common.redaction import Redactor
 from servery_common.service import wait_any
 from servery_common.tracing import extract
 

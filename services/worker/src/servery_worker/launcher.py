@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from servery_common.contracts.builds import Artifacts
+from servery_common.redaction import Redactor
 from servery_worker import frameworks
 from servery_worker.model_credentials import ModelCredentials
 from servery_worker.model_log import ModelLog
@@ -57,14 +58,18 @@ class Launcher:
     ) -> Runner:
         """Return a runner that has loaded the model. Raises RunnerFailed and nothing else; then no process is left.
 
-        The model acts as the creator of ``served_entity_id``; empty: as nobody.
+        The model acts as the creator of ``served_entity_id``; empty: as nobody. What it is given is not in the error.
         """
         try:
             return await self._start(
                 artifacts, output, served_entity_id, environment_vars, slots, verify=verify
             )
-        except RunnerFailed:
-            raise
+        except RunnerFailed as failure:
+            # Its error is the model's own exception, and is told in heartbeats, logs and the endpoint's state.
+            redact = Redactor(environment_vars.values())
+            raise RunnerFailed(
+                failure.stage, redact(failure.error), redact(failure.traceback)
+            ) from failure.__cause__
         except WarmParentFailed as error:
             raise RunnerFailed(error.stage, str(error)) from error
         except Exception as error:

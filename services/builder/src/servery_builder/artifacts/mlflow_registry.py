@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import structlog
 
 from servery_builder.artifacts import store_errors
-from servery_builder.domain.redaction import Redactor
 from servery_common.contracts.builds import ModelResolved
 from servery_common.errors import Internal, InvalidParameter, NotFound, ServeryError, Unavailable
+from servery_common.redaction import Redactor
 
 log = structlog.get_logger(__name__)
 

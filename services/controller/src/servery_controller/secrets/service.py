@@ -47,7 +47,10 @@ class SecretService:
                     f"The workspace has {MAX_SCOPES} secret scopes, the most allowed. Delete one first."
                 )
             await store.insert_scope(conn, workspace_id, scope)
-            manager = f"group:{USERS}" if initial_manage_principal else f"{caller.kind}:{caller.user_name}"
+            name, kind = (USERS, "group") if initial_manage_principal else (caller.user_name, caller.kind)
+            manager = await store.find_grantee(conn, workspace_id, name, kind=kind)
+            if manager is None:
+                raise NotFound(f"'{name}' was deleted a moment ago.")
             await store.put_grant(conn, workspace_id, scope, manager, SecretPermission.MANAGE)
         _log("secret_scope_created", caller, scope)
 
@@ -105,7 +108,7 @@ class SecretService:
                     "group's name, or a service principal's application id."
                 )
             await store.put_grant(conn, caller.workspace_id, scope, grantee, permission)
-        _log("secret_acl_put", caller, scope, grantee=grantee, permission=permission)
+        _log("secret_acl_put", caller, scope, principal=grantee.name, permission=permission)
 
     async def delete_acl(self, scope: str, principal: str, caller: Identity) -> None:
         """Take back what was granted to a principal."""
@@ -113,7 +116,7 @@ class SecretService:
             grantee = await store.find_grantee(conn, caller.workspace_id, principal)
             if grantee is None or not await store.delete_grant(conn, caller.workspace_id, scope, grantee):
                 raise _no_such_acl(scope, principal)
-        _log("secret_acl_deleted", caller, scope, grantee=grantee)
+        _log("secret_acl_deleted", caller, scope, principal=grantee.name)
 
     async def acl(self, scope: str, principal: str, caller: Identity) -> tuple[str, SecretPermission]:
         """The principal in its own spelling, and what was granted to it."""

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from asyncpg import UniqueViolationError
+from asyncpg import ForeignKeyViolationError, UniqueViolationError
 
-from servery_common.errors import AlreadyExists
+from servery_common.errors import AlreadyExists, NotFound
 from servery_common.postgres.pool import Connection, Pool
 from servery_controller.domain.secrets import SecretPermission
 
@@ -16,6 +16,20 @@ class SecretKey:
 
     key: str
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Grantee:
+    """Who may be granted something, by the number that stays when the name changes."""
+
+    kind: str
+    name: str
+    number: int
+
+    @property
+    def column(self) -> str:
+        """The column of ``secret_acls`` that holds the number."""
+        return "group_number" if self.kind == "group" else "principal_number"
 
 
 async def count_scopes(conn: Connection, workspace_id: str) -> int:
@@ -61,71 +75,54 @@ async def granted(
     conn: Connection | Pool, workspace_id: str, scope: str
 ) -> dict[str, SecretPermission] | None:
     """What was granted on a scope, by grantee (``user:ann``); None when there is no such scope."""
-    rows = await conn.fetch(
-        """SELECT a.kind || ':' || a.principal AS grantee, a.permission
-           FROM secret_scopes s LEFT JOIN secret_acls a ON (a.workspace_id, a.scope) = (s.workspace_id, s.name)
-           WHERE s.workspace_id = $1 AND s.name = $2 ORDER BY a.principal, a.kind""",
-        workspace_id,
-        scope,
-    )
-    if not rows:
-        return None
-    return {row["grantee"]: SecretPermission(row["permission"]) for row in rows if row["grantee"]}
+    return (await _granted(conn, workspace_id, scope)).get(scope)
 
 
 async def all_granted(pool: Pool, workspace_id: str) -> dict[str, dict[str, SecretPermission]]:
     """Every scope of a workspace, by name, with what was granted on it."""
-    rows = await pool.fetch(
-        """SELECT s.name, a.kind || ':' || a.principal AS grantee, a.permission
-           FROM secret_scopes s LEFT JOIN secret_acls a ON (a.workspace_id, a.scope) = (s.workspace_id, s.name)
-           WHERE s.workspace_id = $1 ORDER BY s.name""",
-        workspace_id,
-    )
-    scopes: dict[str, dict[str, SecretPermission]] = {}
-    for row in rows:
-        grants = scopes.setdefault(row["name"], {})
-        if row["grantee"]:
-            grants[row["grantee"]] = SecretPermission(row["permission"])
-    return scopes
+    return await _granted(pool, workspace_id, None)
 
 
-async def find_grantee(conn: Connection, workspace_id: str, name: str) -> str | None:
-    """Return who has this name, as a grantee in its own spelling: a user or service principal before a group."""
-    return await conn.fetchval(
-        """SELECT kind || ':' || name FROM (
-               SELECT kind, name, 1 AS rank FROM principals WHERE workspace_id = $1
-               UNION ALL SELECT 'group', name, 2 FROM groups WHERE workspace_id = $1) AS known
-           WHERE lower(name) = lower($2) ORDER BY rank LIMIT 1""",
+async def find_grantee(
+    conn: Connection, workspace_id: str, name: str, *, kind: str | None = None
+) -> Grantee | None:
+    """Return who has this name, of one kind or of any: a user or service principal before a group."""
+    row = await conn.fetchrow(
+        """SELECT kind, name, number FROM (
+               SELECT kind, name, number, 1 AS rank FROM principals WHERE workspace_id = $1
+               UNION ALL SELECT 'group', name, number, 2 FROM groups WHERE workspace_id = $1) AS known
+           WHERE lower(name) = lower($2) AND ($3::text IS NULL OR kind = $3) ORDER BY rank LIMIT 1""",
         workspace_id,
         name,
+        kind,
     )
+    return Grantee(**row) if row else None
 
 
 async def put_grant(
-    conn: Connection, workspace_id: str, scope: str, grantee: str, permission: SecretPermission
+    conn: Connection, workspace_id: str, scope: str, grantee: Grantee, permission: SecretPermission
 ) -> None:
-    """Grant a permission in place of the one before."""
-    kind, _, principal = grantee.partition(":")
-    await conn.execute(
-        """INSERT INTO secret_acls (workspace_id, scope, kind, principal, permission) VALUES ($1, $2, $3, $4, $5)
-           ON CONFLICT (workspace_id, scope, kind, principal) DO UPDATE SET permission = excluded.permission""",
-        workspace_id,
-        scope,
-        kind,
-        principal,
-        permission,
-    )
+    """Grant a permission in place of the one before. Raises NotFound when the grantee was deleted meanwhile."""
+    try:
+        await conn.execute(
+            f"""INSERT INTO secret_acls (workspace_id, scope, {grantee.column}, permission) VALUES ($1, $2, $3, $4)
+                ON CONFLICT (workspace_id, scope, {grantee.column}) DO UPDATE SET permission = excluded.permission""",
+            workspace_id,
+            scope,
+            grantee.number,
+            permission,
+        )
+    except ForeignKeyViolationError:
+        raise NotFound(f"'{grantee.name}' was deleted a moment ago.") from None
 
 
-async def delete_grant(conn: Connection, workspace_id: str, scope: str, grantee: str) -> bool:
+async def delete_grant(conn: Connection, workspace_id: str, scope: str, grantee: Grantee) -> bool:
     """Take back what was granted; False when nothing was."""
-    kind, _, principal = grantee.partition(":")
     status = await conn.execute(
-        """DELETE FROM secret_acls WHERE (workspace_id, scope, kind, principal) = ($1, $2, $3, $4)""",
+        f"DELETE FROM secret_acls WHERE workspace_id = $1 AND scope = $2 AND {grantee.column} = $3",
         workspace_id,
         scope,
-        kind,
-        principal,
+        grantee.number,
     )
     return status == "DELETE 1"
 
@@ -179,3 +176,25 @@ async def list_secrets(conn: Connection | Pool, workspace_id: str, scope: str) -
         scope,
     )
     return [SecretKey(row["key"], row["updated_at"]) for row in rows]
+
+
+async def _granted(
+    conn: Connection | Pool, workspace_id: str, scope: str | None
+) -> dict[str, dict[str, SecretPermission]]:
+    rows = await conn.fetch(
+        """SELECT s.name AS scope, coalesce(p.kind, 'group') || ':' || coalesce(p.name, g.name) AS grantee, a.permission
+           FROM secret_scopes s
+           LEFT JOIN secret_acls a ON (a.workspace_id, a.scope) = (s.workspace_id, s.name)
+           LEFT JOIN principals p ON p.number = a.principal_number
+           LEFT JOIN groups g ON g.number = a.group_number
+           WHERE s.workspace_id = $1 AND ($2::text IS NULL OR s.name = $2)
+           ORDER BY s.name, coalesce(p.name, g.name)""",
+        workspace_id,
+        scope,
+    )
+    scopes: dict[str, dict[str, SecretPermission]] = {}
+    for row in rows:
+        grants = scopes.setdefault(row["scope"], {})
+        if row["permission"] is not None:
+            grants[row["grantee"]] = SecretPermission(row["permission"])
+    return scopes

@@ -21,34 +21,17 @@ CREATE TABLE secrets (
 COMMENT ON TABLE secrets IS 'written by the controller';
 
 CREATE TABLE secret_acls (
-    workspace_id text NOT NULL,
-    scope        text NOT NULL,
-    kind         text NOT NULL CHECK (kind IN ('user', 'group', 'service_principal')),
-    -- A user's name, a group's name or a service principal's application id.
-    principal    text NOT NULL,
-    permission   text NOT NULL CHECK (permission IN ('READ', 'WRITE', 'MANAGE')),
-    PRIMARY KEY (workspace_id, scope, kind, principal),
+    workspace_id     text NOT NULL,
+    scope            text NOT NULL,
+    -- By number: a grant follows its principal's or group's new name, and is not left to whoever gets the name next.
+    principal_number bigint REFERENCES principals (number) ON DELETE CASCADE,
+    group_number     bigint REFERENCES groups (number) ON DELETE CASCADE,
+    permission       text NOT NULL CHECK (permission IN ('READ', 'WRITE', 'MANAGE')),
+    CHECK (num_nonnulls(principal_number, group_number) = 1),
+    UNIQUE (workspace_id, scope, principal_number),
+    UNIQUE (workspace_id, scope, group_number),
     FOREIGN KEY (workspace_id, scope) REFERENCES secret_scopes (workspace_id, name) ON DELETE CASCADE
 );
+CREATE INDEX secret_acls_of_principal ON secret_acls (principal_number);
+CREATE INDEX secret_acls_of_group ON secret_acls (group_number);
 COMMENT ON TABLE secret_acls IS 'written by the controller';
-
--- A grant is its principal's: it takes the principal's new name with it, and ends with the principal, so that
--- whoever gets the name next does not get the secrets too.
-CREATE FUNCTION secret_acls_follow() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    old_kind text := coalesce(to_jsonb(OLD) ->> 'kind', 'group');
-BEGIN
-    IF TG_OP = 'DELETE' THEN
-        DELETE FROM secret_acls
-        WHERE (workspace_id, kind, principal) = (OLD.workspace_id, old_kind, OLD.name);
-    ELSE
-        UPDATE secret_acls SET principal = NEW.name
-        WHERE (workspace_id, kind, principal) = (OLD.workspace_id, old_kind, OLD.name);
-    END IF;
-    RETURN NULL;
-END
-$$;
-CREATE TRIGGER secret_acls_follow AFTER DELETE OR UPDATE OF name ON principals
-    FOR EACH ROW EXECUTE FUNCTION secret_acls_follow();
-CREATE TRIGGER secret_acls_follow AFTER DELETE OR UPDATE OF name ON groups
-    FOR EACH ROW EXECUTE FUNCTION secret_acls_follow();
