@@ -90,7 +90,9 @@ def refused(client: Client, token: str) -> None:
     """Wait until a token that ended is refused."""
 
     def look() -> bool:
-        client.assert_error(bearer(client, token), "UNAUTHENTICATED")
+        answer = bearer(client, token)
+        assert not answer.is_success
+        client.assert_error(answer, "UNAUTHENTICATED")
         return True
 
     eventually(look, within=10, what="the token is refused")
