@@ -39,8 +39,9 @@ def credentials(s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     """As an operator sets them for the builder; nothing of this machine's."""
     for name, value in aws_variables(s3).items():
         monkeypatch.setenv(name, value)
-    # MLflow keeps its clients of S3 for the life of the process, a builder's settings never change.
+    # MLflow and boto3 keep what they know of S3 for the life of the process, as a builder's settings never change.
     s3_artifact_repo._cached_get_s3_client.cache_clear()
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))

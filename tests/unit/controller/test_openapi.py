@@ -20,7 +20,7 @@ from servery_common.contracts.builds import ModelDescription
 from servery_common.errors import BadRequest
 from servery_controller.domain.openapi import DescribedEntity, openapi_document
 
-WITH_SIGNATURE = [model for model in zoo.ZOO if model.name != "describe_input"]
+WITH_SIGNATURE = [model for model in zoo.ZOO if model.name != "describe_input" and not model.unwrapped]
 
 
 def description(signature: ModelSignature | None, example: Any = None) -> ModelDescription:
