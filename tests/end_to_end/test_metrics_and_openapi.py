@@ -33,6 +33,7 @@ DESCRIBED = (
     "optional_columns",
     "nested_types",
     "lightgbm_classifier",
+    "echo_chat",
 )
 """Models of the zoo with a signature and an input example, one for each kind of signature."""
 

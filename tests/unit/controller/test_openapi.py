@@ -204,6 +204,8 @@ def test_a_chat_is_described_by_its_fields() -> None:
     )
     schema = body_schema(signature, {"messages": [{"role": "user", "content": "hi"}]})
     schema.validate({"messages": [{"role": "user", "content": "hi"}], "temperature": 0.5})
+    answer = described(signature, {"messages": []})["responses"]["200"]["content"]["application/json"]
+    Draft202012Validator(answer["schema"]).validate({"choices": []})
     schema.validate({"dataframe_records": [{"messages": []}]})
     with pytest.raises(ValidationError):
         schema.validate({"messages": "hi"})

@@ -74,9 +74,31 @@ def request_schemas(signature: Signature, example: Json | None) -> dict[str, Jso
     return schemas
 
 
-def predictions_schema(signature: Signature) -> Json:
-    """Return the schema of ``predictions`` in an answer."""
-    outputs = signature.outputs
+def answer_schema(signature: Signature, *, unwrapped: bool) -> Json:
+    """Return the schema of an answer. ``unwrapped``: or as it is, as a body without a format is answered."""
+    wrapped: Json = {
+        "type": "object",
+        "required": ["predictions"],
+        "properties": {"predictions": _predictions(signature.outputs)},
+    }
+    if not unwrapped:
+        return wrapped
+    # MLflow leaves out what a chat's answer has not, though its signature says that it has.
+    bare = _without_required(_record(signature.outputs)) if signature.outputs else {}
+    return {"anyOf": [wrapped, bare]}
+
+
+def _without_required(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_required(item) for item in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    items = cast("Json", schema).items()
+    # A property of that name is a schema, not a list.
+    return {k: _without_required(v) for k, v in items if k != "required" or not isinstance(v, list)}
+
+
+def _predictions(outputs: Sequence[Json] | None) -> Json:
     if not outputs:
         return {}
     if _is_tensors(outputs):

@@ -9,9 +9,9 @@ from servery_common.contracts.builds import ModelDescription
 from servery_common.errors import BadRequest
 from servery_controller.domain.model_schema import (
     Json,
+    answer_schema,
     parse_json,
     parse_signature,
-    predictions_schema,
     request_schemas,
 )
 
@@ -82,14 +82,11 @@ def _operation(entity: DescribedEntity) -> Json | None:
         return None
     logged = entity.description.input_example
     example = cast("Json", parse_json(logged)) if logged else None
-    body: Json = {"schema": {"oneOf": list(request_schemas(signature, example).values())}}
+    requests = request_schemas(signature, example)
+    body: Json = {"schema": {"oneOf": list(requests.values())}}
     if example:
         body["examples"] = {"logged": {"summary": "What the model was logged with.", "value": example}}
-    answer = {
-        "type": "object",
-        "required": ["predictions"],
-        "properties": {"predictions": predictions_schema(signature)},
-    }
+    answer = answer_schema(signature, unwrapped="fields" in requests)
     return {
         "operationId": f"query {entity.name}",
         "summary": f"Query the served model {entity.name}.",
