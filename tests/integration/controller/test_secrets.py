@@ -90,7 +90,7 @@ async def environment_of(world: World, served_entity_id: str) -> dict[str, str]:
         subjects.controller_model_environment(),
         ReadModelEnvironment(served_entity_id=served_entity_id),
         ModelEnvironment,
-        timeout=5,
+        timeout=15,
     )
     return answer.variables
 
