@@ -200,10 +200,8 @@ class Dispatcher:
         ticket = self._attempts.get(id)
         if ticket is None or ticket.stream is None:
             return
-        if failure is not None:
-            lost = Unavailable(messages.REPLICA_DIED, retry_after=1)
-            ticket.stream.end(lost if failure.lost else BrokenOff(failure))
-        self._end(ticket, None)
+        lost = Unavailable(messages.REPLICA_DIED, retry_after=1)
+        self._end(ticket, None if failure is None else lost if failure.lost else BrokenOff(failure))
 
     def on_gone(self, replica_id: str) -> None:
         """Implement TransportListener."""
