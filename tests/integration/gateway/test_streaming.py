@@ -224,3 +224,24 @@ async def test_the_window_opens_as_the_client_takes_and_not_before(world: World,
     while replica.unacknowledged[work.id] >= frames.STREAM_WINDOW_BYTES:
         assert await asyncio.wait_for(reader.read(65536), 10)
     writer.close()
+
+
+async def test_a_gateway_that_stops_finishes_its_streams(world: World, streamer: Streamer) -> None:
+    async with score_after_begin(world, streamer) as (work, response):
+        stopping = asyncio.create_task(world.gateway.stop())
+        await eventually(lambda: world.gateway.why_not_ready() == "stopping")
+        await streamer.say(work, event("second"))
+        await streamer.end(work)
+        content = b"".join([piece async for piece in response.aiter_raw()])
+        assert content.endswith(event("second") + b"data: [DONE]\n\n")
+    await asyncio.wait_for(stopping, 20)
+
+
+async def test_an_answer_left_unfinished_on_purpose_is_logged_once_and_by_its_reason(
+    world: World, streamer: Streamer, caplog: pytest.LogCaptureFixture
+) -> None:
+    work, reading = await opened(world, streamer)
+    await streamer.begin(work)
+    await streamer.end(work, {"status": 400}, b'{"error_code": "BAD_REQUEST", "message": "no"}')
+    assert not (await reading)[2]
+    assert [record for record in caplog.records if record.name == "uvicorn.error"] == []

@@ -6,6 +6,7 @@ for scoring as long as no replica can be reached.
 
 import asyncio
 import contextlib
+import logging
 import random
 import secrets
 import time
@@ -39,6 +40,7 @@ from servery_gateway.routing_table import BUCKETS, RoutingTable, Snapshot
 from servery_gateway.scoring import ScoringHandler
 from servery_gateway.settings import GatewaySettings
 from servery_gateway.snapshot_file import SnapshotFile, SnapshotWriter
+from servery_gateway.streaming import is_news
 from servery_gateway.token_finder import TokenFinder
 
 KEEP_ALIVE_SECONDS = 75
@@ -112,6 +114,7 @@ class GatewayService:
                 settings.workspace_id, self.why_not_ready, lambda: self.table.snapshot.signing_keys
             ),
         )
+        logging.getLogger("uvicorn.error").addFilter(is_news)
         self._server = _Server(
             uvicorn.Config(
                 app,  # pyright: ignore[reportArgumentType]  (uvicorn's own protocol of the same shape)

@@ -171,11 +171,13 @@ class Dispatcher:
 
     def on_stream(self, id: int, status: int, content_type: str) -> None:
         """Implement TransportListener: hand the answer out; the ticket keeps its slot until the answer ends."""
+        self.on_accept(id)
         ticket = self._attempts.get(id)
         if ticket is None or ticket.replica is None or ticket.stream is not None:
             return
         ticket.replica.rests_until = 0.0
         replica_id = ticket.replica.id
+        ticket.request.body = b""  # Not sent again, and an answer may take its time.
 
         def taken(count: int) -> None:
             self.transport.acknowledge(replica_id, id, count)
@@ -198,10 +200,8 @@ class Dispatcher:
         ticket = self._attempts.get(id)
         if ticket is None or ticket.stream is None:
             return
-        if failure is not None:
-            lost = Unavailable(messages.REPLICA_DIED, retry_after=1)
-            ticket.stream.end(lost if failure.lost else BrokenOff(failure))
-        self._end(ticket, None)
+        lost = Unavailable(messages.REPLICA_DIED, retry_after=1)
+        self._end(ticket, None if failure is None else lost if failure.lost else BrokenOff(failure))
 
     def on_gone(self, replica_id: str) -> None:
         """Implement TransportListener."""

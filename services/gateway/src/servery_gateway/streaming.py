@@ -5,6 +5,8 @@ answer is whole. One that breaks off gets an event with the error, and its conne
 chunk: a client that does not look for errors in events still sees that the answer is incomplete.
 """
 
+import logging
+
 import orjson
 
 from servery_common.errors import ServeryError
@@ -13,6 +15,15 @@ from servery_gateway.answers import scoring_answer
 from servery_gateway.http import Header, Send, header_value
 
 DONE = b"data: [DONE]\n\n"
+
+_UNFINISHED = "ASGI callable returned without completing response."
+"""What uvicorn logs as an error when a response is left unfinished, which is done here on purpose and logged with
+its reason."""
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """A filter for uvicorn's logger."""
+    return record.msg != _UNFINISHED
 
 
 async def send_stream(send: Send, stream: AnswerStream, headers: list[Header]) -> tuple[int, str] | None:

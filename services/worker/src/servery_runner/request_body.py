@@ -2,12 +2,13 @@
 
 MLflow takes a body with ``messages``, ``prompt`` or ``input`` whole for the model's input, so what is not meant for the
 model has to be taken out first; of any other body it reads the keys it knows. Bodies are parsed here only when
-they contain one of the keys at all: scoring a table costs four searches and no second parsing.
+they contain one of the keys at all: scoring a table costs one search and no second parsing.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Collection, NamedTuple
 
 STREAM = "stream"
@@ -16,7 +17,8 @@ SERVER_KEYS = ("client_request_id", "usage_context", "databricks_options")
 UNWRAPPED_KEYS = ("messages", "prompt", "input")
 """A body with one of these is the input of a chat, completions or embeddings model as it stands."""
 
-_MARKERS = tuple(f'"{key}"'.encode() for key in (STREAM, *SERVER_KEYS))
+_MARKER = re.compile(f'"(?:{"|".join((STREAM, *SERVER_KEYS))})"'.encode())
+"""One search from quote to quote; a search for each key takes four times as long in a large table."""
 
 
 class RequestBody(NamedTuple):
@@ -32,7 +34,7 @@ def read(body: bytes, content_type: str, declared: Collection[str] | None) -> Re
     ``declared``: names of the model's inputs and params, which always reach it; None without a signature. Never
     raises: a body that cannot be read is left for MLflow to explain.
     """
-    if not any(marker in body for marker in _MARKERS) or not _is_json(content_type):
+    if _MARKER.search(body) is None or not _is_json(content_type):
         return RequestBody(body, False)
     try:
         parsed = json.loads(body)
