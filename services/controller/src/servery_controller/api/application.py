@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from fastapi import APIRouter, Depends, FastAPI
 
 from servery_controller.api.callers import Confirm, confirming
-from servery_controller.api.document import add_document, operation_id
+from servery_controller.api.document import add_document
 from servery_controller.api.endpoints import endpoints_router
 from servery_controller.api.errors import install_error_handlers
 from servery_controller.builder_client import BuilderClient
@@ -30,7 +30,6 @@ def make_api(
         redoc_url=None,
         openapi_url=None,
         dependencies=[Depends(confirming(confirm))],
-        generate_unique_id_function=operation_id,
     )
     app.include_router(endpoints_router(service, builder, backend, withdraw_route))
     for router in routers:

@@ -14,7 +14,6 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 
 from servery_common.errors import HTTP_STATUS
 from servery_controller.api.body import ENDPOINT_NAME
@@ -44,12 +43,6 @@ SERVED_NAME = {"minLength": 1, "maxLength": MAX_NAME_LENGTH, "pattern": "^[A-Za-
 IDENTIFIER = {"minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z0-9_-]+$"}
 
 _METHODS = ("get", "put", "post", "delete", "patch")
-
-
-def operation_id(route: APIRoute) -> str:
-    """Name an operation ``<tag>.<handler>``: short, and unique while no two handlers of a router share a name."""
-    tag = str(route.tags[0]) if route.tags else "servery"
-    return f"{tag}.{route.name}"
 
 
 def add_document(app: FastAPI) -> None:
@@ -121,8 +114,9 @@ def _constraints(path: str, parameter: str) -> dict[str, Any]:
 
 def _tidy_success(operation: dict[str, Any]) -> None:
     """Drop the titles FastAPI makes up for answers it has no model of."""
-    for content in operation["responses"].get("200", {}).get("content", {}).values():
-        content.get("schema", {}).pop("title", None)
+    for status in ("200", "201"):
+        for content in operation["responses"].get(status, {}).get("content", {}).values():
+            content.get("schema", {}).pop("title", None)
 
 
 def _error_schema() -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """``GET /api/2.0/serving-endpoints/{name}/metrics``: what a monitoring system scrapes."""
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 
@@ -12,6 +12,13 @@ from servery_controller.domain.endpoint import Deployment
 from servery_controller.domain.metrics_book import EntityTotals, MetricsBook
 from servery_controller.endpoint_service import EndpointService
 
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"text/plain": {}, "application/openmetrics-text": {}},
+        "description": "One line per sample.",
+    }
+}
+
 
 def metrics_router(
     service: EndpointService, backend: ComputeBackend, book: MetricsBook, clock: Callable[[], float]
@@ -21,7 +28,7 @@ def metrics_router(
         prefix="/api/2.0/serving-endpoints", tags=["serving-endpoints"], dependencies=SERVED_WORKSPACES_ONLY
     )
 
-    @router.get("/{name}/metrics")
+    @router.get("/{name}/metrics", response_class=Response, responses=ANSWERS)
     async def export_metrics(name: str, caller: Caller, accept: Annotated[str, Header()] = "") -> Response:
         """The metrics of an endpoint."""
         deployment = await service.get(name, caller)

@@ -95,7 +95,9 @@ def permissions_router(service: PermissionService) -> APIRouter:
             ]
         }
 
-    @router.api_route("/{object_type}/{object_path:path}", methods=["GET", "PUT", "PATCH", "POST"])
+    @router.api_route(
+        "/{object_type}/{object_path:path}", methods=["GET", "PUT", "PATCH", "POST"], include_in_schema=False
+    )
     async def other_objects(object_type: str) -> None:
         """Permissions on anything else."""
         raise NotImplementedByServery(
