@@ -169,7 +169,7 @@ async def test_what_clients_ask_first_is_answered_without_a_token(world: World) 
             assert config.status_code == 200
             assert config.headers["cache-control"].startswith("public, max-age=")
             assert config.json()["oidc_endpoint"] == f"http://127.0.0.1:{world.gateway.port}/oidc"
-            assert config.json()["workspace_id"] == "1"
+            assert config.json()["workspace_id"] == "7"
         head = await http.head("/.well-known/databricks-config")
         assert (head.status_code, head.content) == (200, b"")
         metadata = (await http.get("/oidc/.well-known/oauth-authorization-server")).json()

@@ -4,10 +4,11 @@ import jwt
 import pytest
 from tests.unit.gateway.signing import Signer
 
-from servery_common.contracts.access import SigningKey
+from servery_common.contracts.access import Identity, SigningKey
 from servery_common.errors import BadRequest, NotImplementedByServery
 from servery_gateway.http import Answer
 from servery_gateway.public_routes import MAX_ADDRESSES, PublicRoutes
+from servery_gateway.routing_table import Snapshot
 
 CONFIG = "/.well-known/databricks-config"
 METADATA = "/oidc/.well-known/oauth-authorization-server"
@@ -15,7 +16,16 @@ SIGNER = Signer("k9")
 
 
 def routes(why_not_ready: str | None = None, keys: dict[str, SigningKey] | None = None) -> PublicRoutes:
-    return PublicRoutes("7", lambda: why_not_ready, lambda: keys or {})
+    public = PublicRoutes(lambda: why_not_ready)
+    public.update(Snapshot(identities=of_workspaces("7", "7"), signing_keys=keys or {}))
+    return public
+
+
+def of_workspaces(*workspace_ids: str) -> dict[str, Identity]:
+    return {
+        f"p{n}": Identity(principal_id=f"p{n}", user_name=f"u{n}", workspace_id=workspace_id)
+        for n, workspace_id in enumerate(workspace_ids)
+    }
 
 
 def get(public: PublicRoutes, path: str, host: bytes = b"serve.example:80", scheme: str = "http") -> Answer:
@@ -36,6 +46,15 @@ def test_clients_are_told_where_they_are() -> None:
     metadata = json.loads(get(public, METADATA).body)
     assert metadata["token_endpoint"] == "http://serve.example:80/oidc/v1/token"
     assert get(public, "/oidc/.well-known/openid-configuration") == get(public, METADATA)
+
+
+def test_a_workspace_is_named_only_while_there_is_no_other() -> None:
+    public = PublicRoutes(lambda: None)
+    assert "workspace_id" not in json.loads(get(public, CONFIG).body)
+    public.update(Snapshot(identities=of_workspaces("8")))
+    assert json.loads(get(public, CONFIG).body)["workspace_id"] == "8"
+    public.update(Snapshot(identities=of_workspaces("8", "9")))
+    assert "workspace_id" not in json.loads(get(public, CONFIG).body)
 
 
 def test_the_config_is_built_once_per_address_and_kept_within_bounds() -> None:

@@ -89,7 +89,9 @@ class GatewayService:
         )
         self.transport.listen(self.dispatcher)
         authenticator = Authenticator(TokenFinder(lambda: self.bus, time.monotonic))
+        public = PublicRoutes(self.why_not_ready)
         self.table.observe(authenticator.update)
+        self.table.observe(public.update)
         self.meters = RequestMeters()
         self.table.observe(self._update_dispatcher)
         self.table.observe(lambda snapshot: self.meters.update(snapshot.routes.values()))
@@ -110,9 +112,7 @@ class GatewayService:
             management=ManagementHandler(settings, authenticator, self, self.bodies),
             authenticator=authenticator,
             tokens=TokenEndpoint(lambda: self.bus, self.bodies),
-            public=PublicRoutes(
-                settings.workspace_id, self.why_not_ready, lambda: self.table.snapshot.signing_keys
-            ),
+            public=public,
         )
         logging.getLogger("uvicorn.error").addFilter(is_news)
         self._server = _Server(

@@ -2,7 +2,8 @@
 
 databricks-sdk asks for ``/.well-known/databricks-config`` before every session, mlflow's client before every call, and
 both retry a 429 or 503 there for minutes: it is answered from memory, whatever state the gateway is in, and built once
-per address under which clients reach this gateway.
+per address under which clients reach this gateway. It names the workspace only while there is one: clients believe it,
+and nobody knows yet who asks. Without it they ask once they have a token, and every answer says in a header.
 """
 
 import re
@@ -15,10 +16,11 @@ from servery_common.contracts.access import SigningKey
 from servery_common.errors import BadRequest, NotImplementedByServery
 from servery_gateway import credentials
 from servery_gateway.http import Answer, Header, Scope, json_answer
+from servery_gateway.routing_table import Snapshot
 
 MAX_ADDRESSES = 256
 """Answers kept: one per Host header that clients use. Whoever makes up more of them only makes work for themselves."""
-CACHE_CONTROL: Header = (b"cache-control", b"public, max-age=3600")
+CACHE_CONTROL: Header = (b"cache-control", b"public, max-age=300")
 KEYS_CACHE_CONTROL: Header = (b"cache-control", b"public, max-age=60")
 
 _HOST = re.compile(rb"[A-Za-z0-9._\-\[\]:]{1,255}")
@@ -30,18 +32,24 @@ _NO_BROWSER = (
 
 
 class PublicRoutes:
-    """Answers them. ``signing_keys`` returns the keys of the present snapshot."""
+    """Answers them. ``why_not_ready`` returns why no work should be sent here, or None."""
 
-    def __init__(
-        self,
-        workspace_id: str,
-        why_not_ready: Callable[[], str | None],
-        signing_keys: Callable[[], Mapping[str, SigningKey]],
-    ) -> None:
-        self._workspace_id = workspace_id
+    def __init__(self, why_not_ready: Callable[[], str | None]) -> None:
         self._why_not_ready = why_not_ready
-        self._signing_keys = signing_keys
+        self._snapshot = Snapshot()
+        self._workspace_id: str | None = None
+        self._keys = _key_answer({})
         self._configs: dict[tuple[str, bytes], Answer] = {}
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Follow the snapshot: which workspaces there are, and the public keys."""
+        before, self._snapshot = self._snapshot, snapshot
+        if before.signing_keys is not snapshot.signing_keys:
+            self._keys = _key_answer(snapshot.signing_keys)
+        if before.identities is not snapshot.identities:
+            workspaces = {identity.workspace_id for identity in snapshot.identities.values()}
+            self._workspace_id = workspaces.pop() if len(workspaces) == 1 else None
+            self._configs.clear()
 
     def answer(self, scope: Scope, path: str, headers: Mapping[bytes, bytes]) -> Answer | None:
         """Return the answer for ``path`` (without a trailing slash), None for a path that is not public.
@@ -56,7 +64,7 @@ class PublicRoutes:
                     oauth_metadata(_base(scope["scheme"], headers.get(b"host", b""))), CACHE_CONTROL
                 )
             case "/oidc/.well-known/jwks.json":
-                answer = cached(key_set(self._signing_keys()), KEYS_CACHE_CONTROL)
+                answer = self._keys
             case "/healthz":
                 answer = json_answer({"status": "alive"})
             case "/readyz":
@@ -85,10 +93,10 @@ class PublicRoutes:
         return json_answer({"status": "not ready", "reason": reason}, 503)
 
 
-def databricks_config(base: str | None, workspace_id: str) -> dict[str, Any]:
+def databricks_config(base: str | None, workspace_id: str | None) -> dict[str, Any]:
     """Return what databricks-sdk wants to know of a host. Without an address of ours: nothing about OAuth."""
-    oidc = {"oidc_endpoint": f"{base}/oidc"} if base is not None else {}
-    return {**oidc, "workspace_id": workspace_id, "cloud": "AWS"}
+    known = {"oidc_endpoint": f"{base}/oidc" if base is not None else None, "workspace_id": workspace_id}
+    return {**{name: value for name, value in known.items() if value is not None}, "cloud": "AWS"}
 
 
 def oauth_metadata(base: str | None) -> dict[str, Any]:
@@ -122,6 +130,10 @@ def key_set(keys: Mapping[str, SigningKey]) -> dict[str, Any]:
             if key is not None
         ]
     }
+
+
+def _key_answer(keys: Mapping[str, SigningKey]) -> Answer:
+    return cached(key_set(keys), KEYS_CACHE_CONTROL)
 
 
 def cached(content: Mapping[str, Any], cache_control: Header) -> Answer:

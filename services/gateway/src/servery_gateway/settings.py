@@ -26,8 +26,6 @@ class GatewaySettings(BaseSettings):
     trusted_proxies: str = ""
     """Addresses or networks, separated by commas, of proxies that end TLS before this gateway. Their X-Forwarded-Proto
     is believed: clients are told https addresses. Empty: the header is ignored."""
-    workspace_id: str = Field(default="1", pattern=r"^[0-9]+$")
-    """Number told to clients that have not authenticated; databricks-sdk turns it into an int."""
     max_body_bytes: int = 16 * 1024 * 1024
     """Longest scoring request. Databricks' limit."""
     max_drain_bytes: int = 64 * 1024 * 1024
