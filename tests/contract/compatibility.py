@@ -42,9 +42,15 @@ How to move: [from Databricks](from-databricks.md), [from `mlflow models serve`]
 class Route:
     """A listed call."""
 
-    method: str
+    named_method: str
+    """``ANY`` for a route that takes every method."""
     path: str
     verdict: str
+
+    @property
+    def method(self) -> str:
+        """A method to call it with."""
+        return "GET" if self.named_method == "ANY" else self.named_method
 
     @property
     def public(self) -> bool:

@@ -20,12 +20,26 @@ _INSTEAD = {
     ): "External functions are not supported: call the service yourself.",
 }
 
+_ELSEWHERE = {
+    "mlflow": "The MLflow registry is not behind this address: set MLFLOW_TRACKING_URI to the MLflow server's, as "
+    "`servery env` prints it.",
+    "ip-access-lists": "IP access lists are not supported: restrict addresses in front of the gateway.",
+    "feature-store": "Feature tables are not supported: send the features with the request.",
+    "online-tables": "Online tables are not supported: send the features with the request.",
+    "sql": "SQL warehouses and statements are not supported: Servery serves models.",
+}
+"""Databricks' other products that clients of serving endpoints may turn to, whatever they ask there."""
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
 
 def unsupported_router() -> APIRouter:
     """The routes."""
     router = APIRouter()
     for (method, path), instead in _INSTEAD.items():
         router.add_api_route(path, _refusal(instead), methods=[method], include_in_schema=False)
+    for product, instead in _ELSEWHERE.items():
+        path = f"/api/2.0/{product}{{rest:path}}"
+        router.add_api_route(path, _refusal(instead), methods=_METHODS, include_in_schema=False)
     return router
 
 
