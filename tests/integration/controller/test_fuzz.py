@@ -26,7 +26,7 @@ from servery_common.contracts import subjects
 from servery_common.contracts.management import HttpAnswer, HttpCall
 from servery_controller.api.document import PATH
 
-EXAMPLES = 12
+EXAMPLES = 8
 """Of each kind, for each operation."""
 SERVING_ENDPOINTS = "/api/2.0/serving-endpoints"
 KNOWN = {
