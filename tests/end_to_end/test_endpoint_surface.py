@@ -158,6 +158,30 @@ def test_rate_limits_are_answered_in_the_older_and_the_newer_form(workspace: Wor
         endpoints.put(bare, rate_limits=[older, older])
 
 
+def test_a_call_beyond_the_rate_limit_is_refused_with_the_time_to_wait(
+    client: Client, workspace: WorkspaceClient, register: Registered, new_name: Names
+):
+    deployed, endpoints = new_name(), workspace.serving_endpoints
+    client.deploy(deployed, "misbehaves", register(zoo.misbehaves()))
+    endpoints.put(deployed, rate_limits=[RateLimit(calls=2, renewal_period=RateLimitRenewalPeriod.MINUTE)])
+    answers = eventually(lambda: _until_refused(client, deployed), within=30)
+    assert {answer.status_code for answer in answers[:-1]} <= {200}
+    assert client.assert_error(answers[-1], "REQUEST_LIMIT_EXCEEDED")
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+    endpoints.put(deployed, rate_limits=[])
+    eventually(lambda: client.score(deployed, fine()).status_code == 200, within=30)
+
+
+def _until_refused(client: Client, name: str) -> list[httpx.Response] | None:
+    """Score until a call is refused; None when gateways have not heard of a limit yet."""
+    answers: list[httpx.Response] = []
+    while len(answers) < 5:
+        answers.append(client.score(name, fine()))
+        if answers[-1].status_code != 200:
+            return answers
+    return None
+
+
 def test_the_webhook_is_told_of_success_and_of_failure(
     workspace: WorkspaceClient, register: Registered, new_name: Names, webhook: Webhook
 ):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from servery_common.errors import BadRequest, Internal, NotFound, ServeryError
+from servery_common.errors import BadRequest, Internal, NotFound, NotImplementedByServery, ServeryError
 from servery_gateway.auth import Authenticator
 from servery_gateway.http import (
     Answer,
@@ -28,6 +28,10 @@ from servery_gateway.management import ManagementHandler
 from servery_gateway.oauth import TokenEndpoint
 from servery_gateway.public_routes import TOKEN_PATH, PublicRoutes
 from servery_gateway.scoring import ScoringHandler, Target
+
+OPENAI_PATHS = frozenset(
+    f"/serving-endpoints/{api}" for api in ("chat/completions", "completions", "embeddings", "responses")
+)
 
 log = structlog.get_logger(__name__)
 
@@ -104,6 +108,11 @@ class GatewayApp:
             response_headers.append((b"x-databricks-org-id", header_value(identity.workspace_id)))
         if target is not None:
             raise BadRequest(f"{method} is not supported for scoring; use POST.")
+        if path.rstrip("/") in OPENAI_PATHS:
+            raise NotImplementedByServery(
+                "OpenAI's paths are not offered: endpoints are addressed by name. Send the same body to "
+                '/serving-endpoints/<endpoint>/invocations, with "stream": true for a streamed answer.'
+            )
         raise NotFound(f"No API found for '{method} {path}'.", error_code="NOT_FOUND")
 
     async def _failed(self, headers: Mapping[bytes, bytes], send: Send) -> None:

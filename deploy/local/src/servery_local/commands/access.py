@@ -7,8 +7,7 @@ What a command makes is printed alone on standard output, so that it can be capt
 from __future__ import annotations
 
 import sys
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,7 +17,9 @@ from servery_local.commands.options import (
     AsJson,
     DataDir,
     find_access_client,
+    moment,
     print_json,
+    print_table,
 )
 
 workspaces = typer.Typer(name="workspace", help="Workspaces, for operators.", no_args_is_help=True)
@@ -58,10 +59,10 @@ def list_workspaces(
     if as_json:
         print_json({"workspaces": found})
     else:
-        _print_table(
+        print_table(
             ("ID", "NAME", "REGION", "CREATED"),
             [
-                (w["workspace_id"], w["name"], w["region"] or "-", _moment(w["creation_timestamp"]))
+                (w["workspace_id"], w["name"], w["region"] or "-", moment(w["creation_timestamp"]))
                 for w in found
             ],
         )
@@ -103,7 +104,7 @@ def list_users(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR, as_
     if as_json:
         print_json({"Resources": found})
     else:
-        _print_table(
+        print_table(
             ("USER", "GROUPS", "ACTIVE"),
             [
                 (u["userName"], ", ".join(g["display"] for g in u["groups"]), "yes" if u["active"] else "no")
@@ -162,15 +163,15 @@ def list_tokens(
     if as_json:
         print_json({"token_infos": found})
     else:
-        _print_table(
+        print_table(
             ("ID", "COMMENT", "MADE BY", "CREATED", "EXPIRES"),
             [
                 (
                     token["token_id"],
                     token["comment"] or "-",
                     token.get("created_by_username", "you"),
-                    _moment(token["creation_time"]),
-                    _moment(token["expiry_time"]),
+                    moment(token["creation_time"]),
+                    moment(token["expiry_time"]),
                 )
                 for token in found
             ],
@@ -191,24 +192,3 @@ def revoke_token(
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
-
-
-def _print_table(headings: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for heading, *cells in zip(headings, *rows, strict=True):
-        # The first column is what other commands take: it is never cut.
-        whole = max(len(str(cell)) for cell in (heading, *cells)) if not table.columns else None
-        table.add_column(heading, no_wrap=True, min_width=whole)
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
-    Console(highlight=False).print(table)
-
-
-def _moment(milliseconds: int) -> str:
-    if milliseconds < 0:
-        return "-"
-    return datetime.fromtimestamp(milliseconds / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
