@@ -7,8 +7,8 @@ import pytest
 from tests.integration.controller.conftest import World
 from tests.integration.controller.peers import entity
 
-from servery_controller import events
 from servery_controller.domain.happenings import EndpointEvent, EventStatus, EventType
+from servery_controller.endpoints import events
 
 
 async def deploy(world: World, **fields) -> None:

@@ -15,13 +15,13 @@ from servery_common.errors import InvalidParameter, NotFound, PermissionDenied
 from servery_common.postgres.migrate import migrate
 from servery_common.postgres.pool import Pool, create_pool
 from servery_common.settings import PostgresSettings
-from servery_controller import endpoint_access, endpoint_grants, store
 from servery_controller.access import directory_store
 from servery_controller.access.bootstrap import ensure_bootstrap
 from servery_controller.access.directory_service import DirectoryService
 from servery_controller.access.scim import GroupChange
 from servery_controller.domain.permissions import Grantee, PermissionLevel
-from servery_controller.permission_service import PermissionService
+from servery_controller.endpoints import endpoint_access, endpoint_grants, store
+from servery_controller.endpoints.permission_service import PermissionService
 
 VIEW, QUERY, MANAGE = PermissionLevel.CAN_VIEW, PermissionLevel.CAN_QUERY, PermissionLevel.CAN_MANAGE
 ANN = Identity(principal_id="a" * 32, user_name="ann", workspace_id="1", groups=("users",))

@@ -4,8 +4,8 @@ import pytest
 
 from servery_common.contracts.states import ConfigUpdate
 from servery_controller.domain.happenings import Notice
-from servery_controller.notification_sinks import SmtpServer, body_of, message_of
-from servery_controller.notifications import GIVE_UP_AFTER, LONGEST_PAUSE_SECONDS, pause_after
+from servery_controller.notifications.delivery import GIVE_UP_AFTER, LONGEST_PAUSE_SECONDS, pause_after
+from servery_controller.notifications.notification_sinks import SmtpServer, body_of, message_of
 
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 NOTICE = Notice(

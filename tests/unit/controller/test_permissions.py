@@ -16,7 +16,7 @@ from servery_controller.domain.permissions import (
     require,
 )
 from servery_controller.domain.routing import route_of
-from servery_controller.permission_service import EndpointPermissions
+from servery_controller.endpoints.permission_service import EndpointPermissions
 
 VIEW, QUERY, MANAGE = PermissionLevel.CAN_VIEW, PermissionLevel.CAN_QUERY, PermissionLevel.CAN_MANAGE
 ANN = Identity(principal_id="p1", user_name="ann", workspace_id="1", groups=("data", "users"))

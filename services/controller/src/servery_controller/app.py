@@ -42,18 +42,18 @@ from servery_controller.compute.process import ProcessBackend
 from servery_controller.consumers import BuildEvents, MetricsReports, ScaleRequests
 from servery_controller.domain.metrics_book import MetricsBook
 from servery_controller.encryption import Cipher
-from servery_controller.endpoint_service import EndpointService
-from servery_controller.endpoint_settings import EndpointSettings
-from servery_controller.endpoint_suspension import EndpointSuspension
-from servery_controller.events import EventLog
-from servery_controller.hints import Hints
-from servery_controller.model_environment import ModelEnvironments
-from servery_controller.notification_sinks import EmailSink, Sink, SmtpServer, WebhookSink
-from servery_controller.notifications import Notifications
-from servery_controller.permission_service import PermissionService
-from servery_controller.reconcile_step import ReconcileStep, Term
-from servery_controller.reconciler import Reconciler
-from servery_controller.route_publisher import RoutePublisher
+from servery_controller.endpoints.endpoint_service import EndpointService
+from servery_controller.endpoints.endpoint_settings import EndpointSettings
+from servery_controller.endpoints.endpoint_suspension import EndpointSuspension
+from servery_controller.endpoints.events import EventLog
+from servery_controller.endpoints.model_environment import ModelEnvironments
+from servery_controller.endpoints.permission_service import PermissionService
+from servery_controller.notifications.delivery import Notifications
+from servery_controller.notifications.notification_sinks import EmailSink, Sink, SmtpServer, WebhookSink
+from servery_controller.reconcile.hints import Hints
+from servery_controller.reconcile.reconcile_step import ReconcileStep, Term
+from servery_controller.reconcile.reconciler import Reconciler
+from servery_controller.reconcile.route_publisher import RoutePublisher
 from servery_controller.secrets.environment import EnvironmentResolver
 from servery_controller.secrets.service import SecretService
 from servery_controller.secrets.vault import Vault

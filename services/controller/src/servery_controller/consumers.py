@@ -8,9 +8,9 @@ from servery_common.contracts.metrics import GatewayMetrics
 from servery_common.contracts.scaling import ScaleAnswer, ScaleRequest
 from servery_common.messaging.port import Bus
 from servery_common.postgres.pool import Pool
-from servery_controller import store
 from servery_controller.domain.metrics_book import MetricsBook
-from servery_controller.hints import Hints
+from servery_controller.endpoints import store
+from servery_controller.reconcile.hints import Hints
 
 
 class BuildEvents:

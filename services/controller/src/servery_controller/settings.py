@@ -3,7 +3,7 @@
 from pydantic import SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from servery_controller.notification_sinks import SmtpServer
+from servery_controller.notifications.notification_sinks import SmtpServer
 
 
 class ControllerSettings(BaseSettings):

@@ -14,7 +14,6 @@ import structlog
 from servery_common.contracts.access import Identity, PrincipalKind
 from servery_common.errors import InvalidParameter, NotFound, PermissionDenied
 from servery_common.postgres.pool import Connection, Pool
-from servery_controller import endpoint_grants
 from servery_controller.access import credential_store, directory_store
 from servery_controller.access.authority import require_admin
 from servery_controller.access.publisher import AccessPublisher
@@ -30,6 +29,7 @@ from servery_controller.domain.directory import (
     check_text,
     find_cycle,
 )
+from servery_controller.endpoints import endpoint_grants
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,7 @@ from servery_controller.api.endpoints import endpoints_router
 from servery_controller.api.errors import install_error_handlers
 from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.backend import ComputeBackend
-from servery_controller.endpoint_service import EndpointService
+from servery_controller.endpoints.endpoint_service import EndpointService
 
 
 def make_api(

@@ -12,7 +12,7 @@ from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.backend import ComputeBackend
 from servery_controller.domain.endpoint import Deployment
 from servery_controller.domain.permissions import level_of
-from servery_controller.endpoint_service import CreateRequest, EndpointService
+from servery_controller.endpoints.endpoint_service import CreateRequest, EndpointService
 
 LOG_TAIL = 1000
 

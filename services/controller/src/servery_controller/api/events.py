@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from servery_controller.api.callers import SERVED_WORKSPACES_ONLY, Caller
-from servery_controller.events import EventLog, RecordedEvent
+from servery_controller.endpoints.events import EventLog, RecordedEvent
 
 
 def events_router(log: EventLog) -> APIRouter:

@@ -10,7 +10,7 @@ from servery_controller.api.present_metrics import EntityView, exposition
 from servery_controller.compute.backend import ComputeBackend
 from servery_controller.domain.endpoint import Deployment
 from servery_controller.domain.metrics_book import EntityTotals, MetricsBook
-from servery_controller.endpoint_service import EndpointService
+from servery_controller.endpoints.endpoint_service import EndpointService
 
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {

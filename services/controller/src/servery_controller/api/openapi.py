@@ -10,7 +10,7 @@ from servery_controller.api.callers import SERVED_WORKSPACES_ONLY, Caller
 from servery_controller.builder_client import BuilderClient
 from servery_controller.domain.endpoint import ServedEntity
 from servery_controller.domain.openapi import DescribedEntity, openapi_document
-from servery_controller.endpoint_service import EndpointService
+from servery_controller.endpoints.endpoint_service import EndpointService
 
 
 def openapi_router(service: EndpointService, builder: BuilderClient, public_url: str) -> APIRouter:

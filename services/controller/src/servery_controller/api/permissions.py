@@ -19,7 +19,7 @@ from servery_controller.domain.permissions import (
     PermissionLevel,
     collect,
 )
-from servery_controller.permission_service import EndpointPermissions, PermissionService
+from servery_controller.endpoints.permission_service import EndpointPermissions, PermissionService
 
 _FIELDS: dict[GranteeKind, str] = {
     "user": "user_name",

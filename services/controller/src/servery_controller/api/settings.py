@@ -12,7 +12,7 @@ from servery_controller.api.settings_schemas import (
     RateLimitsInput,
     TagsInput,
 )
-from servery_controller.endpoint_settings import EndpointSettings
+from servery_controller.endpoints.endpoint_settings import EndpointSettings
 
 
 def settings_router(settings: EndpointSettings) -> APIRouter:

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from servery_controller.api.callers import SERVED_WORKSPACES_ONLY, Caller
 from servery_controller.api.endpoints import Host
 from servery_controller.api.present import detailed
-from servery_controller.endpoint_suspension import EndpointSuspension
+from servery_controller.endpoints.endpoint_suspension import EndpointSuspension
 
 
 def suspension_router(suspension: EndpointSuspension) -> APIRouter:

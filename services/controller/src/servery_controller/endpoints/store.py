@@ -16,7 +16,6 @@ from servery_common.contracts.builds import Artifacts
 from servery_common.contracts.routes import RateLimit
 from servery_common.errors import AlreadyExists
 from servery_common.postgres.pool import Connection, Pool
-from servery_controller import endpoint_grants
 from servery_controller.domain.endpoint import (
     Config,
     ConfigPhase,
@@ -29,6 +28,7 @@ from servery_controller.domain.endpoint import (
     Route,
     ServedEntity,
 )
+from servery_controller.endpoints import endpoint_grants
 
 
 async def insert_endpoint(conn: Connection, endpoint: Endpoint) -> None:

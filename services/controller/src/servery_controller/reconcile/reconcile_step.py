@@ -21,10 +21,8 @@ from servery_common.errors import ResourceExhausted, ServeryError
 from servery_common.postgres import outbox
 from servery_common.postgres.leases import StaleLeader
 from servery_common.postgres.pool import OUTAGE, Connection, Pool
-from servery_controller import events, store
 from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.backend import ComputeBackend
-from servery_controller.config_versions import build_order
 from servery_controller.domain.endpoint import (
     ConfigPhase,
     Deployment,
@@ -42,9 +40,11 @@ from servery_controller.domain.planning import (
     with_placement_problem,
 )
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
-from servery_controller.hints import Hints
-from servery_controller.notifications import Notifications
-from servery_controller.route_publisher import RoutePublisher
+from servery_controller.endpoints import events, store
+from servery_controller.endpoints.config_versions import build_order
+from servery_controller.notifications.delivery import Notifications
+from servery_controller.reconcile.hints import Hints
+from servery_controller.reconcile.route_publisher import RoutePublisher
 from servery_controller.secrets.environment import EnvironmentResolver
 
 log = structlog.get_logger()

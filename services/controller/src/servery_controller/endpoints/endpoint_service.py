@@ -16,14 +16,6 @@ from servery_common.contracts.builds import ModelResolved
 from servery_common.contracts.routes import RateLimit
 from servery_common.errors import BadRequest, Conflict, NotFound
 from servery_common.postgres.pool import Connection, Pool
-from servery_controller import (
-    config_versions,
-    endpoint_access,
-    endpoint_grants,
-    events,
-    settings_store,
-    store,
-)
 from servery_controller.domain.endpoint import (
     Config,
     ConfigPhase,
@@ -52,6 +44,14 @@ from servery_controller.domain.settings_rules import (
     check_texts,
 )
 from servery_controller.domain.sizes import replica_range
+from servery_controller.endpoints import (
+    config_versions,
+    endpoint_access,
+    endpoint_grants,
+    events,
+    settings_store,
+    store,
+)
 
 
 class ModelRegistry(Protocol):

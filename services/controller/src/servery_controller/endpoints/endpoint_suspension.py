@@ -14,12 +14,12 @@ from uuid import uuid4
 from servery_common.contracts.access import Identity
 from servery_common.errors import BadRequest, Conflict
 from servery_common.postgres.pool import Pool
-from servery_controller import config_versions, endpoint_access, events, store
 from servery_controller.domain.endpoint import Config, ConfigPhase, Deployment, EntityPhase, ServedEntity
 from servery_controller.domain.happenings import EndpointEvent, EventStatus, EventType
 from servery_controller.domain.lifecycle import ConfigEvent, advance_config
 from servery_controller.domain.permissions import PermissionLevel
 from servery_controller.domain.planning import give_up
+from servery_controller.endpoints import config_versions, endpoint_access, events, store
 
 
 class EndpointSuspension:

@@ -3,7 +3,7 @@
 from servery_common.contracts.builds import ModelEnvironment, ReadModelEnvironment
 from servery_common.errors import NotFound, Unavailable
 from servery_common.postgres.pool import OUTAGE, Pool
-from servery_controller import store
+from servery_controller.endpoints import store
 from servery_controller.secrets.environment import EnvironmentResolver
 
 

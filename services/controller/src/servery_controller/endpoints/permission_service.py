@@ -12,7 +12,6 @@ import structlog
 from servery_common.contracts.access import Identity
 from servery_common.errors import NotFound
 from servery_common.postgres.pool import Connection, Pool
-from servery_controller import endpoint_grants, store
 from servery_controller.domain.permissions import (
     Grants,
     PermissionLevel,
@@ -20,6 +19,7 @@ from servery_controller.domain.permissions import (
     describe,
     require,
 )
+from servery_controller.endpoints import endpoint_grants, store
 
 log = structlog.get_logger()
 

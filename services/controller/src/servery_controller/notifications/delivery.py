@@ -15,10 +15,10 @@ import structlog
 from servery_common.backoff import full_jitter
 from servery_common.postgres.pool import OUTAGE, Connection, Pool
 from servery_common.service import wait_any
-from servery_controller import notification_store
 from servery_controller.domain.happenings import Notice
-from servery_controller.notification_sinks import SEND_SECONDS, DeliveryFailed, Sink
-from servery_controller.notification_store import Pending
+from servery_controller.notifications import notification_store
+from servery_controller.notifications.notification_sinks import SEND_SECONDS, DeliveryFailed, Sink
+from servery_controller.notifications.notification_store import Pending
 
 log = structlog.get_logger()
 

@@ -9,9 +9,9 @@ from datetime import datetime
 
 from servery_common.contracts.access import Identity
 from servery_common.postgres.pool import Connection, Pool
-from servery_controller import endpoint_access
 from servery_controller.domain.happenings import EndpointEvent, EventStatus, EventType
 from servery_controller.domain.permissions import PermissionLevel
+from servery_controller.endpoints import endpoint_access
 
 KEPT_PER_ENDPOINT = 1000
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from servery_common.contracts.access import Identity
 from servery_common.contracts.routes import RateLimit
 from servery_common.postgres.pool import Pool
-from servery_controller import endpoint_access, settings_store, store
 from servery_controller.domain.endpoint import EmailNotifications
 from servery_controller.domain.permissions import PermissionLevel
 from servery_controller.domain.settings_rules import (
@@ -17,6 +16,7 @@ from servery_controller.domain.settings_rules import (
     check_rate_limits,
     merge_tags,
 )
+from servery_controller.endpoints import endpoint_access, settings_store, store
 
 
 class EndpointSettings:

@@ -11,11 +11,11 @@ import structlog
 
 from servery_common.errors import ServeryError
 from servery_common.postgres.pool import Pool
-from servery_controller import store
 from servery_controller.compute.backend import ComputeBackend
-from servery_controller.hints import Hints
-from servery_controller.reconcile_step import CLAIM_SECONDS, ReconcileStep, Term
-from servery_controller.route_publisher import RoutePublisher
+from servery_controller.endpoints import store
+from servery_controller.reconcile.hints import Hints
+from servery_controller.reconcile.reconcile_step import CLAIM_SECONDS, ReconcileStep, Term
+from servery_controller.reconcile.route_publisher import RoutePublisher
 
 log = structlog.get_logger()
 

@@ -6,9 +6,9 @@ from servery_common.contracts import subjects
 from servery_common.contracts.builds import BuildRequested
 from servery_common.postgres import outbox
 from servery_common.postgres.pool import Connection
-from servery_controller import store
 from servery_controller.domain.endpoint import Config, ConfigPhase, Deployment, ServedEntity
 from servery_controller.domain.lifecycle import ConfigEvent, advance_config
+from servery_controller.endpoints import store
 
 
 async def add(conn: Connection, endpoint_id: str, config: Config, entities: Sequence[ServedEntity]) -> None:

@@ -7,9 +7,9 @@ told what they lack.
 from servery_common.contracts.access import Identity
 from servery_common.errors import NotFound
 from servery_common.postgres.pool import Connection, Pool
-from servery_controller import endpoint_grants, store
 from servery_controller.domain.endpoint import Deployment
 from servery_controller.domain.permissions import PermissionLevel, require
+from servery_controller.endpoints import endpoint_grants, store
 
 
 async def find(conn: Connection | Pool, name: str, caller: Identity, level: PermissionLevel) -> str:
