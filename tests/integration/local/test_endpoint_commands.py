@@ -198,6 +198,8 @@ def test_an_interrupted_deploy_says_that_the_deployment_goes_on(api: FakeApi) ->
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell has its background jobs ignore Ctrl-C, and what they start inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     while "step 1" not in process.stdout.readline():
