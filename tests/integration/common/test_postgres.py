@@ -152,7 +152,7 @@ async def test_each_owner_relays_its_own_messages(pool: Pool) -> None:
 
 
 async def test_a_message_that_could_never_be_sent_is_refused(pool: Pool) -> None:
-    huge = JOB.model_copy(update={"environment_vars": {"A": "x" * 1_000_000}})
+    huge = JOB.model_copy(update={"model_name": "x" * 1_000_000})
     with pytest.raises(BadRequest):
         await outbox.append(pool, "servery.jobs.build.b1", huge)
 
