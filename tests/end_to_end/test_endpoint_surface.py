@@ -164,12 +164,14 @@ def test_a_call_beyond_the_rate_limit_is_refused_with_the_time_to_wait(
     deployed, endpoints = new_name(), workspace.serving_endpoints
     client.deploy(deployed, "misbehaves", register(zoo.misbehaves()))
     endpoints.put(deployed, rate_limits=[RateLimit(calls=2, renewal_period=RateLimitRenewalPeriod.MINUTE)])
-    answers = eventually(lambda: _until_refused(client, deployed), within=30)
+    answers = eventually(lambda: _until_refused(client, deployed), within=30, what="a call is refused")
     assert {answer.status_code for answer in answers[:-1]} <= {200}
     assert client.assert_error(answers[-1], "REQUEST_LIMIT_EXCEEDED")
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
     endpoints.put(deployed, rate_limits=[])
-    eventually(lambda: client.score(deployed, fine()).status_code == 200, within=30)
+    eventually(
+        lambda: client.score(deployed, fine()).status_code == 200, within=30, what="the limit is lifted"
+    )
 
 
 def _until_refused(client: Client, name: str) -> list[httpx.Response] | None:
