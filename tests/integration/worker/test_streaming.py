@@ -177,6 +177,22 @@ async def test_a_model_that_hangs_between_two_items_is_timed_out(
     await orders.stop(replica)
 
 
+async def test_a_gateway_that_says_nothing_more_loses_its_stream(
+    client: ScoringClient, orders: WorkerOrders, streaming: Path
+) -> None:
+    replica = await orders.launch(streaming, slots=1, timeout_seconds=1.0)
+    _, call = await stream(client, replica, "endless:10")
+    call.takes = False
+    # The model goes on, far from the end of its window: the time is the gateway's.
+    await asyncio.wait_for(call.done.wait(), 20)
+    assert len(call.answer) < frames.STREAM_WINDOW_BYTES
+    assert call.end is not None
+    assert call.end["status"] == 504
+    await until(lambda: accepted(client, replica))
+    assert "endless" in await predicted(client, replica, "closed")
+    await orders.stop(replica)
+
+
 async def test_databricks_own_keys_do_not_reach_the_model(client: ScoringClient, replica: str) -> None:
     own = {"client_request_id": "a", "usage_context": {}, "databricks_options": {}}
     assert await predicted(client, replica, "x", temperature=1, **own) == ["x", ["prompt", "temperature"]]

@@ -294,6 +294,18 @@ async def test_a_streamed_answer_keeps_its_slot_until_it_ends() -> None:
     assert not second.is_over
 
 
+async def test_replicas_are_told_which_streams_are_still_wanted() -> None:
+    one = dispatcher("a", "b")
+    first, second = submit(one), submit(one)
+    attempts = [first.attempt, second.attempt]
+    for attempt in attempts:
+        one.on_stream(attempt, 200, "text/event-stream")
+    one.abandon(first)
+    one.probe()
+    assert isinstance(one.transport, Notebook)
+    assert one.transport.acknowledged == [("b", attempts[1], 0)]
+
+
 async def test_a_client_that_leaves_a_stream_cancels_it() -> None:
     one = dispatcher("a")
     ticket = submit(one)

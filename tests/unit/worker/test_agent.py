@@ -1,3 +1,4 @@
+import asyncio
 import json
 from typing import Any
 
@@ -291,6 +292,46 @@ async def test_a_stream_under_a_runner_that_dies_ends_as_lost(
     agent.bury("was killed", ended_itself=False)
     _, last = sent.records[-1]
     assert (last.kind, last.head) == (frames.END, {"status": 503, "lost": True})
+
+
+def patience(agent: Agent) -> float:
+    """Event-loop time left until the agent looks after its only job."""
+    [job] = agent._jobs.values()
+    assert job.timer is not None
+    return job.timer.when() - asyncio.get_running_loop().time()
+
+
+async def test_only_its_gateway_prolongs_a_stream(
+    agent: Agent, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deliver(agent, request(1))
+    begin(runner, 1)
+    loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+    monkeypatch.setattr(loop, "time", lambda: began + 20)
+    say(runner, 1, b"a")
+    assert patience(agent) < LAUNCH.timeout_seconds - 10
+    await deliver(agent, frames.encode(frames.WINDOW, 1, {"bytes": 0}))
+    assert patience(agent) == pytest.approx(LAUNCH.timeout_seconds + 2.0)
+    assert runner.windows == []
+
+
+async def test_no_gateway_prolongs_a_stream_beyond_its_longest_time(agent: Agent, runner: FakeRunner) -> None:
+    await deliver(agent, request(1, stream_ttl=5000))
+    begin(runner, 1)
+    await deliver(agent, frames.encode(frames.WINDOW, 1, {"bytes": 0}))
+    assert patience(agent) <= 5.0 + 2.0
+
+
+async def test_a_cancelled_stream_has_its_time_for_the_piece_it_is_at(
+    agent: Agent, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deliver(agent, request(1))
+    begin(runner, 1)
+    loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+    monkeypatch.setattr(loop, "time", lambda: began + 20)
+    await deliver(agent, frames.encode(frames.WINDOW, 1, {"bytes": 0}))
+    await deliver(agent, frames.encode(frames.CANCEL, 1))
+    assert patience(agent) == pytest.approx(LAUNCH.timeout_seconds - 20 + 2.0, abs=1.0)
 
 
 async def test_a_cancelled_stream_says_nothing_more(agent: Agent, runner: FakeRunner, sent: Sent) -> None:

@@ -118,13 +118,15 @@ class Dispatcher:
         return len(self._attempts) + sum(len(pool.queue) for pool in self._pools.values())
 
     def probe(self) -> None:
-        """Ask replicas that have been silent about accepted work whether they are still there."""
+        """Ask replicas that are at work for long whether they are there, and say which streams are still wanted."""
         long_ago = self._loop.time() - dispatch_limits.PROBE_AFTER
-        for replica_id in {
-            ticket.replica.id
-            for ticket in self._attempts.values()
-            if ticket.replica and ticket.accepted_at is not None and ticket.accepted_at < long_ago
-        }:
+        silent: set[str] = set()
+        for ticket in self._attempts.values():
+            if ticket.replica and ticket.stream is not None:
+                self.transport.acknowledge(ticket.replica.id, ticket.attempt, 0)
+            elif ticket.replica and ticket.accepted_at is not None and ticket.accepted_at < long_ago:
+                silent.add(ticket.replica.id)
+        for replica_id in silent:
             self.transport.probe(replica_id)
 
     # What the transport reports
@@ -261,6 +263,7 @@ class Dispatcher:
                 body=request.body,
                 ttl_ms=max(1, int((request.deadline - now) * 1000)),
                 sent_at_ms=time.time_ns() // 1_000_000,
+                stream_ttl_ms=int(self.limits.stream * 1000),
                 traceparent=request.trace.sent(replica.id),
             ),
         )

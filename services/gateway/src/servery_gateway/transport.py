@@ -21,6 +21,8 @@ class ReplicaRequest:
     """Milliseconds the caller still waits. Relative, so that clocks need not agree."""
     sent_at_ms: int
     """Epoch milliseconds of the gateway's clock: lets an agent that was frozen see that a request is old."""
+    stream_ttl_ms: int
+    """Longest the answer may go on when it is streamed."""
     traceparent: str | None = None
 
 
@@ -93,7 +95,7 @@ class ReplicaTransport(Protocol):
         ...
 
     def acknowledge(self, replica_id: str, id: int, count: int) -> None:
-        """Tell the replica that the client took ``count`` bytes of a streamed answer."""
+        """Tell the replica that the client took ``count`` bytes of a streamed answer; 0: that it is still there."""
         ...
 
     def probe(self, replica_id: str) -> None:

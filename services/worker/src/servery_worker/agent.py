@@ -152,7 +152,7 @@ class Agent:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(ttl_ms / 1000, self._launch.timeout_seconds)
         job = from_record(record, reply, next(self._numbers), deadline)
-        job.timer = loop.call_at(deadline + self._grace, self._on_deadline, job)
+        self._set_deadline(job, deadline)
         self._jobs[job.key] = job
         self._idle.clear()
         self._replies.send(reply, frames.encode(frames.ACCEPT, record.id))
@@ -187,6 +187,8 @@ class Agent:
         elif self._runner is not None:
             # It keeps its slot until the runner says so: a prediction that has begun cannot be taken back.
             self._runner.cancel(job.number)
+            if job.streaming:
+                self._expect_close(job)
 
     def _run_if_complete(self, job: Job) -> None:
         if self._runner is None or job.running or not job.incoming.complete:
@@ -203,19 +205,20 @@ class Agent:
         if job is None or not job.streaming:
             self._answers.on_window(key, count)
         elif self._runner is not None:
-            job.unacknowledged = max(0, job.unacknowledged - count)
-            self._runner.open_window(job.number, count)
-            self._expect_more(job)
+            self._heard_of(job)
+            if count:
+                job.unacknowledged = max(0, job.unacknowledged - count)
+                self._runner.open_window(job.number, count)
 
     def _on_deadline(self, job: Job) -> None:
         if not job.running:
             self._fail(job, DeadlineExceeded(TOO_SLOW))
         elif job.streaming and not job.cancelled and self._runner is not None:
-            # Its client may be the slow one, or its gateway gone: a stream can be ended without the others' runner.
+            # Its gateway is gone, or did not notice its end: a stream can be ended without the others' runner.
             self._runner.cancel(job.number)
             self._send_end(job, {"status": 504}, json.dumps(DeadlineExceeded(TOO_SLOW).body()).encode())
             job.cancelled = True
-            job.timer = asyncio.get_running_loop().call_later(self._grace, self._on_deadline, job)
+            self._expect_close(job)
         else:
             job.overdue = True
             self._on_overdue()
@@ -239,9 +242,11 @@ class Agent:
             raise frames.FrameError("a second result")
         elif record.head.get("stream"):
             job.streaming = True
+            job.stream_ends_at = asyncio.get_running_loop().time() + job.stream_seconds
             head = {"status": 200, "ct": str(record.head.get("ct") or JSON), "stream": True}
             if not job.cancelled:
                 self._replies.send(job.reply, frames.encode(frames.RESULT, job.id, head))
+                self._heard_of(job)
             self._on_piece(job, record.body)
         else:
             head = {
@@ -256,18 +261,26 @@ class Agent:
         job.unacknowledged += len(piece)
         if not job.streaming or job.unacknowledged > frames.STREAM_WINDOW_BYTES:
             raise frames.FrameError("more of an answer than its window allows")
-        if job.cancelled:
-            return
-        if piece:
+        job.moved_at = asyncio.get_running_loop().time()
+        if piece and not job.cancelled:
             self._replies.send(job.reply, frames.encode(frames.CHUNK, job.id, None, piece))
-        self._expect_more(job)
 
-    def _expect_more(self, job: Job) -> None:
-        """A stream goes on: the model, or the client, has the endpoint's timeout again."""
-        if job.timer is not None and not job.cancelled:
+    def _heard_of(self, job: Job) -> None:
+        """The gateway still wants this stream. What the model makes is no sign of that, and renews nothing."""
+        if not job.cancelled:
+            now = asyncio.get_running_loop().time()
+            self._set_deadline(job, min(now + self._launch.timeout_seconds, job.stream_ends_at))
+
+    def _expect_close(self, job: Job) -> None:
+        """A stream was canceled: its model has the rest of its time for the piece it is at, then costs its process."""
+        now = asyncio.get_running_loop().time()
+        self._set_deadline(job, max(now, job.moved_at + self._launch.timeout_seconds))
+
+    def _set_deadline(self, job: Job, deadline: float) -> None:
+        if job.timer is not None:
             job.timer.cancel()
-            seconds = self._launch.timeout_seconds + self._grace
-            job.timer = asyncio.get_running_loop().call_later(seconds, self._on_deadline, job)
+        loop = asyncio.get_running_loop()
+        job.timer = loop.call_at(deadline + self._grace, self._on_deadline, job)
 
     def _send_end(self, job: Job, head: dict[str, Any], body: bytes | memoryview) -> None:
         self._replies.send(job.reply, frames.encode(frames.END, job.id, head, body))

@@ -21,7 +21,9 @@ window with WINDOW records (``bytes`` in the head) as it takes pieces in.
 An answer whose length nobody knows yet is streamed: a RESULT with ``stream`` in its head and the first bytes, CHUNKs
 as there is more, and one END. The runner keeps at most ``STREAM_WINDOW_BYTES`` of it unacknowledged; WINDOW records
 come from the gateway as the client takes the bytes, through the agent, so a slow client slows the model and no
-process holds more than a window. An END that is missing, or has a body, means that the answer is not whole.
+process holds more than a window. As long as its client is there, a gateway sends one at least every few seconds, of 0
+bytes if need be: an agent ends a stream of which it heard nothing for the endpoint's timeout. An END that is missing,
+or has a body, means that the answer is not whole.
 
 Python 3.9 and up: this file is also part of the runner overlay, inside the model's own environment.
 """
@@ -49,12 +51,13 @@ later than that, so that no replica starts what was given to another one meanwhi
 # Kinds of records.
 REQUEST = 1
 """Head: ``ct`` content type, ``ttl`` milliseconds left, ``tp`` traceparent, ``rid`` request id, ``total`` bytes of
-body, ``at`` epoch milliseconds when the gateway sent it (an agent that was frozen can see that a request is old)."""
+body, ``at`` epoch milliseconds when the gateway sent it (an agent that was frozen can see that a request is old),
+``stream_ttl`` milliseconds that the answer may go on from its beginning when it is streamed."""
 CHUNK = 2
 CANCEL = 3
 """The caller left, or its deadline passed."""
 WINDOW = 4
-"""Head: ``bytes`` taken in since the last WINDOW record."""
+"""Head: ``bytes`` taken in since the last WINDOW record; 0 says only that a streamed answer is still wanted."""
 ACCEPT = 5
 """The agent took the request: it will be answered by it or not at all, and never run elsewhere."""
 REFUSE = 6
