@@ -124,6 +124,8 @@ class WorkerPeer:
     replicas: dict[str, ReplicaObservation] = field(default_factory=dict[str, ReplicaObservation])
     ensured: list[str] = field(default_factory=list[str])
     stopped: list[str] = field(default_factory=list[str])
+    graces: dict[str, float] = field(default_factory=dict[str, float])
+    """Replica id -> seconds it was given to finish what it had accepted."""
 
     async def start(self) -> None:
         await self.bus.serve(subjects.worker_ensure(self.worker_id), EnsureReplica, self._ensure)
@@ -167,6 +169,7 @@ class WorkerPeer:
 
     async def _stop(self, order: StopReplica) -> Done:
         self.stopped.append(order.replica_id)
+        self.graces[order.replica_id] = order.grace_seconds
         self.replicas.pop(order.replica_id, None)
         await self.tell()
         return Done()

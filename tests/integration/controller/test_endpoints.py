@@ -70,6 +70,16 @@ async def test_an_update_keeps_the_old_config_routed_until_the_new_one_is_ready(
     assert names[-1] == ["iris-2"]
 
 
+async def test_a_replica_that_is_stopped_has_time_for_the_longest_stream(world: World):
+    await world.ok("POST", "", {"name": "iris", "config": {"served_entities": [entity("1")]}})
+    await world.settled("iris")
+    [replica] = world.worker.replicas
+    await world.ok("PUT", "/iris/config", {"served_entities": [entity("2")]})
+    await world.until(lambda: replica in world.worker.graces)
+    route = world.gateway.history[-1]
+    assert world.worker.graces[replica] > route.timeout_seconds + route.max_stream_seconds
+
+
 async def test_an_update_under_way_can_be_canceled(world: World):
     await world.ok("POST", "", {"name": "iris", "config": {"served_entities": [entity("1")]}})
     await world.settled("iris")

@@ -188,12 +188,9 @@ async def test_a_silent_model_is_broken_off_at_the_endpoints_timeout(world: Worl
     await eventually(lambda: streamer.replica.cancels == [work.id])
 
 
-async def test_the_longest_time_of_a_stream_is_bounded(bare_world: World) -> None:
-    await bare_world.connect_bus()
-    await bare_world.start_gateway(max_stream_seconds=0.4)
-    await eventually(lambda: bare_world.gateway.why_not_ready() is None)
-    streamer = await Streamer(bare_world).start()
-    work, reading = await opened(bare_world, streamer)
+async def test_the_longest_time_of_a_stream_is_bounded(world: World) -> None:
+    streamer = await Streamer(world).start(max_stream_seconds=0.4)
+    work, reading = await opened(world, streamer)
     await streamer.begin(work)
     while not reading.done():
         await streamer.say(work, event("lively"))

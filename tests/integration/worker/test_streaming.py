@@ -12,6 +12,7 @@ from tests.integration.worker.scoring_client import Call, ScoringClient
 from tests.integration.worker.worker_process import WorkerOrders
 
 from servery_common.contracts import frames
+from servery_common.contracts.states import ReplicaState
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +176,27 @@ async def test_a_model_that_hangs_between_two_items_is_timed_out(
     # Its process is ended after that, and replaced.
     await until(lambda: accepted(client, replica))
     await orders.stop(replica)
+
+
+async def test_a_stream_outlives_the_order_to_stop_its_replica(
+    client: ScoringClient, orders: WorkerOrders, streaming: Path
+) -> None:
+    replica = await orders.launch(streaming, slots=2, timeout_seconds=1.0)
+    number, call = await stream(client, replica, "endless:10")
+    await call.streamed(1)
+    await orders.stop(replica, grace=600.0)
+    await until(lambda: refused(client, replica))
+    await call.streamed(len(call.events) + 100)
+    assert not call.done.is_set()
+    await client.cancel(number)
+    await orders.until_state(replica, ReplicaState.STOPPED)
+
+
+async def refused(client: ScoringClient, replica: str) -> bool:
+    """Whether a request that comes now is refused because the replica finishes what it has."""
+    _, call = await client.send(replica, body("anything"))
+    await asyncio.wait_for(call.done.wait(), 20)
+    return call.refused == "draining"
 
 
 async def test_a_gateway_that_says_nothing_more_loses_its_stream(

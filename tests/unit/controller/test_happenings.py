@@ -6,7 +6,7 @@ from tests.factories import NOW, build, config, deployment, entity, observed, re
 from servery_common.contracts.states import BuildState, ReplicaState
 from servery_controller.domain.endpoint import ConfigPhase, EmailNotifications, EntityPhase
 from servery_controller.domain.happenings import EventStatus, EventType, events_of, notices_of
-from servery_controller.domain.planning import plan
+from servery_controller.domain.planning import Limits, plan
 
 RECIPIENTS = EmailNotifications(("ann@example.com",), ("ops@example.com",))
 
@@ -16,7 +16,7 @@ def told(world, observation):
 
 
 def step(world, observation):
-    return plan(world, observation, NOW, timedelta(hours=1))
+    return plan(world, observation, NOW, Limits(timedelta(hours=1), timedelta(minutes=5)))
 
 
 def ready_to_serve(**changes):

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from tests.factories import config, deployment, entity, seen
@@ -117,6 +118,6 @@ def test_gateways_are_told_who_may_query_whatever_the_endpoint_does() -> None:
         (ConfigPhase.ACTIVE, EntityPhase.READY),
     ):
         wanted = replace(deployment(config(phase=phase), entity(phase=of_entity)), grants=grants)
-        route = route_of(wanted, seen())
+        route = route_of(wanted, seen(), timedelta(minutes=10))
         assert route is not None
         assert route.query_grantees == ("group:data", "user:ann")

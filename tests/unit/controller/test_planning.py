@@ -10,16 +10,18 @@ from servery_controller.domain.endpoint import ConfigPhase, EntityPhase, Route
 from servery_controller.domain.planning import (
     BUSY,
     SETTLED,
+    Limits,
     Plan,
     with_environment_problem,
     with_placement_problem,
 )
 
 PATIENCE = timedelta(hours=2)
+LIMITS = Limits(PATIENCE, longest_stream=timedelta(minutes=5))
 
 
 def plan(world, observation, now) -> Plan:
-    return planning.plan(world, observation, now, PATIENCE)
+    return planning.plan(world, observation, now, LIMITS)
 
 
 def test_a_build_under_way_is_waited_for_and_its_step_shown():

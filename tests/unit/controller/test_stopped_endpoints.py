@@ -8,14 +8,14 @@ from servery_common.contracts.routes import RateLimit
 from servery_common.contracts.states import BuildState
 from servery_controller.api.present import detailed, listed
 from servery_controller.domain.endpoint import ConfigPhase, EntityPhase, Route
-from servery_controller.domain.planning import SETTLED, Plan
+from servery_controller.domain.planning import SETTLED, Limits, Plan
 from servery_controller.domain.planning import plan as plan_step
 
 HOST = "http://localhost:8080/"
 
 
 def plan(world, observation) -> Plan:
-    return plan_step(world, observation, NOW, timedelta(hours=1))
+    return plan_step(world, observation, NOW, Limits(timedelta(hours=1), timedelta(minutes=5)))
 
 
 def stopped(*more, **changes):

@@ -41,6 +41,7 @@ from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.process import ProcessBackend
 from servery_controller.consumers import BuildEvents, MetricsReports, ScaleRequests
 from servery_controller.domain.metrics_book import MetricsBook
+from servery_controller.domain.planning import Limits
 from servery_controller.encryption import Cipher
 from servery_controller.endpoints.endpoint_service import EndpointService
 from servery_controller.endpoints.endpoint_settings import EndpointSettings
@@ -110,7 +111,10 @@ async def _serve(
         hints,
         outbox_hint,
         notifications,
-        timedelta(seconds=settings.deployment_timeout_seconds),
+        Limits(
+            patience=timedelta(seconds=settings.deployment_timeout_seconds),
+            longest_stream=timedelta(seconds=settings.max_stream_seconds),
+        ),
     )
     reconciler = Reconciler(
         pool,

@@ -1,6 +1,6 @@
 """The controller's own settings, from the environment (``SERVERY_…``)."""
 
-from pydantic import SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from servery_controller.notifications.notification_sinks import SmtpServer
@@ -30,6 +30,10 @@ class ControllerSettings(BaseSettings):
     at once; this finds what expired, and what was lost."""
     model_timeout_seconds: float = 60.0
     """Longest a model may compute for one request, for new endpoints. Databricks' documented limit."""
+    max_stream_seconds: float = Field(default=600.0, gt=0)
+    """Longest a streamed answer may go on, however lively it is; between two pieces of it the endpoint's timeout
+    applies, to the model and to the client alike. Replicas that are stopped finish their streams: for so long an
+    update may use the old config's resources too."""
     max_endpoints_per_workspace: int = 1000
     """Databricks' documented limit. What a creation beyond it is answered says so."""
     notifications_smtp_url: SecretStr | None = None

@@ -84,7 +84,7 @@ class GatewayService:
         self.transport = NatsTransport(self.gateway_id, settings.max_answer_bytes)
         self.dispatcher = Dispatcher(
             self.transport,
-            DispatchLimits(settings.accept_timeout, settings.replica_wait, settings.max_stream_seconds),
+            DispatchLimits(settings.accept_timeout, settings.replica_wait),
             random.random,
         )
         self.transport.listen(self.dispatcher)

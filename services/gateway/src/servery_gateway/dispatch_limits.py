@@ -22,5 +22,3 @@ class DispatchLimits:
 
     accept_timeout: float = 0.3
     replica_wait: float = 5.0
-    stream: float = 600.0
-    """Longest a streamed answer may go on."""

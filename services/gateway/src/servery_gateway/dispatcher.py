@@ -186,7 +186,7 @@ class Dispatcher:
             self._expect_more(ticket)
 
         ticket.stream = AnswerStream(status, content_type, taken)
-        ticket.stream_ends_at = self._loop.time() + self.limits.stream
+        ticket.stream_ends_at = self._loop.time() + ticket.request.stream_seconds
         self._expect_more(ticket)
         ticket.outcome.set_result(ticket.stream)
 
@@ -263,7 +263,7 @@ class Dispatcher:
                 body=request.body,
                 ttl_ms=max(1, int((request.deadline - now) * 1000)),
                 sent_at_ms=time.time_ns() // 1_000_000,
-                stream_ttl_ms=int(self.limits.stream * 1000),
+                stream_ttl_ms=int(request.stream_seconds * 1000),
                 traceparent=request.trace.sent(replica.id),
             ),
         )

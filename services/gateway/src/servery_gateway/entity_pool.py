@@ -103,6 +103,8 @@ class ScoringRequest:
     trace: RequestTrace
     stream_gap: float = 60.0
     """Seconds in which a streamed answer has to go on: the model makes an item, or the client takes some."""
+    stream_seconds: float = 600.0
+    """Longest it may go on altogether."""
 
 
 @dataclass(slots=True, eq=False)

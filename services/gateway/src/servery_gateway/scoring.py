@@ -203,6 +203,7 @@ class ScoringHandler:
                 deadline,
                 exchange.trace,
                 stream_gap=route.timeout_seconds,
+                stream_seconds=route.max_stream_seconds,
             )
             try:
                 return await self._dispatch(request, exchange)

@@ -44,16 +44,13 @@ class GatewaySettings(BaseSettings):
     replica_wait: float = 5.0
     """How long a request waits for the first replica. Shorter than a cold start on purpose: the client
     retries a 503, and a held request is lost when the gateway restarts."""
-    max_stream_seconds: float = Field(default=600.0, gt=0)
-    """Longest a streamed answer may go on, however lively it is. Between two pieces of it the endpoint's timeout
-    applies, to the model and to the client alike. On SIGTERM a stream has ``stop_grace`` like any request."""
     answer_margin: float = 1.0
     """Taken off the endpoint's timeout. databricks-sdk stops reading after exactly 60 s and sends the
     request again; a 504 has to arrive before that."""
     management_timeout: float = 30.0
     """How long the controller may take for a management call."""
     stop_grace: float = Field(default=58.0, ge=0)
-    """On SIGTERM, after ``stop_delay``, requests in flight have this long."""
+    """On SIGTERM, after ``stop_delay``, requests in flight have this long, streamed answers too."""
     stop_delay: float = Field(default=0.0, ge=0)
     """On SIGTERM /readyz fails this long before the port closes, for load balancers that poll it. Together with
     ``stop_grace`` at most 59 s: ``servery_common.service`` ends the process after 60 s."""

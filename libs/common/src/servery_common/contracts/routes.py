@@ -53,6 +53,8 @@ class EndpointRoute(Message, type="servery.route.v1"):
     """Why it does not serve, for people."""
     served_entities: tuple[ServedEntityRoute, ...] = ()
     timeout_seconds: float = 60.0
+    max_stream_seconds: float = 600.0
+    """Longest a streamed answer may go on from its beginning. A replica that is stopped is given as long."""
     max_queued: int = 40
     """Requests that may wait for a slot in one gateway before it answers 429."""
     query_grantees: tuple[str, ...] = ()

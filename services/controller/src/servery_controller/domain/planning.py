@@ -20,6 +20,7 @@ from servery_controller.domain.endpoint import (
     Config,
     ConfigPhase,
     Deployment,
+    Endpoint,
     EntityPhase,
     Observation,
     Replica,
@@ -79,12 +80,26 @@ class Plan:
     look_again: timedelta = SETTLED
 
 
-def plan(deployment: Deployment, seen: Observation, now: datetime, patience: timedelta) -> Plan:
-    """Return the next step for one endpoint. A config that is pending for longer than ``patience`` fails."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The installation's limits on time."""
+
+    patience: timedelta
+    """A config that is pending for longer fails."""
+    longest_stream: timedelta
+    """How long a streamed answer may go on from its beginning."""
+
+    def longest_answer(self, endpoint: Endpoint) -> timedelta:
+        """Return how long an accepted request may keep its replica: all the time to begin, then a whole stream."""
+        return timedelta(seconds=endpoint.timeout_seconds) + self.longest_stream
+
+
+def plan(deployment: Deployment, seen: Observation, now: datetime, limits: Limits) -> Plan:
+    """Return the next step for one endpoint."""
     if deployment.endpoint.deleted:
         return _plan_deletion(deployment, seen)
 
-    after = _judge(deployment, seen, now - patience)
+    after = _judge(deployment, seen, now - limits.patience)
     place, ensure, new, surplus = _plan_wanted_replicas(after, seen)
     stop, gone = _plan_unwanted_replicas(deployment, seen)
 
@@ -96,7 +111,7 @@ def plan(deployment: Deployment, seen: Observation, now: datetime, patience: tim
     return Plan(
         place=place,
         ensure=ensure,
-        route=route_of(after, seen),
+        route=route_of(after, seen, limits.longest_stream),
         stop=stop,
         order_builds=_lost_builds(after, seen, now),
         entities=changed_entities,

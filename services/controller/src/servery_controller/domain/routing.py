@@ -1,5 +1,7 @@
 """What gateways are told about one endpoint, from what is wanted and what is seen. Pure."""
 
+from datetime import timedelta
+
 from servery_common.contracts.routes import EndpointRoute, ReplicaRoute, RouteStatus, ServedEntityRoute
 from servery_common.contracts.states import ReplicaState
 from servery_controller.domain.endpoint import (
@@ -18,7 +20,7 @@ QUEUE_PER_SLOT = 10
 """Requests that may wait per slot: long enough for a scaler to react, short enough to be worth the wait (Knative)."""
 
 
-def route_of(deployment: Deployment, seen: Observation) -> EndpointRoute | None:
+def route_of(deployment: Deployment, seen: Observation, longest_stream: timedelta) -> EndpointRoute | None:
     """Return the snapshot for gateways, or None while too little is seen to replace the published one."""
     endpoint = deployment.endpoint
     active = deployment.active
@@ -32,6 +34,7 @@ def route_of(deployment: Deployment, seen: Observation) -> EndpointRoute | None:
             status=status,
             message=message,
             timeout_seconds=endpoint.timeout_seconds,
+            max_stream_seconds=longest_stream.total_seconds(),
             rate_limits=endpoint.rate_limits,
             query_grantees=query_grantees(deployment.grants),
         )
@@ -60,6 +63,7 @@ def route_of(deployment: Deployment, seen: Observation) -> EndpointRoute | None:
             for e in entities
         ),
         timeout_seconds=endpoint.timeout_seconds,
+        max_stream_seconds=longest_stream.total_seconds(),
         rate_limits=endpoint.rate_limits,
         max_queued=QUEUE_PER_SLOT * SLOTS_PER_REPLICA * max(1, sum(e.desired_replicas for e in entities)),
         query_grantees=query_grantees(deployment.grants),

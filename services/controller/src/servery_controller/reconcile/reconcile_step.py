@@ -34,6 +34,7 @@ from servery_controller.domain.endpoint import (
 from servery_controller.domain.happenings import events_of, notices_of
 from servery_controller.domain.planning import (
     BUSY,
+    Limits,
     Plan,
     plan,
     with_environment_problem,
@@ -54,7 +55,7 @@ CLAIM_SECONDS = 60.0
 """A claim outlives the slowest step (orders of one kind go out side by side, each answered or given up within
 seconds); the claims of a leader that died are dropped by the next one, this is for steps that got lost."""
 DRAIN_MARGIN = timedelta(seconds=5)
-"""A draining replica gets the endpoint's longest request and this much more."""
+"""A draining replica gets the longest answer it may have accepted and this much more. Without work it ends at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class _Placements:
 
 
 class ReconcileStep:
-    """Runs steps. ``outbox_hint`` wakes the relay after a write; ``patience`` is the deployment timeout."""
+    """Runs steps. ``outbox_hint`` wakes the relay after a write."""
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class ReconcileStep:
         hints: Hints,
         outbox_hint: asyncio.Event,
         notifications: Notifications,
-        patience: timedelta,
+        limits: Limits,
     ) -> None:
         self._pool = pool
         self._builder = builder
@@ -95,7 +96,7 @@ class ReconcileStep:
         self._hints = hints
         self._outbox_hint = outbox_hint
         self._notifications = notifications
-        self._patience = patience
+        self._limits = limits
 
     async def run(self, endpoint_id: str, lock_token: str, term: Term) -> None:
         """Step one endpoint that was claimed. Never raises: what failed is logged and tried again."""
@@ -108,7 +109,7 @@ class ReconcileStep:
                 if deployment is None:
                     return
                 seen = await self._observe(deployment)
-                step = plan(deployment, seen, datetime.now(UTC), self._patience)
+                step = plan(deployment, seen, datetime.now(UTC), self._limits)
                 step, placements = await self._act(deployment, step, term, lock_token, over)
                 if await self._apply(deployment, step, placements, term, lock_token):
                     generation, look_again = deployment.endpoint.generation, step.look_again
@@ -216,7 +217,7 @@ class ReconcileStep:
         return None
 
     async def _stop(self, deployment: Deployment, replica: Replica, term: Term) -> None:
-        grace = timedelta(seconds=deployment.endpoint.timeout_seconds) + DRAIN_MARGIN
+        grace = self._limits.longest_answer(deployment.endpoint) + DRAIN_MARGIN
         try:
             await self._backend.stop(replica.id, grace, term.epoch)
         except ServeryError as error:
