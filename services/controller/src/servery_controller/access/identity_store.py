@@ -37,7 +37,6 @@ _CONDITIONS: Mapping[str, str] = MappingProxyType(
         "all": "true",
         "workspace": "p.workspace_id = $1",
         "principal": "p.id = $1",
-        "name": "p.workspace_id = $1 AND lower(p.name) = lower($2)",
     }
 )
 
@@ -52,11 +51,6 @@ class Identities:
         """Return an active principal's identity."""
         found = await self._read(conn, "principal", principal_id)
         return found.get(principal_id)
-
-    async def find_named(self, conn: Connection | Pool, workspace_id: str, name: str) -> Identity | None:
-        """Return an active principal's identity by its name in its workspace."""
-        found = await self._read(conn, "name", workspace_id, name)
-        return next(iter(found.values()), None)
 
     async def of_workspace(self, conn: Connection | Pool, workspace_id: str) -> dict[str, Identity]:
         """Return the identities of the active principals of a workspace, by principal id."""

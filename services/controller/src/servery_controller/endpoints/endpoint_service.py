@@ -299,4 +299,5 @@ def _new_entity(
         message="Waiting for the builder.",
         created_at=now,
         creator=caller.user_name,
+        creator_id=caller.principal_id,
     )
