@@ -69,7 +69,9 @@ async def test_creation_waits_for_a_deletion_of_the_workspace_that_is_under_way(
         assert await directory_store.lock_workspace(conn, "1")
         creation = asyncio.create_task(service(pool).create(CreateRequest("iris", CONFIG), ANN))
         async with asyncio.timeout(10):
-            while not await pool.fetchval(WAITING):
+            waiting = 0
+            while not waiting:
+                waiting = await pool.fetchval(WAITING)
                 await asyncio.sleep(0.01)
         assert await directory_store.count_endpoints(conn, "1") == 0
         await directory_store.delete_workspace(conn, "1")
