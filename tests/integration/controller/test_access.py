@@ -384,10 +384,10 @@ async def test_what_others_wrote_into_the_buckets_is_put_right(world: World):
     forged = TokenGrant(token_sha256="f" * 64, principal_id=ann.principal_id)
     await world.gateway.bus.kv_put(subjects.TOKENS_BUCKET, forged.token_sha256, forged)
     promoted = ann.model_copy(update={"admin": True, "operator": True})
-    await world.gateway.bus.kv_put(subjects.IDENTITIES_BUCKET, ann.principal_id, promoted)
+    await world.gateway.bus.kv_put(subjects.PRINCIPALS_BUCKET, ann.principal_id, promoted)
     await world.until(lambda: world.gateway.identities[ann.principal_id] == ann)
     await world.until(lambda: forged.token_sha256 not in world.gateway.tokens)
-    await world.gateway.bus.kv_delete(subjects.IDENTITIES_BUCKET, ann.principal_id)
+    await world.gateway.bus.kv_delete(subjects.PRINCIPALS_BUCKET, ann.principal_id)
     await world.until(lambda: ann.principal_id in world.gateway.identities)
 
 

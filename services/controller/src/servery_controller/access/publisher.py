@@ -34,7 +34,7 @@ class AccessPublisher:
         self._repair_seconds = repair_seconds
         self._dirty = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._identities = Mirror(bus, subjects.IDENTITIES_BUCKET, Identity, self._dirty.set)
+        self._identities = Mirror(bus, subjects.PRINCIPALS_BUCKET, Identity, self._dirty.set)
         self._tokens = Mirror(bus, subjects.TOKENS_BUCKET, TokenGrant, self._dirty.set)
         self._keys = Mirror(bus, subjects.SIGNING_KEYS_BUCKET, SigningKey, self._dirty.set)
         bus.on_reconnect(self._dirty.set)
