@@ -199,7 +199,7 @@ class GatewayPeer:
 
     async def follow_access(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow(subjects.IDENTITIES_BUCKET, Identity, self.identities))
+            tasks.create_task(self._follow(subjects.PRINCIPALS_BUCKET, Identity, self.identities))
             tasks.create_task(self._follow(subjects.TOKENS_BUCKET, TokenGrant, self.tokens))
             tasks.create_task(self._follow(subjects.SIGNING_KEYS_BUCKET, SigningKey, self.keys))
 

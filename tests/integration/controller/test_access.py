@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import asyncpg
 import jwt
 import pytest
 from tests.integration.controller.conftest import World
@@ -343,15 +344,50 @@ async def test_a_model_acts_as_the_creator_of_its_served_entity(world: World):
         await model_token()
 
 
+async def test_a_model_does_not_act_as_somebody_who_was_given_its_creators_name(world: World):
+    first = await world.new_user("ann")
+    made = await world.ok(
+        "POST", "", {"name": "iris", "config": {"served_entities": [entity()]}}, identity=first
+    )
+    served = made["pending_config"]["served_entities"][0]["id"]
+    await world.ok("DELETE", f"{SCIM}/Users/{await user_id(world, 'ann')}")
+    await world.until(lambda: world.gateway.identity("1", "ann") is None)
+    await world.new_user("ann", "admins")
+    request = IssueModelToken(served_entity_id=served)
+    with pytest.raises(NotFound, match="'ann', was deleted"):
+        await world.gateway.bus.request(
+            subjects.controller_issue_model_token(), request, ModelTokenIssued, timeout=5
+        )
+
+
+async def test_a_model_served_before_there_were_principals_acts_as_the_administrator_of_the_settings(
+    world: World,
+):
+    made = await world.ok("POST", "", {"name": "iris", "config": {"served_entities": [entity()]}})
+    served = made["pending_config"]["served_entities"][0]["id"]
+    await world.crash_controller()
+    database = await asyncpg.connect(world.postgres_url)
+    await database.execute("UPDATE served_entities SET creator_id = NULL")
+    await database.close()
+    await world.start_controller()
+    issued = await world.gateway.bus.request(
+        subjects.controller_issue_model_token(),
+        IssueModelToken(served_entity_id=served),
+        ModelTokenIssued,
+        timeout=5,
+    )
+    assert claims_of(world, issued.token)["sub"] == ADMIN.principal_id
+
+
 async def test_what_others_wrote_into_the_buckets_is_put_right(world: World):
     ann = await world.new_user("ann")
     forged = TokenGrant(token_sha256="f" * 64, principal_id=ann.principal_id)
     await world.gateway.bus.kv_put(subjects.TOKENS_BUCKET, forged.token_sha256, forged)
     promoted = ann.model_copy(update={"admin": True, "operator": True})
-    await world.gateway.bus.kv_put(subjects.IDENTITIES_BUCKET, ann.principal_id, promoted)
+    await world.gateway.bus.kv_put(subjects.PRINCIPALS_BUCKET, ann.principal_id, promoted)
     await world.until(lambda: world.gateway.identities[ann.principal_id] == ann)
     await world.until(lambda: forged.token_sha256 not in world.gateway.tokens)
-    await world.gateway.bus.kv_delete(subjects.IDENTITIES_BUCKET, ann.principal_id)
+    await world.gateway.bus.kv_delete(subjects.PRINCIPALS_BUCKET, ann.principal_id)
     await world.until(lambda: ann.principal_id in world.gateway.identities)
 
 

@@ -346,6 +346,26 @@ async def test_a_creator_who_lost_the_permission_cannot_start_the_model(world: W
     assert world.worker.replicas == {}
 
 
+async def test_a_model_gets_no_secrets_by_its_creators_name(world: World, postgres_url: str):
+    await put(world)
+    acl = {"scope": "prod", "principal": "bob", "permission": "READ"}
+    await ok(world, "POST", "/acls/put", acl)
+    world.builder.hold.clear()
+    body = json.dumps({"name": "iris", "config": asking()})
+    created = json.loads((await world.gateway.call("POST", "", body, identity=BOB)).body)
+    [served] = created["pending_config"]["served_entities"]
+    assert (await environment_of(world, served["id"]))["KEY"] == SECRET
+    database = await asyncpg.connect(postgres_url)
+    await database.execute("DELETE FROM principals WHERE name = 'bob'")
+    await database.execute(
+        "INSERT INTO principals (id, workspace_id, kind, name) VALUES ($1, '1', 'user', 'bob')", "d" * 32
+    )
+    await database.close()
+    await ok(world, "POST", "/acls/put", acl)
+    with pytest.raises(InvalidParameter, match="'bob', who created the served entity, is no longer a member"):
+        await environment_of(world, served["id"])
+
+
 async def test_a_grant_goes_with_its_principal_and_not_with_the_name(world: World, postgres_url: str):
     await put(world)
     for principal in ("BOB", "data"):

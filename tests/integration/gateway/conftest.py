@@ -48,7 +48,7 @@ class World:
     async def connect_bus(self) -> None:
         self.bus = await self._stack.enter_async_context(connect_bus(self.nats, name="test-controller"))
         ann, token = identity(), grant(TOKEN)
-        await self.bus.kv_put(subjects.IDENTITIES_BUCKET, ann.principal_id, ann)
+        await self.bus.kv_put(subjects.PRINCIPALS_BUCKET, ann.principal_id, ann)
         await self.bus.kv_put(subjects.TOKENS_BUCKET, token.token_sha256, token)
 
     async def start_gateway(self, **settings) -> GatewayService:
@@ -106,7 +106,7 @@ class World:
 
     async def admit(self, caller: Identity, *tokens: TokenGrant) -> None:
         """Put who calls and with which tokens, and wait until the gateway knows them."""
-        await self.bus.kv_put(subjects.IDENTITIES_BUCKET, caller.principal_id, caller)
+        await self.bus.kv_put(subjects.PRINCIPALS_BUCKET, caller.principal_id, caller)
         for token in tokens:
             await self.bus.kv_put(subjects.TOKENS_BUCKET, token.token_sha256, token)
 

@@ -101,7 +101,7 @@ async def test_a_signed_token_stands_for_its_principal_while_key_and_principal_a
         Signer("other").token(PROGRAM.principal_id),
     ):
         assert (await world.score("signed", headers=bearer(refused))).status_code == 401
-    await world.bus.kv_delete(subjects.IDENTITIES_BUCKET, PROGRAM.principal_id)
+    await world.bus.kv_delete(subjects.PRINCIPALS_BUCKET, PROGRAM.principal_id)
     await eventually(lambda: PROGRAM.principal_id not in world.gateway.table.snapshot.identities)
     assert (await world.score("signed", headers=bearer(token))).status_code == 401
 

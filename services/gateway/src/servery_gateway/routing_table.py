@@ -29,7 +29,7 @@ V = TypeVar("V", bound=Message)
 
 BUCKETS: Mapping[str, tuple[str, type[Message]]] = {
     "routes": (subjects.ROUTES_BUCKET, EndpointRoute),
-    "identities": (subjects.IDENTITIES_BUCKET, Identity),
+    "identities": (subjects.PRINCIPALS_BUCKET, Identity),
     "tokens": (subjects.TOKENS_BUCKET, TokenGrant),
     "signing_keys": (subjects.SIGNING_KEYS_BUCKET, SigningKey),
 }

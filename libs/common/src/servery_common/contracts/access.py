@@ -1,7 +1,7 @@
 """Who calls, and how gateways know: principals, tokens, signing keys.
 
 The controller owns them all. It keeps three KV buckets that every gateway watches, so that a request is
-authenticated in memory: ``servery-identities`` (key: principal id), ``servery-tokens`` (key: hex SHA-256 of a
+authenticated in memory: ``servery-principals`` (key: principal id), ``servery-tokens`` (key: hex SHA-256 of a
 personal access token) and ``servery-signing-keys`` (key: key id). Short-lived tokens (OAuth, a model's own) are
 JWTs signed by the controller and never stored: a gateway checks the signature, then looks the principal up.
 """
@@ -13,7 +13,7 @@ from servery_common.contracts.message import Message
 PrincipalKind = Literal["user", "service_principal"]
 
 
-class Identity(Message, type="servery.identity.v1"):
+class Identity(Message, type="servery.identity.v2"):
     """A user or a service principal of one workspace. Gone from the bucket: deactivated or deleted."""
 
     principal_id: str

@@ -23,7 +23,7 @@ JOBS_STREAM = "SERVERY_JOBS"
 JOBS_WILDCARD = "servery.jobs.>"
 
 ROUTES_BUCKET = "servery-routes"
-IDENTITIES_BUCKET = "servery-identities"
+PRINCIPALS_BUCKET = "servery-principals"
 TOKENS_BUCKET = "servery-tokens"
 SIGNING_KEYS_BUCKET = "servery-signing-keys"
 

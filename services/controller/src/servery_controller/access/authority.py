@@ -22,9 +22,10 @@ class Authority:
             )
         return identity
 
-    async def find(self, workspace_id: str, user_name: str) -> Identity | None:
-        """Return the user or service principal of this name; None when it is no active member of the workspace."""
-        return await self._identities.find_named(self._pool, workspace_id, user_name)
+    async def find(self, workspace_id: str, principal_id: str) -> Identity | None:
+        """Return a user or service principal; None when it is no active member of the workspace."""
+        identity = await self._identities.find(self._pool, principal_id)
+        return identity if identity and identity.workspace_id == workspace_id else None
 
 
 def require_admin(caller: Identity) -> None:

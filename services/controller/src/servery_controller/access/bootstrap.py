@@ -29,6 +29,7 @@ async def ensure_bootstrap(pool: Pool, *, token: str, user_name: str, workspace_
         for name in (ADMINS, USERS):
             group = await directory_store.find_group(conn, workspace_id, name)
             await directory_store.add_members(conn, group.number, principals=[number])
+        await _adopt_served_entities(conn, user_name, workspace_id)
         await credential_store.replace_bootstrap_token(conn, fingerprint(token.encode()), BOOTSTRAP_PRINCIPAL)
 
 
@@ -57,3 +58,14 @@ async def _ensure_principal(conn: Connection, user_name: str, workspace_id: str)
     )
     assert number is not None
     return number
+
+
+async def _adopt_served_entities(conn: Connection, user_name: str, workspace_id: str) -> None:
+    """Let models that the administrator had served before there were principals act as them, as those do since."""
+    await conn.execute(
+        """UPDATE served_entities s SET creator_id = $1 FROM endpoints e
+           WHERE e.id = s.endpoint_id AND e.workspace_id = $2 AND s.creator = $3 AND s.creator_id IS NULL""",
+        BOOTSTRAP_PRINCIPAL,
+        workspace_id,
+        user_name,
+    )

@@ -11,7 +11,8 @@ from servery_common.contracts.access import Identity, TokenGrant
 from servery_common.postgres.pool import Connection, Pool
 from servery_controller.domain.directory import ADMINS
 
-# UNION drops what was seen, so the walk ends even if groups contained each other.
+# UNION drops what was seen, so the walk ends even if groups contained each other. What it found is put together once
+# for all principals: looked through for each of them, it would make the time grow with their square.
 _IDENTITIES = """
     WITH RECURSIVE chosen AS (
         SELECT p.* FROM principals p WHERE p.active AND {condition}
@@ -23,16 +24,19 @@ _IDENTITIES = """
         FROM belonging b JOIN memberships m ON m.subgroup_number = b.group_number
     )
     SELECT c.id, c.kind, c.name, c.display_name, c.workspace_id, c.operator, w.region,
-           array(SELECT g.name FROM belonging b JOIN groups g ON g.number = b.group_number
-                 WHERE b.principal_number = c.number ORDER BY g.name) AS groups
-    FROM chosen c JOIN workspaces w ON w.id = c.workspace_id
+           coalesce(n.names, '{{}}') AS groups
+    FROM chosen c
+    JOIN workspaces w ON w.id = c.workspace_id
+    LEFT JOIN (
+        SELECT b.principal_number, array_agg(g.name ORDER BY g.name) AS names
+        FROM belonging b JOIN groups g ON g.number = b.group_number GROUP BY b.principal_number
+    ) n ON n.principal_number = c.number
 """
 _CONDITIONS: Mapping[str, str] = MappingProxyType(
     {
         "all": "true",
         "workspace": "p.workspace_id = $1",
         "principal": "p.id = $1",
-        "name": "p.workspace_id = $1 AND lower(p.name) = lower($2)",
     }
 )
 
@@ -47,11 +51,6 @@ class Identities:
         """Return an active principal's identity."""
         found = await self._read(conn, "principal", principal_id)
         return found.get(principal_id)
-
-    async def find_named(self, conn: Connection | Pool, workspace_id: str, name: str) -> Identity | None:
-        """Return an active principal's identity by its name in its workspace."""
-        found = await self._read(conn, "name", workspace_id, name)
-        return next(iter(found.values()), None)
 
     async def of_workspace(self, conn: Connection | Pool, workspace_id: str) -> dict[str, Identity]:
         """Return the identities of the active principals of a workspace, by principal id."""

@@ -103,20 +103,24 @@ class OauthService:
     async def issue_for_model(self, request: IssueModelToken) -> ModelTokenIssued:
         """Return a token with which a model acts as the creator of its served entity. Raises NotFound."""
         row = await self._pool.fetchrow(
-            """SELECT e.id, e.workspace_id, s.creator
-               FROM served_entities s JOIN endpoints e ON e.id = s.endpoint_id WHERE s.id = $1""",
+            """SELECT e.id, s.creator, p.id AS principal_id
+               FROM served_entities s
+               JOIN endpoints e ON e.id = s.endpoint_id
+               LEFT JOIN principals p ON p.id = s.creator_id AND p.workspace_id = e.workspace_id AND p.active
+               WHERE s.id = $1""",
             request.served_entity_id,
         )
         if row is None:
             raise NotFound("The served entity does not exist any more.")
-        creator = await directory_store.find_principal(self._pool, row["workspace_id"], row["creator"])
-        if creator is None or not creator.active:
+        if row["principal_id"] is None:
             raise NotFound(
                 f"The creator of the served entity, '{row['creator']}', was deleted or deactivated: the model can act "
                 "as nobody. Let somebody else update the endpoint's config."
             )
-        token, ends = await self._signer.issue(creator.id, {"scope": SCOPE, "endpoint_id": row["id"]})
-        log.info("model_token_issued", endpoint_id=row["id"], principal=creator.name)
+        token, ends = await self._signer.issue(
+            row["principal_id"], {"scope": SCOPE, "endpoint_id": row["id"]}
+        )
+        log.info("model_token_issued", endpoint_id=row["id"], principal=row["creator"])
         return ModelTokenIssued(token=token, expires_at_ms=int(ends.timestamp() * 1000), host=self._host)
 
     async def _principal(self, caller: Identity, number: int) -> Principal:

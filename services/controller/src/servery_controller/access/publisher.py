@@ -5,7 +5,7 @@ it is compared again at the start, when NATS comes back, when somebody else wrot
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
@@ -34,7 +34,7 @@ class AccessPublisher:
         self._repair_seconds = repair_seconds
         self._dirty = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._identities = Mirror(bus, subjects.IDENTITIES_BUCKET, Identity, self._dirty.set)
+        self._identities = Mirror(bus, subjects.PRINCIPALS_BUCKET, Identity, self._dirty.set)
         self._tokens = Mirror(bus, subjects.TOKENS_BUCKET, TokenGrant, self._dirty.set)
         self._keys = Mirror(bus, subjects.SIGNING_KEYS_BUCKET, SigningKey, self._dirty.set)
         bus.on_reconnect(self._dirty.set)
@@ -62,9 +62,25 @@ class AccessPublisher:
                 await self._tokens.delete(sha256)
             for principal_id in gone_principals:
                 await self._identities.delete(principal_id)
-            await self._write(workspace_id)
+            await self._retried(lambda: self._write(workspace_id))
         except (ServeryError, *OUTAGE) as error:
             log.warning("access_not_published", workspace_id=workspace_id, error=str(error))
+            self._dirty.set()
+
+    async def token_added(self, sha256: str) -> None:
+        """Publish one token of a principal that is published; call after the commit. Raises nothing, as above."""
+        try:
+            await self._retried(lambda: self._write_token(sha256))
+        except (ServeryError, *OUTAGE) as error:
+            log.warning("token_not_published", error=str(error))
+            self._dirty.set()
+
+    async def token_revoked(self, sha256: str) -> None:
+        """Withdraw one token; call after the commit. Raises nothing, as above."""
+        try:
+            await self._tokens.delete(sha256)
+        except ServeryError as error:
+            log.warning("token_not_withdrawn", error=str(error))
             self._dirty.set()
 
     async def keys_changed(self) -> None:
@@ -76,17 +92,22 @@ class AccessPublisher:
             if not await self._keys.write(before, wanted, lambda key, value: True):
                 self._dirty.set()
 
-    async def _write(self, workspace_id: str | None) -> None:
+    async def _retried(self, write: Callable[[], Awaitable[bool]]) -> None:
         async with self._writing:
             await self._identities.caught_up.wait()
             await self._tokens.caught_up.wait()
             for attempt in range(_ATTEMPTS):
-                if await self._write_once(workspace_id):
+                if await write():
                     return
                 await asyncio.sleep(_RETRY_SECONDS * 2**attempt)
         self._dirty.set()
 
-    async def _write_once(self, workspace_id: str | None) -> bool:
+    async def _write_token(self, sha256: str) -> bool:
+        known = self._tokens.snapshot()
+        grants = await identity_store.find_grants(self._pool, sha256=sha256)
+        return await self._tokens.write(known, grants, lambda key, _: key == sha256)
+
+    async def _write(self, workspace_id: str | None) -> bool:
         known_identities, known_tokens = self._identities.snapshot(), self._tokens.snapshot()
         if workspace_id is None:
             identities = await self._reader.all(self._pool)
@@ -118,7 +139,7 @@ class AccessPublisher:
             self._dirty.clear()
             try:
                 await credential_store.delete_expired(self._pool)
-                await self._write(None)
+                await self._retried(lambda: self._write(None))
                 await self.keys_changed()
             except (ServeryError, *OUTAGE) as error:
                 log.warning("access_not_published", error=str(error))

@@ -121,16 +121,17 @@ class TokenService:
         lifetime: timedelta | None,
     ) -> NewToken:
         value, token_id = access_tokens.generate(), uuid4().hex
+        sha256 = access_tokens.fingerprint(value.encode())
         await credential_store.insert_token(
             self._pool,
             token_id,
-            access_tokens.fingerprint(value.encode()),
+            sha256,
             principal_id,
             caller.principal_id,
             comment,
             lifetime,
         )
-        await self._publisher.workspace_changed(workspace_id)
+        await self._publisher.token_added(sha256)
         [token] = await credential_store.find_tokens(self._pool, workspace_id, token_id=token_id)
         log.info("token_created", token_id=token_id, principal=token.owner_name, by=caller.user_name)
         return NewToken(value, token)
@@ -141,7 +142,7 @@ class TokenService:
         )
         if sha256 is None:
             raise _no_such_token(token_id)
-        await self._publisher.workspace_changed(caller.workspace_id, gone_tokens=[sha256])
+        await self._publisher.token_revoked(sha256)
         log.info("token_revoked", token_id=token_id, by=caller.user_name)
 
 

@@ -49,6 +49,7 @@ class WorkspaceService:
             [workspace] = await directory_store.find_workspaces(conn, workspace_id)
         log.info("workspace_created", workspace_id=workspace_id, name=name, by=caller.user_name)
         log.info("principal_created", principal=admin_user, kind="user", by=caller.user_name)
+        await self._publisher.workspace_changed(workspace_id)
         token = await self._tokens.create_for_user(caller, workspace_id, admin.id)
         return NewWorkspace(workspace, admin, token)
 

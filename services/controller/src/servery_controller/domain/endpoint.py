@@ -82,6 +82,9 @@ class ServedEntity:
     message: str
     created_at: datetime
     creator: str
+    """The name, for people."""
+    creator_id: str | None
+    """The principal its model acts as; None for one made before there were principals."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from uuid import uuid4
 from servery_common.contracts.access import Identity
 from servery_common.contracts.builds import ModelResolved
 from servery_common.contracts.routes import RateLimit
-from servery_common.errors import BadRequest, Conflict, NotFound
+from servery_common.errors import BadRequest, Conflict, NotFound, Unauthenticated
 from servery_common.postgres.pool import Connection, Pool
 from servery_controller.domain.endpoint import (
     Config,
@@ -104,7 +104,10 @@ class EndpointService:
         self._max_endpoints = max_endpoints
 
     async def create(self, request: CreateRequest, caller: Identity) -> Deployment:
-        """Create an endpoint, with or without a config. Raises AlreadyExists, InvalidParameter, NotFound."""
+        """Create an endpoint, with or without a config.
+
+        Raises AlreadyExists, InvalidParameter, NotFound; Unauthenticated when the caller was deleted meanwhile.
+        """
         check_endpoint_name(request.name)
         check_texts(request.description, request.budget_policy_id)
         now = datetime.now(UTC)
@@ -130,9 +133,16 @@ class EndpointService:
         )
         resolved = await self._resolve(request.config, caller) if request.config else None
         async with self._pool.acquire() as conn, conn.transaction():
-            await settings_store.hold_workspace(conn, caller.workspace_id)
+            # The caller was confirmed before models were resolved: much may have been deleted since.
+            if not await settings_store.hold_workspace(conn, caller.workspace_id):
+                raise Unauthenticated("Your workspace was deleted.")
             await store.insert_endpoint(conn, endpoint)
-            await endpoint_grants.put(conn, endpoint.id, Grantee.of(caller), PermissionLevel.CAN_MANAGE)
+            if not await endpoint_grants.put(
+                conn, endpoint.id, Grantee.of(caller), PermissionLevel.CAN_MANAGE
+            ):
+                raise Unauthenticated(
+                    "Your user or service principal was deleted. Ask an administrator of the workspace."
+                )
             if await settings_store.count_endpoints(conn, caller.workspace_id) > self._max_endpoints:
                 raise BadRequest(
                     f"The workspace has {self._max_endpoints} endpoints, which is the limit. Delete one, then "
@@ -299,4 +309,5 @@ def _new_entity(
         message="Waiting for the builder.",
         created_at=now,
         creator=caller.user_name,
+        creator_id=caller.principal_id,
     )

@@ -27,7 +27,5 @@ class ModelEnvironments:
         if found is None:
             raise NotFound("The served entity that this build is for does not exist any more.")
         workspace_id, entity = found
-        variables = await self._environments.resolve(
-            workspace_id, entity.creator, entity.spec.environment_vars
-        )
+        variables = await self._environments.resolve(workspace_id, entity)
         return ModelEnvironment(variables=variables)

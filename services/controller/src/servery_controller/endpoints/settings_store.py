@@ -8,11 +8,12 @@ from servery_controller.domain.endpoint import EmailNotifications
 from servery_controller.domain.settings_rules import Tags
 
 
-async def hold_workspace(conn: Connection, workspace_id: str) -> None:
-    """Let nobody else create endpoints in the workspace until the transaction ends."""
-    await conn.execute(
-        "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"endpoints of {workspace_id}"
-    )
+async def hold_workspace(conn: Connection, workspace_id: str) -> bool:
+    """Whether the workspace exists; if so nobody else creates endpoints in it, or deletes it, until the
+    transaction ends.
+    """
+    found = await conn.fetchval("SELECT true FROM workspaces WHERE id = $1 FOR NO KEY UPDATE", workspace_id)
+    return bool(found)
 
 
 async def count_endpoints(conn: Connection, workspace_id: str) -> int:

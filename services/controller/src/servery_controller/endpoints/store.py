@@ -76,8 +76,8 @@ async def insert_config(
     await conn.executemany(
         """INSERT INTO served_entities (id, endpoint_id, config_version, position, name, spec, min_replicas,
                                         max_replicas, desired_replicas, build_id, build_requested_at, phase,
-                                        message, creator, created_at)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)""",
+                                        message, creator, creator_id, created_at)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)""",
         [
             (
                 e.id,
@@ -94,6 +94,7 @@ async def insert_config(
                 e.phase,
                 e.message,
                 e.creator,
+                e.creator_id,
                 e.created_at,
             )
             for position, e in enumerate(entities)
@@ -422,6 +423,7 @@ def _entity(row: Record) -> ServedEntity:
         message=row["message"],
         created_at=row["created_at"],
         creator=row["creator"],
+        creator_id=row["creator_id"],
     )
 
 

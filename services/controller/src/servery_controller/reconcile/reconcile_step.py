@@ -189,9 +189,7 @@ class ReconcileStep:
         if entity.artifacts is None or replica.node is None:
             raise AssertionError(f"replica {replica.id} is ordered before it was built and placed")
         try:
-            variables = await self._environments.resolve(
-                deployment.endpoint.workspace_id, entity.creator, entity.spec.environment_vars
-            )
+            variables = await self._environments.resolve(deployment.endpoint.workspace_id, entity)
         except ServeryError as error:
             log.warning("environment_not_resolved", replica_id=replica.id, reason=error.message)
             return partial(with_environment_problem, entity=entity, problem=error.message)

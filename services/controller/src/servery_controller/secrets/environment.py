@@ -10,6 +10,7 @@ from typing import Protocol
 from servery_common.contracts.access import Identity
 from servery_common.errors import InvalidParameter, NotFound, PermissionDenied, Unavailable
 from servery_common.postgres.pool import OUTAGE
+from servery_controller.domain.endpoint import ServedEntity
 from servery_controller.domain.request import MAX_ENVIRONMENT_BYTES
 from servery_controller.domain.secrets import SecretReference, references_of, total_bytes
 from servery_controller.secrets.vault import Vault
@@ -18,8 +19,8 @@ from servery_controller.secrets.vault import Vault
 class Directory(Protocol):
     """Knows who somebody is now."""
 
-    async def find(self, workspace_id: str, user_name: str) -> Identity | None:
-        """Return the user or service principal of this name; None when it is no member of the workspace (any more)."""
+    async def find(self, workspace_id: str, principal_id: str) -> Identity | None:
+        """Return a user or service principal; None when it is no active member of the workspace (any more)."""
         ...
 
 
@@ -34,22 +35,24 @@ class EnvironmentResolver:
         """Raise InvalidParameter, naming the variable, unless the caller may read every secret referred to."""
         await self._resolve_for(caller, variables)
 
-    async def resolve(self, workspace_id: str, creator: str, variables: Mapping[str, str]) -> dict[str, str]:
-        """Return the variables with secrets in place, read with the right of who asked for the served entity.
+    async def resolve(self, workspace_id: str, entity: ServedEntity) -> dict[str, str]:
+        """Return an entity's variables with secrets in place, read with the right of who asked for the entity.
 
         Raises InvalidParameter, naming the variable; InvalidState for a value that cannot be decrypted; Unavailable
         while the database does not answer.
         """
+        variables = entity.spec.environment_vars
         references = references_of(variables)
         if not references:
             return dict(variables)
         try:
-            reader = await self._directory.find(workspace_id, creator)
+            creator_id = entity.creator_id
+            reader = await self._directory.find(workspace_id, creator_id) if creator_id else None
             if reader is None:
                 first = next(iter(references))
                 raise InvalidParameter(
-                    f"Environment variable '{first}' refers to a secret, and '{creator}', who created the served "
-                    "entity, is no longer a member of the workspace. Update the endpoint as somebody who is."
+                    f"Environment variable '{first}' refers to a secret, and '{entity.creator}', who created the "
+                    "served entity, is no longer a member of the workspace. Update the endpoint as somebody who is."
                 )
             return await self._resolve_for(reader, variables)
         except OUTAGE:

@@ -6,6 +6,8 @@ CREATE TABLE builds (
     served_entity_id   text NOT NULL,
     model_name         text NOT NULL,
     model_version      text NOT NULL,
+    -- May hold secrets: emptied when the build ends.
+    environment_vars   jsonb NOT NULL DEFAULT '{}',
     -- W3C trace context of the order, so that the build is part of the trace that asked for it.
     trace_context      jsonb NOT NULL DEFAULT '{}',
     state              text NOT NULL DEFAULT 'QUEUED'
