@@ -133,7 +133,7 @@ class EndpointService:
             await settings_store.hold_workspace(conn, caller.workspace_id)
             await store.insert_endpoint(conn, endpoint)
             await endpoint_grants.put(conn, endpoint.id, Grantee.of(caller), PermissionLevel.CAN_MANAGE)
-            if await settings_store.count_endpoints(conn, caller.workspace_id) > self._max_endpoints:
+            if await settings_store.count_live_endpoints(conn, caller.workspace_id) > self._max_endpoints:
                 raise BadRequest(
                     f"The workspace has {self._max_endpoints} endpoints, which is the limit. Delete one, then "
                     "create this one again."

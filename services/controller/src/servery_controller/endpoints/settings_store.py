@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 from servery_common.contracts.routes import RateLimit
+from servery_common.postgres.advisory_locks import hold_in_workspace
 from servery_common.postgres.pool import Connection
 from servery_controller.domain.endpoint import EmailNotifications
 from servery_controller.domain.settings_rules import Tags
@@ -10,12 +11,10 @@ from servery_controller.domain.settings_rules import Tags
 
 async def hold_workspace(conn: Connection, workspace_id: str) -> None:
     """Let nobody else create endpoints in the workspace until the transaction ends."""
-    await conn.execute(
-        "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"endpoints of {workspace_id}"
-    )
+    await hold_in_workspace(conn, "endpoints", workspace_id)
 
 
-async def count_endpoints(conn: Connection, workspace_id: str) -> int:
+async def count_live_endpoints(conn: Connection, workspace_id: str) -> int:
     """How many live endpoints the workspace has."""
     count: int | None = await conn.fetchval(
         "SELECT count(*) FROM endpoints WHERE workspace_id = $1 AND deleted_at IS NULL", workspace_id

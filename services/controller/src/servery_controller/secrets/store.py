@@ -6,6 +6,7 @@ from datetime import datetime
 from asyncpg import UniqueViolationError
 
 from servery_common.errors import AlreadyExists
+from servery_common.postgres.advisory_locks import hold_in_workspace
 from servery_common.postgres.pool import Connection, Pool
 from servery_controller.domain.permissions import Grantee
 from servery_controller.domain.secrets import SecretPermission
@@ -21,9 +22,7 @@ class SecretKey:
 
 async def count_scopes(conn: Connection, workspace_id: str) -> int:
     """How many scopes a workspace has; nobody else adds one until the transaction ends."""
-    await conn.execute(
-        "SELECT pg_advisory_xact_lock(hashtextextended('secret_scopes/' || $1, 0))", workspace_id
-    )
+    await hold_in_workspace(conn, "secret scopes", workspace_id)
     count: int | None = await conn.fetchval(
         "SELECT count(*) FROM secret_scopes WHERE workspace_id = $1", workspace_id
     )
