@@ -90,9 +90,9 @@ def test_an_endpoint_cannot_refer_to_a_secret_that_does_not_exist(
         workspace.secrets.create_scope("no such name")
 
 
-def test_a_model_acts_as_its_creator_with_a_client_that_nobody_configured(
+def test_a_model_reads_as_its_creator_with_a_client_that_nobody_configured(
     client: Client, register: Registered, new_name: Names
 ):
     name = new_name()
     client.deploy(name, "current_user", register(zoo.current_user()))
-    assert client.predictions(name, zoo.current_user().sample) == ["admin"]
+    assert client.predictions(name, zoo.current_user().sample) == ["admin", "has no token"]

@@ -237,9 +237,16 @@ class RevealEnvironment(PythonModel):
 
 
 class CurrentUser(PythonModel):
-    """Asks the platform who it is, with a client that nobody configured."""
+    """Asks the platform who it is, with a client that nobody configured, and tries to make itself a token."""
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> list[str]:
         from databricks.sdk import WorkspaceClient
+        from databricks.sdk.errors import PermissionDenied
 
-        return [str(WorkspaceClient().current_user.me().user_name)]
+        client = WorkspaceClient()
+        try:
+            token = client.tokens.create(comment="for ever").token_info
+            outcome = f"has token {token.token_id if token else ''}"
+        except PermissionDenied:
+            outcome = "has no token"
+        return [str(client.current_user.me().user_name), outcome]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from servery_common.contracts import subjects
-from servery_common.contracts.access import Identity, SigningKey, TokenGrant
+from servery_common.contracts.access import ALL_APIS, Identity, SigningKey, TokenGrant
 from servery_common.contracts.builds import (
     Artifacts,
     BuildFailed,
@@ -219,7 +219,9 @@ class GatewayPeer:
     def route(self, name: str) -> EndpointRoute | None:
         return next((r for r in self.routes.values() if r.name == name), None)
 
-    async def call(self, method: str, path: str, body: str = "", *, identity: Identity = ADMIN) -> HttpAnswer:
+    async def call(
+        self, method: str, path: str, body: str = "", *, identity: Identity = ADMIN, scope: str = ALL_APIS
+    ) -> HttpAnswer:
         """Carry a call; ``path`` is below the serving endpoints unless it begins with ``/api/``."""
         path, _, query = path.partition("?")
         call = HttpCall(
@@ -229,6 +231,7 @@ class GatewayPeer:
             headers={"content-type": "application/json"},
             body=body,
             identity=identity,
+            scope=scope,
             host="http://127.0.0.1:8080",
         )
         return await self.bus.request(subjects.controller_http(), call, HttpAnswer, timeout=10)

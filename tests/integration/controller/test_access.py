@@ -1,5 +1,6 @@
 """Who may call: the directory, tokens, OAuth and workspaces, and what gateways are told of them."""
 
+import json
 from typing import Any
 
 import asyncpg
@@ -338,6 +339,7 @@ async def test_a_model_acts_as_the_creator_of_its_served_entity(world: World):
     issued = await model_token()
     claims = claims_of(world, issued.token)
     assert (claims["sub"], claims["endpoint_id"]) == (ann.principal_id, made["id"])
+    assert claims["scope"] == "model"
     assert claims["exp"] * 1000 == issued.expires_at_ms
     await world.ok("DELETE", f"{SCIM}/Users/{await user_id(world, 'ann')}")
     with pytest.raises(NotFound, match="ann"):
@@ -377,6 +379,39 @@ async def test_a_model_served_before_there_were_principals_acts_as_the_administr
         timeout=5,
     )
     assert claims_of(world, issued.token)["sub"] == ADMIN.principal_id
+
+
+async def test_a_models_token_reads_and_changes_nothing(world: World):
+    secrets = "/api/2.0/secrets"
+    await world.ok("POST", "", {"name": "iris"})
+    await world.ok("POST", f"{secrets}/scopes/create", {"scope": "s"})
+    await world.ok("POST", f"{secrets}/put", {"scope": "s", "key": "k", "string_value": "v"})
+    number, _ = await new_service_principal(world, "ci")
+    me = (await world.ok("GET", f"{SCIM}/Me"))["id"]
+    for path in ("", "/iris", f"{SCIM}/Me", f"{secrets}/get?scope=s&key=k"):
+        answer = await world.gateway.call("GET", path, scope="model")
+        assert answer.status == 200, (path, answer.body)
+
+    config = {"served_entities": [entity()]}
+    grant = {"access_control_list": [{"user_name": "admin", "permission_level": "CAN_MANAGE"}]}
+    iris = (await world.ok("GET", "/iris"))["id"]
+    for method, path, body in (
+        ("POST", "", {"name": "digits", "config": config}),
+        ("PUT", "/iris/config", config),
+        ("DELETE", "/iris", None),
+        ("PATCH", f"/api/2.0/permissions/serving-endpoints/{iris}", grant),
+        ("POST", f"{TOKENS}/create", {}),
+        ("POST", f"{SCIM}/Users", {"userName": "eve"}),
+        ("DELETE", f"{SCIM}/Users/{me}", None),
+        ("POST", secrets_of(number), {}),
+        ("POST", WORKSPACES, {"name": "mine", "admin_user": "eve"}),
+        ("POST", f"{secrets}/put", {"scope": "s", "key": "k", "string_value": "other"}),
+        ("POST", f"{secrets}/acls/put", {"scope": "s", "principal": "users", "permission": "READ"}),
+    ):
+        answer = await world.gateway.call(method, path, json.dumps(body or {}), scope="model")
+        assert (answer.status, json.loads(answer.body)["error_code"]) == (403, "PERMISSION_DENIED"), path
+    assert [e["name"] for e in (await world.ok("GET", ""))["endpoints"]] == ["iris"]
+    assert (await world.ok("GET", f"{TOKENS}/list"))["token_infos"] == []
 
 
 async def test_what_others_wrote_into_the_buckets_is_put_right(world: World):

@@ -386,6 +386,28 @@ async def test_a_grant_goes_with_its_principal_and_not_with_the_name(world: Worl
     assert [item["principal"] for item in items] == ["admin", "analysts"]
 
 
+async def test_of_a_user_and_a_group_of_one_name_every_acl_call_means_the_user(
+    world: World, postgres_url: str
+):
+    await put(world)
+    acl = {"scope": "prod", "principal": "data"}
+    await ok(world, "POST", "/acls/put", acl | {"permission": "READ"})  # the group: there is no such user yet
+    database = await asyncpg.connect(postgres_url)
+    await database.execute(
+        "INSERT INTO principals (id, workspace_id, kind, name) VALUES ($1, '1', 'user', 'Data')", "d" * 32
+    )
+    await database.close()
+    get = "/acls/get?scope=prod&principal=data"
+    gone = (404, "RESOURCE_DOES_NOT_EXIST")
+    assert await refused(world, "GET", get) == gone
+    assert await refused(world, "POST", "/acls/delete", acl) == gone
+    await ok(world, "POST", "/acls/put", acl | {"permission": "WRITE"})
+    assert await ok(world, "GET", get) == {"principal": "Data", "permission": "WRITE"}
+    await ok(world, "POST", "/acls/delete", acl)
+    assert await refused(world, "GET", get) == gone
+    assert (await ok(world, "GET", "/get?scope=prod&key=key", caller=ANN))["key"] == "key"
+
+
 async def everything_readable_in(postgres_url: str, text: str) -> list[str]:
     """Tables with a row in which the text, in plain or Base64 or hexadecimal form, can be read."""
     database = await asyncpg.connect(postgres_url)

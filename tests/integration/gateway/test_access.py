@@ -14,7 +14,8 @@ from tests.unit.gateway.signing import Signer
 from servery_common import access_tokens
 from servery_common.contracts import subjects
 from servery_common.contracts.access import FindToken, IssueToken, TokenFound, TokenIssued
-from servery_common.contracts.routes import RateLimit
+from servery_common.contracts.management import HttpAnswer, HttpCall
+from servery_common.contracts.routes import EndpointRoute, RateLimit
 from servery_common.errors import Unauthenticated
 
 PROGRAM = identity("4f1c", kind="service_principal", groups=("robots",))
@@ -48,9 +49,11 @@ async def issue(world: World, signer: Signer) -> list[IssueToken]:
     return asked
 
 
-async def ready_endpoint(world: World, name: str, **fields) -> None:
+async def ready_endpoint(world: World, name: str, **fields) -> EndpointRoute:
     replica = await world.replica(f"a{name}".replace("-", ""))
-    await world.publish(endpoint(name, entity("m-1", replica.route()), **fields))
+    route = endpoint(name, entity("m-1", replica.route()), **fields)
+    await world.publish(route)
+    return route
 
 
 async def test_a_token_works_in_the_request_after_its_creation(world: World) -> None:
@@ -80,6 +83,29 @@ async def test_a_token_works_in_the_request_after_its_creation(world: World) -> 
     await world.bus.kv_put(subjects.TOKENS_BUCKET, new.token_sha256, new)
     await eventually(lambda: new.token_sha256 in world.gateway.table.snapshot.tokens)
     assert (await world.score("new-token", headers=bearer(brand_new))).status_code == 200
+
+
+async def test_a_models_token_scores_says_its_scope_to_the_controller_and_ends_with_the_endpoint(
+    world: World,
+) -> None:
+    route = await ready_endpoint(world, "with-a-token", query_grantees=("group:robots",))
+    signer = await sign(world)
+    await world.admit(PROGRAM)
+    scopes: list[str] = []
+
+    async def answer(call: HttpCall) -> HttpAnswer:
+        scopes.append(call.scope)
+        return HttpAnswer(status=200, body="{}")
+
+    await world.bus.serve(subjects.controller_http(), HttpCall, answer, queue="controller")
+    model = bearer(signer.token(PROGRAM.principal_id, scope="model", endpoint_id=route.endpoint_id))
+    assert (await world.score("with-a-token", headers=model)).status_code == 200
+    for headers in (model, bearer(signer.token(PROGRAM.principal_id))):
+        assert (await world.http.get("/api/2.0/serving-endpoints", headers=headers)).status_code == 200
+    assert scopes == ["model", "all-apis"]
+    await world.bus.kv_delete(subjects.ROUTES_BUCKET, route.endpoint_id)
+    await eventually(lambda: route.endpoint_id not in world.gateway.table.snapshot.routes)
+    assert (await world.http.get("/api/2.0/serving-endpoints", headers=model)).status_code == 401
 
 
 async def test_a_signed_token_stands_for_its_principal_while_key_and_principal_are_there(

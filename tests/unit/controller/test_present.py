@@ -19,9 +19,9 @@ def test_who_has_no_display_name_is_shown_by_the_user_name():
     assert (answer["creator_kind"], answer["creator_display_name"]) == ("User", "ann")
 
 
-def test_a_route_optimized_endpoint_says_where_its_data_plane_is():
+def test_a_route_optimized_endpoint_says_where_it_is_scored():
     answer = detailed(deployment(route_optimized=True), HOST)
     url = "http://localhost:8080/serving-endpoints/iris/invocations"
     assert answer["endpoint_url"] == url
-    assert answer["data_plane_info"]["query_info"]["endpoint_url"] == url
+    assert "data_plane_info" not in answer
     assert "endpoint_url" not in detailed(deployment(), HOST)

@@ -20,6 +20,7 @@ class Signer:
 
     def token(self, subject: str, **claims: Any) -> str:
         now = int(time.time())
-        wanted = {"sub": subject, "aud": "servery", "iss": "servery", "iat": now, "exp": now + 3600, **claims}
+        standard = {"sub": subject, "aud": "servery", "iss": "servery", "iat": now, "exp": now + 3600}
+        wanted = {**standard, "scope": "all-apis", **claims}
         payload = {name: value for name, value in wanted.items() if value is not None}
         return jwt.encode(payload, self._private, algorithm="EdDSA", headers={"kid": self.key.key_id})

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 from tests.unit.gateway.signing import Signer
 
 from servery_common import access_tokens
 from servery_common.contracts.access import FindToken, Identity, TokenFound, TokenGrant
+from servery_common.contracts.routes import EndpointRoute
 from servery_common.contracts.subjects import controller_find_token
 from servery_common.errors import Unauthenticated
 from servery_common.messaging.testing import InMemoryBus
@@ -48,7 +51,7 @@ class Desk:
         return self
 
     async def who(self, token: str) -> Identity:
-        return await self.authenticator.authenticate(f"Bearer {token}".encode())
+        return (await self.authenticator.authenticate(f"Bearer {token}".encode())).identity
 
     async def refuses(self, token: str) -> str:
         with pytest.raises(Unauthenticated) as caught:
@@ -98,6 +101,34 @@ async def test_a_signed_token_ends_with_its_key() -> None:
     token = SIGNER.token("p1")
     await desk.who(token)
     desk.authenticator.update(Snapshot(identities={"p1": ANN}))
+    await desk.refuses(token)
+
+
+def serving(workspace_id: str = "1") -> Snapshot:
+    route = EndpointRoute(
+        endpoint_id="e1", workspace_id=workspace_id, name="iris", created_at_ms=1, status="serving"
+    )
+    return replace(knowing(granted("abc")), routes={"e1": route})
+
+
+async def test_the_scope_of_a_credential_is_known() -> None:
+    desk = Desk(serving())
+    for token, scope in (
+        ("abc", "all-apis"),
+        (SIGNER.token("p1"), "all-apis"),
+        (SIGNER.token("p1", scope="model", endpoint_id="e1"), "model"),
+    ):
+        for _ in range(2):
+            assert await desk.authenticator.authenticate(f"Bearer {token}".encode()) == (ANN, scope)
+
+
+async def test_a_models_token_ends_with_its_endpoint() -> None:
+    desk = Desk(serving())
+    token = SIGNER.token("p1", scope="model", endpoint_id="e1")
+    await desk.who(token)
+    desk.authenticator.update(replace(serving(), routes={}))
+    await desk.refuses(token)
+    desk.authenticator.update(serving(workspace_id="2"))
     await desk.refuses(token)
 
 

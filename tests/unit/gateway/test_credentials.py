@@ -47,10 +47,21 @@ def test_a_token_signed_with_the_key_names_its_principal_and_its_end() -> None:
     assert is_signed(token)
     assert not is_signed(b"dapi123")
     assert key_id_of(token) == "k7"
-    assert verify(token, key) == ("p1", 2000000000)
+    assert verify(token, key) == ("p1", 2000000000, "all-apis", None)
 
 
-@pytest.mark.parametrize("claims", [{"aud": "other"}, {"aud": None}, {"exp": None}, {"sub": None}])
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"aud": "other"},
+        {"aud": None},
+        {"exp": None},
+        {"sub": None},
+        {"scope": None},
+        {"scope": "sql"},
+        {"scope": "model"},
+    ],
+)
 def test_a_token_that_lacks_a_claim_or_is_for_others_is_refused(claims: dict) -> None:
     signer = Signer()
     key = public_key(signer.key)
@@ -58,11 +69,19 @@ def test_a_token_that_lacks_a_claim_or_is_for_others_is_refused(claims: dict) ->
     assert verify(signer.token(**{"subject": "p1", **claims}).encode(), key) is None
 
 
+def test_a_models_token_says_so_and_names_the_endpoint() -> None:
+    signer = Signer()
+    key = public_key(signer.key)
+    assert key is not None
+    token = signer.token("p1", exp=2000000000, scope="model", endpoint_id="e1").encode()
+    assert verify(token, key) == ("p1", 2000000000, "model", "e1")
+
+
 def test_a_token_of_a_clock_that_is_ahead_is_taken() -> None:
     signer = Signer()
     key = public_key(signer.key)
     assert key is not None
-    assert verify(signer.token("p1", iat=4000000000, exp=4000003600).encode(), key) == ("p1", 4000003600)
+    assert verify(signer.token("p1", iat=4000000000, exp=4000003600).encode(), key) is not None
 
 
 def test_a_forged_token_is_refused() -> None:

@@ -5,13 +5,16 @@ downloads, the values of a served entity's environment variables in a model's ow
 through here.
 """
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 MASK = "[REDACTED]"
 
 # Shorter values ("1", "on", "cpu") are settings, and masking them would make the log unreadable.
 _SHORTEST_SECRET = 4
+# Programs print long values line by line. A short line of one ("}", "EOF") is nothing to hide.
+_SHORTEST_LINE = 8
 
 # Every repetition is bounded: what passes through here may be megabytes without a single space.
 _URL_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]{0,20}://)[^/\s@'\"`]{1,2000}@")
@@ -30,8 +33,10 @@ class Redactor:
         self.hide(secrets)
 
     def hide(self, secrets: Iterable[str]) -> None:
-        """Mask these values too from now on."""
-        self._secrets.update(value for value in secrets if len(value) >= _SHORTEST_SECRET)
+        """Mask these values too from now on: whole, line by line, and as Python and JSON write them in quotes."""
+        self._secrets.update(
+            form for value in secrets if len(value) >= _SHORTEST_SECRET for form in _written(value)
+        )
         # Longest first, so that a value that contains another one is masked whole.
         values = sorted(self._secrets, key=len, reverse=True)
         self._values = re.compile("|".join(re.escape(value) for value in values)) if values else None
@@ -42,3 +47,16 @@ class Redactor:
             text = self._values.sub(MASK, text)
         text = _URL_CREDENTIALS.sub(rf"\g<scheme>{MASK}@", text)
         return _URL_SECRET_PARAMETERS.sub(rf"\g<name>{MASK}", text)
+
+
+def _written(value: str) -> Iterator[str]:
+    """Yield every form in which a value may be in a text."""
+    lines = (line.strip() for line in value.splitlines())
+    for text in (value, *(line for line in lines if len(line) >= _SHORTEST_LINE)):
+        yield text
+        quoted = repr(text)[1:-1]
+        yield quoted
+        # Python escapes this quote only in a text that has both kinds, such as a message around the value.
+        yield quoted.replace("\\'", "'").replace("'", "\\'")
+        yield json.dumps(text)[1:-1]
+        yield json.dumps(text, ensure_ascii=False)[1:-1]

@@ -90,8 +90,9 @@ async def _serve(
     await backend.start()
     routes = RoutePublisher(bus, hints.add)
     builder = BuilderClient(bus)
-    access = await start_access(context, settings, pool, bus)
-    vault = Vault(pool, Cipher(settings.encryption_key.get_secret_value()))
+    cipher = Cipher(settings.encryption_key.get_secret_value())
+    access = await start_access(context, settings, pool, bus, cipher)
+    vault = Vault(pool, cipher)
     environments = EnvironmentResolver(vault, access.authority)
     service = EndpointService(
         pool,

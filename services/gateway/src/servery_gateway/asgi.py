@@ -104,7 +104,7 @@ class GatewayApp:
     ) -> Answer:
         path, method = scope["path"], scope["method"]
         if path.startswith(("/api/", "/serving-endpoints/")):
-            identity = await self._authenticator.authenticate(headers.get(b"authorization"))
+            identity, _ = await self._authenticator.authenticate(headers.get(b"authorization"))
             response_headers.append((b"x-databricks-org-id", header_value(identity.workspace_id)))
         if target is not None:
             raise BadRequest(f"{method} is not supported for scoring; use POST.")

@@ -4,6 +4,9 @@ A personal access token is looked up by its SHA-256 and leads to a principal; a 
 it stands for. Only about a token nobody told this gateway of is the controller asked, once: it may have been created
 a moment ago. What no controller made, as its checksum tells, is not worth a question. Every failure has the same
 answer: whether a token is unknown, expired or malformed, or nobody could be asked, is nobody's business.
+
+A model's token is good as long as the endpoint that serves the model is there. What else it may not do, the
+controller knows: it is told the scope.
 """
 
 import time
@@ -13,7 +16,7 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from servery_common import access_tokens
-from servery_common.contracts.access import FindToken, Identity
+from servery_common.contracts.access import ALL_APIS, FindToken, Identity
 from servery_common.errors import Unauthenticated
 from servery_gateway import credentials
 from servery_gateway.routing_table import Snapshot
@@ -28,10 +31,19 @@ FOUND_SECONDS = 2.0
 """How long an answer of the controller is believed. By then the bucket has the token too, or it was revoked."""
 
 
-class _Known(NamedTuple):
+class Caller(NamedTuple):
+    """Who calls, and what their credential is for."""
+
     identity: Identity
+    scope: str = ALL_APIS
+
+
+class _Known(NamedTuple):
+    caller: Caller
     until: float
     """Epoch seconds; from then on the header is looked at again."""
+    endpoint_id: str | None = None
+    """The token ends with this endpoint."""
 
 
 class Authenticator:
@@ -54,14 +66,16 @@ class Authenticator:
             return
         self._by_header.clear()
 
-    async def authenticate(self, authorization: bytes | None) -> Identity:
+    async def authenticate(self, authorization: bytes | None) -> Caller:
         """Return who the header stands for. Raises Unauthenticated. Waits only for an unknown token."""
         if authorization is None:
             raise Unauthenticated(MESSAGE)
         known = self._by_header.get(authorization)
         if known is None or known.until <= self._now():
             known = await self._look_up(authorization)
-        return known.identity
+        if known.endpoint_id is not None and not self._serves(known.endpoint_id, known.caller.identity):
+            raise Unauthenticated(MESSAGE)
+        return known.caller
 
     async def _look_up(self, authorization: bytes) -> _Known:
         self._by_header.pop(authorization, None)
@@ -84,19 +98,24 @@ class Authenticator:
 
     def _signed(self, token: bytes) -> _Known | None:
         key = self._keys.get(credentials.key_id_of(token) or "")
-        verified = credentials.verify(token, key) if key is not None else None
-        if verified is None:
+        signed = credentials.verify(token, key) if key is not None else None
+        if signed is None:
             return None
-        principal_id, expires_at = verified
-        identity = self._snapshot.identities.get(principal_id)
-        return _Known(identity, expires_at) if identity is not None else None
+        identity = self._snapshot.identities.get(signed.principal_id)
+        if identity is None:
+            return None
+        return _Known(Caller(identity, signed.scope), signed.expires_at, signed.endpoint_id)
+
+    def _serves(self, endpoint_id: str, identity: Identity) -> bool:
+        route = self._snapshot.routes.get(endpoint_id)
+        return route is not None and route.workspace_id == identity.workspace_id
 
     def _granted(self, digest: str) -> _Known | None:
         grant = self._snapshot.tokens.get(digest)
         identity = self._snapshot.identities.get(grant.principal_id) if grant is not None else None
         if grant is None or identity is None:
             return None
-        return _Known(identity, _seconds(grant.expires_at_ms))
+        return _Known(Caller(identity), _seconds(grant.expires_at_ms))
 
     async def _found(self, digest: str) -> _Known | None:
         found = await self._finder.find(FindToken(token_sha256=digest))
@@ -106,7 +125,7 @@ class Authenticator:
         if found is None or found.grant is None or found.identity is None:
             return None
         until = min(_seconds(found.grant.expires_at_ms), self._now() + FOUND_SECONDS)
-        return _Known(found.identity, until)
+        return _Known(Caller(found.identity), until)
 
 
 def _seconds(expires_at_ms: int | None) -> float:

@@ -5,18 +5,29 @@ Accepted are ``Bearer <token>`` and ``Basic`` with user ``token`` and the token 
 
 import base64
 import binascii
+from typing import NamedTuple
 
 import jwt
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from servery_common.contracts.access import SigningKey
+from servery_common.contracts.access import ALL_APIS, AUDIENCE, MODEL_SCOPE, SigningKey
 
-AUDIENCE = "servery"
 ALGORITHM = "EdDSA"
 
 log = structlog.get_logger(__name__)
+
+
+class SignedToken(NamedTuple):
+    """What a JWT says whose signature was checked."""
+
+    principal_id: str
+    expires_at: int
+    """Epoch seconds. The reader compares it with its own clock."""
+    scope: str
+    endpoint_id: str | None
+    """Of a model's token: the endpoint that serves the model."""
 
 
 def token_of(authorization: bytes) -> bytes | None:
@@ -68,11 +79,11 @@ def key_id_of(token: bytes) -> str | None:
         return None
 
 
-def verify(token: bytes, key: Ed25519PublicKey) -> tuple[str, int] | None:
-    """Return the subject of a JWT and when it expires (epoch seconds), or None when it was not signed so.
+def verify(token: bytes, key: Ed25519PublicKey) -> SignedToken | None:
+    """Return what a JWT says, or None when it was not signed so, or has a scope that means nothing here.
 
-    The caller compares the expiry with its own clock. ``iat`` is not looked at: it says when a token was issued,
-    not from when it is valid, and two machines' clocks differ.
+    ``iat`` is not looked at: it says when a token was issued, not from when it is valid, and two machines' clocks
+    differ.
     """
     try:
         claims = jwt.decode(
@@ -80,8 +91,10 @@ def verify(token: bytes, key: Ed25519PublicKey) -> tuple[str, int] | None:
             key,
             algorithms=[ALGORITHM],
             audience=AUDIENCE,
-            options={"require": ["sub", "exp"], "verify_exp": False, "verify_iat": False},
+            options={"require": ["sub", "exp", "scope"], "verify_exp": False, "verify_iat": False},
         )
-        return claims["sub"], int(claims["exp"])
+        signed = SignedToken(claims["sub"], int(claims["exp"]), claims["scope"], claims.get("endpoint_id"))
     except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError):
         return None
+    understood = signed.scope == ALL_APIS or (signed.scope == MODEL_SCOPE and signed.endpoint_id is not None)
+    return signed if understood else None

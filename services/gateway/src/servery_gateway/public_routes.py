@@ -12,7 +12,7 @@ from typing import Any
 
 from jwt.algorithms import OKPAlgorithm
 
-from servery_common.contracts.access import SigningKey
+from servery_common.contracts.access import ALL_APIS, SigningKey
 from servery_common.errors import BadRequest, NotImplementedByServery
 from servery_gateway import credentials
 from servery_gateway.http import Answer, Header, Scope, json_answer
@@ -110,7 +110,7 @@ def oauth_metadata(base: str | None) -> dict[str, Any]:
         "jwks_uri": f"{base}/oidc/.well-known/jwks.json",
         "grant_types_supported": ["client_credentials"],
         "response_types_supported": [],
-        "scopes_supported": ["all-apis"],
+        "scopes_supported": [ALL_APIS],
         "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
     }
 

@@ -214,7 +214,7 @@ class ScoringHandler:
 
     async def _admit(self, exchange: _Exchange) -> tuple[Identity, EndpointRoute, ServedEntityRoute, str]:
         """Decide on the headers alone. Raises a ServeryError."""
-        identity = await self._authenticator.authenticate(exchange.headers.get(b"authorization"))
+        identity, _ = await self._authenticator.authenticate(exchange.headers.get(b"authorization"))
         exchange.response_headers.append((b"x-databricks-org-id", header_value(identity.workspace_id)))
         route, entity = self._route(exchange, identity)
         content_type = admission.content_type_of(exchange.headers)

@@ -12,6 +12,13 @@ from servery_common.contracts.message import Message
 
 PrincipalKind = Literal["user", "service_principal"]
 
+AUDIENCE = "servery"
+"""Whom JWTs are for."""
+ALL_APIS = "all-apis"
+"""The scope of a credential that may do whatever its principal may do."""
+MODEL_SCOPE = "model"
+"""The scope of the token a model is given: it reads and scores as its principal, and changes nothing."""
+
 
 class Identity(Message, type="servery.identity.v2"):
     """A user or a service principal of one workspace. Gone from the bucket: deactivated or deleted."""
@@ -86,7 +93,7 @@ class TokenIssued(Message, type="servery.oauth.issued.v1"):
 
 
 class IssueModelToken(Message, type="servery.model.token.issue.v1"):
-    """A worker asks for the token with which a model acts as the creator of its served entity."""
+    """A worker asks for the token with which a model reads and scores as the creator of its served entity."""
 
     served_entity_id: str
 

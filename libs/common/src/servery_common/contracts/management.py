@@ -4,7 +4,7 @@ The body travels as the payload of the NATS message, these fields as its headers
 come in parts (``messaging.requests``).
 """
 
-from servery_common.contracts.access import Identity
+from servery_common.contracts.access import ALL_APIS, Identity
 from servery_common.contracts.message import Message
 
 
@@ -18,6 +18,8 @@ class HttpCall(Message, type="servery.http.call.v1"):
     """Lower-case names; only what the API reads (content-type, accept, x-request-id)."""
     body: str = ""
     identity: Identity
+    scope: str = ALL_APIS
+    """Of the caller's credential. Only one for all APIs may change anything."""
     host: str = ""
     """``scheme://host[:port]`` as the caller sees the gateway, for answers that hold addresses."""
 

@@ -7,6 +7,7 @@ import structlog
 
 from servery_common.access_tokens import fingerprint
 from servery_common.errors import AlreadyExists
+from servery_common.postgres.advisory_locks import AdvisoryLock, hold
 from servery_common.postgres.pool import Connection, Pool
 from servery_controller.access import credential_store, directory_store
 from servery_controller.domain.directory import ADMINS, USERS
@@ -22,7 +23,7 @@ async def ensure_bootstrap(pool: Pool, *, token: str, user_name: str, workspace_
     Raises AlreadyExists when another principal of the workspace has the name.
     """
     async with pool.acquire() as conn, conn.transaction():
-        await conn.execute("SELECT pg_advisory_xact_lock($1)", 0x5E52_7E27_0003)  # several controllers start
+        await hold(conn, AdvisoryLock.BOOTSTRAP)  # several controllers start
         if not await directory_store.find_workspaces(conn, workspace_id):
             await directory_store.insert_workspace(conn, workspace_id, f"workspace-{workspace_id}", "")
         number = await _ensure_principal(conn, user_name, workspace_id)

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from servery_common.contracts.access import SigningKey
+from servery_common.postgres.advisory_locks import AdvisoryLock, hold
 from servery_common.postgres.pool import Connection, Pool
-
-_ROTATION_LOCK = 0x5E52_7E27_0002
-"""Any number nobody else uses as an advisory lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +201,7 @@ async def delete_expired(conn: Connection | Pool) -> None:
 
 async def lock_rotation(conn: Connection) -> None:
     """Until the transaction ends, only one controller decides on signing keys."""
-    await conn.execute("SELECT pg_advisory_xact_lock($1)", _ROTATION_LOCK)
+    await hold(conn, AdvisoryLock.SIGNING_KEYS)
 
 
 async def find_keys(conn: Connection | Pool) -> list[StoredKey]:

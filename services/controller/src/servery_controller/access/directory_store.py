@@ -50,7 +50,7 @@ async def lock_workspace(conn: Connection, workspace_id: str) -> bool:
     return bool(found)
 
 
-async def count_endpoints(conn: Connection, workspace_id: str) -> int:
+async def count_remaining_endpoints(conn: Connection, workspace_id: str) -> int:
     """How many endpoints the workspace has, those included whose resources are still being freed."""
     count: int | None = await conn.fetchval(
         "SELECT count(*) FROM endpoints WHERE workspace_id = $1", workspace_id

@@ -15,6 +15,8 @@ import structlog
 
 from servery_common.access_tokens import fingerprint
 from servery_common.contracts.access import (
+    ALL_APIS,
+    MODEL_SCOPE,
     Identity,
     IssueModelToken,
     IssueToken,
@@ -26,7 +28,7 @@ from servery_common.postgres.pool import Pool
 from servery_controller.access import credential_store, directory_store
 from servery_controller.access.authority import require_admin
 from servery_controller.access.credential_store import OauthSecret
-from servery_controller.access.signing import SCOPE, TOKEN_LIFETIME, Signer
+from servery_controller.access.signing import TOKEN_LIFETIME, Signer
 from servery_controller.domain.directory import Principal
 
 log = structlog.get_logger(__name__)
@@ -93,15 +95,15 @@ class OauthService:
         if client is None or not any(matches):
             log.info("oauth_token_refused", client_id=request.client_id[:100])
             raise Unauthenticated("The client id or the client secret is wrong.")
-        unknown = [scope for scope in request.scope.split() if scope != SCOPE]
+        unknown = [scope for scope in request.scope.split() if scope != ALL_APIS]
         if unknown:
-            raise InvalidParameter(f"Unknown scope '{unknown[0][:100]}': ask for '{SCOPE}', the only one.")
-        token, _ = await self._signer.issue(client.principal_id, {"scope": SCOPE})
+            raise InvalidParameter(f"Unknown scope '{unknown[0][:100]}': ask for '{ALL_APIS}', the only one.")
+        token, _ = await self._signer.issue(client.principal_id, {"scope": ALL_APIS})
         log.info("oauth_token_issued", client_id=request.client_id, workspace_id=client.workspace_id)
-        return TokenIssued(access_token=token, expires_in=int(TOKEN_LIFETIME.total_seconds()), scope=SCOPE)
+        return TokenIssued(access_token=token, expires_in=int(TOKEN_LIFETIME.total_seconds()), scope=ALL_APIS)
 
     async def issue_for_model(self, request: IssueModelToken) -> ModelTokenIssued:
-        """Return a token with which a model acts as the creator of its served entity. Raises NotFound."""
+        """Return a token with which a model reads and scores as its served entity's creator. Raises NotFound."""
         row = await self._pool.fetchrow(
             """SELECT e.id, s.creator, p.id AS principal_id
                FROM served_entities s
@@ -118,7 +120,7 @@ class OauthService:
                 "as nobody. Let somebody else update the endpoint's config."
             )
         token, ends = await self._signer.issue(
-            row["principal_id"], {"scope": SCOPE, "endpoint_id": row["id"]}
+            row["principal_id"], {"scope": MODEL_SCOPE, "endpoint_id": row["id"]}
         )
         log.info("model_token_issued", endpoint_id=row["id"], principal=row["creator"])
         return ModelTokenIssued(token=token, expires_at_ms=int(ends.timestamp() * 1000), host=self._host)

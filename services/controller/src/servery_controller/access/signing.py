@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
+from servery_common.contracts.access import AUDIENCE
 from servery_common.postgres.pool import Connection, Pool
 from servery_controller.access import credential_store
 from servery_controller.access.credential_store import StoredKey
@@ -31,8 +32,6 @@ log = structlog.get_logger(__name__)
 TOKEN_LIFETIME = timedelta(hours=1)
 LEAD = timedelta(minutes=5)
 """For so long a new key is only published. Also covers clocks of gateways that are slow."""
-AUDIENCE = "servery"
-SCOPE = "all-apis"
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,9 @@ class Access:
     routers: tuple[APIRouter, ...]
 
 
-async def start_access(context: ServiceContext, settings: ControllerSettings, pool: Pool, bus: Bus) -> Access:
+async def start_access(
+    context: ServiceContext, settings: ControllerSettings, pool: Pool, bus: Bus, cipher: Cipher
+) -> Access:
     """Make the bootstrap administrator, publish who may call and answer gateways and workers.
 
     Returns once gateways can know everything Postgres knows.
@@ -60,7 +62,7 @@ async def start_access(context: ServiceContext, settings: ControllerSettings, po
     publisher = AccessPublisher(bus, pool, identities, settings.access_repair_seconds)
     signer = Signer(
         pool,
-        Cipher(settings.encryption_key.get_secret_value()),
+        cipher,
         publisher.keys_changed,
         issuer=settings.public_url or DEFAULT_ISSUER,
         rotation=timedelta(days=settings.signing_key_days),

@@ -76,7 +76,7 @@ class WorkspaceService:
             raise InvalidParameter(f"'{workspace.name}' is the workspace of the installation's operator.")
         async with self._pool.acquire() as conn, conn.transaction():
             await directory_store.lock_workspace(conn, workspace_id)
-            endpoints = await directory_store.count_endpoints(conn, workspace_id)
+            endpoints = await directory_store.count_remaining_endpoints(conn, workspace_id)
             if endpoints:
                 raise InvalidParameter(
                     f"Workspace '{workspace.name}' has {endpoints} endpoints. Delete them and wait until they are "

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from servery_controller.api.callers import Confirm, confirming
+from servery_controller.api.callers import Confirm, confirming, require_scope
 from servery_controller.api.document import add_document
 from servery_controller.api.endpoints import endpoints_router
 from servery_controller.api.errors import install_error_handlers
@@ -29,7 +29,7 @@ def make_api(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        dependencies=[Depends(confirming(confirm))],
+        dependencies=[Depends(confirming(confirm)), Depends(require_scope)],
     )
     app.include_router(endpoints_router(service, builder, backend, withdraw_route))
     for router in routers:

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from servery_common.contracts.management import HttpAnswer, HttpCall
 from servery_common.errors import NotFound
-from servery_controller.api.callers import IDENTITY
+from servery_controller.api.callers import IDENTITY, SCOPE
 
 JSON_API = "/api/2.0/"
 """Below it every body is JSON, whatever the caller calls it: ``curl -d`` without a header says it sends a form."""
@@ -73,6 +73,7 @@ def _scope(call: HttpCall, path: str) -> dict[str, Any]:
         "server": (host.hostname or "servery", port or (443 if host.scheme == "https" else 80)),
         "client": None,
         IDENTITY: call.identity,
+        SCOPE: call.scope,
     }
 
 

@@ -1,6 +1,5 @@
 """Endpoints as the management API answers them: Databricks' shapes, letter for letter. Pure."""
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -38,7 +37,10 @@ def detailed(
     if newest is not None and newest.phase in (ConfigPhase.PENDING, ConfigPhase.FAILED, ConfigPhase.CANCELED):
         answer["pending_config"] = _config(deployment, newest) | {"start_time": _millis(newest.created_at)}
     if deployment.endpoint.route_optimized:
-        answer |= _data_plane(deployment, host)
+        # No data_plane_info: clients would exchange their token for one of this endpoint, which no token needs here.
+        answer["endpoint_url"] = (
+            f"{host.rstrip('/')}/serving-endpoints/{deployment.endpoint.name}/invocations"
+        )
     return answer
 
 
@@ -118,22 +120,6 @@ def email_notifications(wanted: EmailNotifications) -> dict[str, list[str]]:
         "on_update_success": list(wanted.on_update_success),
         "on_update_failure": list(wanted.on_update_failure),
     }
-
-
-def _data_plane(deployment: Deployment, host: str) -> dict[str, Any]:
-    endpoint = deployment.endpoint
-    url = f"{host.rstrip('/')}/serving-endpoints/{endpoint.name}/invocations"
-    # What a client hands to the token endpoint, to get a token for this endpoint alone.
-    details = [
-        {
-            "type": "workspace_permission",
-            "object_type": "serving-endpoints",
-            "object_path": f"/serving-endpoints/{endpoint.id}",
-            "actions": ["query_inference_endpoint"],
-        }
-    ]
-    query = {"endpoint_url": url, "authorization_details": json.dumps(details)}
-    return {"endpoint_url": url, "data_plane_info": {"query_info": query}}
 
 
 def _suspend(deployment: Deployment) -> Suspend:

@@ -84,7 +84,7 @@ def notices_of(before: Deployment, step: Plan) -> tuple[Notice, ...]:
                 message = f"Config version {config.version} is active."
             case ConfigPhase.FAILED:
                 name, recipients = "failed", endpoint.email_notifications.on_update_failure
-                message = _failures(before, step, config)
+                message = _failed_after(before, step, config)
             case _:
                 continue
         if recipients:
@@ -135,14 +135,14 @@ def _update_event(before: Deployment, step: Plan, config: Config) -> EndpointEve
         case ConfigPhase.FAILED:
             status = EventStatus.FAILED
             message = (
-                f"The update to config version {config.version} failed. {_failures(before, step, config)}"
+                f"The update to config version {config.version} failed. {_failed_after(before, step, config)}"
             )
         case _:  # retired: the event of the one that replaced it is enough
             return None
     return EndpointEvent(EventType.ENDPOINT_UPDATE, status, message, config.version)
 
 
-def _failures(before: Deployment, step: Plan, config: Config) -> str:
+def _failed_after(before: Deployment, step: Plan, config: Config) -> str:
     now = {e.id: e for e in (*before.entities, *step.entities)}
     failed = [e for e in now.values() if e.config_version == config.version and e.phase is EntityPhase.FAILED]
     return " ".join(f"{e.spec.name}: {e.message}" for e in failed)

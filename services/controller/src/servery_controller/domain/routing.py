@@ -87,16 +87,16 @@ def _why_not_serving(deployment: Deployment) -> tuple[RouteStatus, str]:
         return "deploying", "The endpoint is being deployed and is not ready yet."
     if deployment.stopped is not None:
         return "stopped", _why_not_started(deployment, newest)
-    return "failed", f"The endpoint could not be deployed: {_failures(deployment, newest)}"
+    return "failed", f"The endpoint could not be deployed: {_why_entities_failed(deployment, newest)}"
 
 
 def _why_not_started(deployment: Deployment, newest: Config) -> str:
     if newest.phase in (ConfigPhase.FAILED, ConfigPhase.CANCELED):
-        return f"The last try to start it ended: {_failures(deployment, newest)}"
+        return f"The last try to start it ended: {_why_entities_failed(deployment, newest)}"
     return ""
 
 
-def _failures(deployment: Deployment, config: Config) -> str:
+def _why_entities_failed(deployment: Deployment, config: Config) -> str:
     messages = " ".join(
         e.message for e in deployment.entities_of(config.version) if e.phase is EntityPhase.FAILED
     )

@@ -143,7 +143,7 @@ class EndpointService:
                 raise Unauthenticated(
                     "Your user or service principal was deleted. Ask an administrator of the workspace."
                 )
-            if await settings_store.count_endpoints(conn, caller.workspace_id) > self._max_endpoints:
+            if await settings_store.count_live_endpoints(conn, caller.workspace_id) > self._max_endpoints:
                 raise BadRequest(
                     f"The workspace has {self._max_endpoints} endpoints, which is the limit. Delete one, then "
                     "create this one again."

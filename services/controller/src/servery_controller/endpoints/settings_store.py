@@ -16,7 +16,7 @@ async def hold_workspace(conn: Connection, workspace_id: str) -> bool:
     return bool(found)
 
 
-async def count_endpoints(conn: Connection, workspace_id: str) -> int:
+async def count_live_endpoints(conn: Connection, workspace_id: str) -> int:
     """How many live endpoints the workspace has."""
     count: int | None = await conn.fetchval(
         "SELECT count(*) FROM endpoints WHERE workspace_id = $1 AND deleted_at IS NULL", workspace_id

@@ -9,6 +9,7 @@ from servery_common.contracts.access import Identity
 from servery_common.errors import BadRequest, InvalidParameter, NotFound
 from servery_common.postgres.pool import Connection, Pool
 from servery_controller.domain.directory import USERS
+from servery_controller.domain.permissions import Grantee
 from servery_controller.domain.secrets import (
     MAX_SCOPES,
     MAX_SECRETS,
@@ -47,11 +48,9 @@ class SecretService:
                     f"The workspace has {MAX_SCOPES} secret scopes, the most allowed. Delete one first."
                 )
             await store.insert_scope(conn, workspace_id, scope)
-            name, kind = (USERS, "group") if initial_manage_principal else (caller.user_name, caller.kind)
-            manager = await store.find_grantee(conn, workspace_id, name, kind=kind)
-            if manager is None:
-                raise NotFound(f"'{name}' was deleted a moment ago.")
-            await store.put_grant(conn, workspace_id, scope, manager, SecretPermission.MANAGE)
+            manager = Grantee("group", USERS) if initial_manage_principal else Grantee.of(caller)
+            if not await store.put_grant(conn, workspace_id, scope, manager, SecretPermission.MANAGE):
+                raise NotFound(f"'{manager.name}' was deleted a moment ago.")
         _log("secret_scope_created", caller, scope)
 
     async def delete_scope(self, scope: str, caller: Identity) -> None:
@@ -102,12 +101,13 @@ class SecretService:
         """Grant a permission in place of the one before. Raises InvalidParameter for a principal nobody knows."""
         async with self._changing(scope, caller, SecretPermission.MANAGE) as conn:
             grantee = await store.find_grantee(conn, caller.workspace_id, principal)
-            if grantee is None:
+            if grantee is None or not await store.put_grant(
+                conn, caller.workspace_id, scope, grantee, permission
+            ):
                 raise InvalidParameter(
                     f"There is no user, group or service principal '{principal}' in the workspace. Give a user's or "
                     "group's name, or a service principal's application id."
                 )
-            await store.put_grant(conn, caller.workspace_id, scope, grantee, permission)
         _log("secret_acl_put", caller, scope, principal=grantee.name, permission=permission)
 
     async def delete_acl(self, scope: str, principal: str, caller: Identity) -> None:
@@ -120,16 +120,20 @@ class SecretService:
 
     async def acl(self, scope: str, principal: str, caller: Identity) -> tuple[str, SecretPermission]:
         """The principal in its own spelling, and what was granted to it."""
-        for name, permission in await self.acls(scope, caller):
-            if name.lower() == principal.lower():
-                return name, permission
-        raise _no_such_acl(scope, principal)
+        granted = await self._granted(scope, caller)
+        grantee = await store.find_grantee(self._pool, caller.workspace_id, principal)
+        if grantee is None or str(grantee) not in granted:
+            raise _no_such_acl(scope, principal)
+        return grantee.name, granted[str(grantee)]
 
     async def acls(self, scope: str, caller: Identity) -> list[tuple[str, SecretPermission]]:
         """What was granted on a scope, by principal."""
-        await authorise(self._pool, scope, caller, SecretPermission.MANAGE)
-        granted = await store.granted(self._pool, caller.workspace_id, scope) or {}
+        granted = await self._granted(scope, caller)
         return [(grantee.partition(":")[2], permission) for grantee, permission in granted.items()]
+
+    async def _granted(self, scope: str, caller: Identity) -> dict[str, SecretPermission]:
+        await authorise(self._pool, scope, caller, SecretPermission.MANAGE)
+        return await store.granted(self._pool, caller.workspace_id, scope) or {}
 
     @asynccontextmanager
     async def _changing(

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from asyncpg import ForeignKeyViolationError, UniqueViolationError
+from asyncpg import UniqueViolationError
 
-from servery_common.errors import AlreadyExists, NotFound
+from servery_common.errors import AlreadyExists
+from servery_common.postgres.advisory_locks import hold_in_workspace
 from servery_common.postgres.pool import Connection, Pool
+from servery_controller.domain.permissions import Grantee
 from servery_controller.domain.secrets import SecretPermission
 
 
@@ -18,25 +20,9 @@ class SecretKey:
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Grantee:
-    """Who may be granted something, by the number that stays when the name changes."""
-
-    kind: str
-    name: str
-    number: int
-
-    @property
-    def column(self) -> str:
-        """The column of ``secret_acls`` that holds the number."""
-        return "group_number" if self.kind == "group" else "principal_number"
-
-
 async def count_scopes(conn: Connection, workspace_id: str) -> int:
     """How many scopes a workspace has; nobody else adds one until the transaction ends."""
-    await conn.execute(
-        "SELECT pg_advisory_xact_lock(hashtextextended('secret_scopes/' || $1, 0))", workspace_id
-    )
+    await hold_in_workspace(conn, "secret scopes", workspace_id)
     count: int | None = await conn.fetchval(
         "SELECT count(*) FROM secret_scopes WHERE workspace_id = $1", workspace_id
     )
@@ -83,46 +69,52 @@ async def all_granted(pool: Pool, workspace_id: str) -> dict[str, dict[str, Secr
     return await _granted(pool, workspace_id, None)
 
 
-async def find_grantee(
-    conn: Connection, workspace_id: str, name: str, *, kind: str | None = None
-) -> Grantee | None:
-    """Return who has this name, of one kind or of any: a user or service principal before a group."""
+async def find_grantee(conn: Connection | Pool, workspace_id: str, name: str) -> Grantee | None:
+    """Return who an ACL means by this name: a user or service principal before a group."""
     row = await conn.fetchrow(
-        """SELECT kind, name, number FROM (
-               SELECT kind, name, number, 1 AS rank FROM principals WHERE workspace_id = $1
-               UNION ALL SELECT 'group', name, number, 2 FROM groups WHERE workspace_id = $1) AS known
-           WHERE lower(name) = lower($2) AND ($3::text IS NULL OR kind = $3) ORDER BY rank LIMIT 1""",
+        """SELECT kind, name FROM (
+               SELECT kind, name, 1 AS rank FROM principals WHERE workspace_id = $1
+               UNION ALL SELECT 'group', name, 2 FROM groups WHERE workspace_id = $1) AS known
+           WHERE lower(name) = lower($2) ORDER BY rank LIMIT 1""",
         workspace_id,
         name,
-        kind,
     )
-    return Grantee(**row) if row else None
+    return Grantee(row["kind"], row["name"]) if row else None
 
 
 async def put_grant(
     conn: Connection, workspace_id: str, scope: str, grantee: Grantee, permission: SecretPermission
-) -> None:
-    """Grant a permission in place of the one before. Raises NotFound when the grantee was deleted meanwhile."""
-    try:
-        await conn.execute(
-            f"""INSERT INTO secret_acls (workspace_id, scope, {grantee.column}, permission) VALUES ($1, $2, $3, $4)
-                ON CONFLICT (workspace_id, scope, {grantee.column}) DO UPDATE SET permission = excluded.permission""",
-            workspace_id,
-            scope,
-            grantee.number,
-            permission,
-        )
-    except ForeignKeyViolationError:
-        raise NotFound(f"'{grantee.name}' was deleted a moment ago.") from None
+) -> bool:
+    """Grant a permission in place of the one before; False when there is no such grantee (any more)."""
+    table, column = _place_of(grantee)
+    status = await conn.execute(
+        f"""INSERT INTO secret_acls (workspace_id, scope, {column}, permission)
+            SELECT $1, $2, t.number, $5 FROM {table} t
+            WHERE t.workspace_id = $1 AND lower(t.name) = lower($4)
+              AND $3 = {"'group'" if table == "groups" else "t.kind"}
+            FOR KEY SHARE OF t
+            ON CONFLICT (workspace_id, scope, {column}) DO UPDATE SET permission = excluded.permission""",
+        workspace_id,
+        scope,
+        grantee.kind,
+        grantee.name,
+        permission,
+    )
+    return status == "INSERT 0 1"
 
 
 async def delete_grant(conn: Connection, workspace_id: str, scope: str, grantee: Grantee) -> bool:
     """Take back what was granted; False when nothing was."""
+    table, column = _place_of(grantee)
     status = await conn.execute(
-        f"DELETE FROM secret_acls WHERE workspace_id = $1 AND scope = $2 AND {grantee.column} = $3",
+        f"""DELETE FROM secret_acls a USING {table} t
+            WHERE a.workspace_id = $1 AND a.scope = $2 AND a.{column} = t.number
+              AND t.workspace_id = $1 AND lower(t.name) = lower($4)
+              AND $3 = {"'group'" if table == "groups" else "t.kind"}""",
         workspace_id,
         scope,
-        grantee.number,
+        grantee.kind,
+        grantee.name,
     )
     return status == "DELETE 1"
 
@@ -198,3 +190,8 @@ async def _granted(
         if row["permission"] is not None:
             grants[row["grantee"]] = SecretPermission(row["permission"])
     return scopes
+
+
+def _place_of(grantee: Grantee) -> tuple[str, str]:
+    """Return where grantees of this kind are, and the column of ``secret_acls`` that holds their number."""
+    return ("groups", "group_number") if grantee.kind == "group" else ("principals", "principal_number")
