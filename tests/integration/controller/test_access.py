@@ -1,5 +1,6 @@
 """Who may call: the directory, tokens, OAuth and workspaces, and what gateways are told of them."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -90,7 +91,7 @@ async def test_a_token_without_a_lifetime_does_not_expire(world: World):
     assert made["token_info"]["comment"] == ""
 
 
-@pytest.mark.parametrize("seconds", [0, -1, 10**12])
+@pytest.mark.parametrize("seconds", [0, -1, 10**12, True])
 async def test_a_lifetime_that_is_none_is_refused(world: World, seconds: int):
     refused = await world.refused("POST", f"{TOKENS}/create", {"lifetime_seconds": seconds})
     assert refused[:2] == (400, "INVALID_PARAMETER_VALUE")
@@ -412,6 +413,27 @@ async def test_a_models_token_reads_and_changes_nothing(world: World):
         assert (answer.status, json.loads(answer.body)["error_code"]) == (403, "PERMISSION_DENIED"), path
     assert [e["name"] for e in (await world.ok("GET", ""))["endpoints"]] == ["iris"]
     assert (await world.ok("GET", f"{TOKENS}/list"))["token_infos"] == []
+
+
+async def test_requests_at_once_make_no_more_secrets_than_there_may_be(world: World):
+    number, _ = await new_service_principal(world, "ci")
+    calls = [world.gateway.call("POST", secrets_of(number), "{}") for _ in range(12)]
+    statuses = sorted(answer.status for answer in await asyncio.gather(*calls))
+    assert statuses == [200] * 5 + [400] * 7
+    assert len((await world.ok("GET", secrets_of(number)))["secrets"]) == 5
+
+
+async def test_requests_at_once_make_no_more_tokens_than_there_may_be(world: World):
+    database = await asyncpg.connect(world.postgres_url)
+    await database.execute(
+        """INSERT INTO access_tokens (id, sha256, principal_id, created_by_id)
+           SELECT 'id' || n, 'hash' || n, $1, $1 FROM generate_series(1, 597) n""",
+        ADMIN.principal_id,
+    )
+    await database.close()
+    calls = [world.gateway.call("POST", f"{TOKENS}/create", "{}") for _ in range(8)]
+    statuses = sorted(answer.status for answer in await asyncio.gather(*calls))
+    assert statuses == [200] * 2 + [400] * 6  # the token of the settings is the 598th
 
 
 async def test_what_others_wrote_into_the_buckets_is_put_right(world: World):

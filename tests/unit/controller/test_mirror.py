@@ -76,6 +76,17 @@ async def test_a_writer_that_was_held_up_does_not_remove_what_another_added():
         assert "a" in bus.buckets[BUCKET]
 
 
+async def test_a_writer_that_was_held_up_does_not_remove_what_another_put_anew():
+    bus = InMemoryBus()
+    async with following(bus) as (slow, _), following(bus) as (quick, _):
+        await quick.write(quick.snapshot(), {"a": grant("a")}, everything)
+        await until(lambda: slow.snapshot().value("a") is not None)
+        before = slow.snapshot()
+        await quick.write(quick.snapshot(), {"a": grant("a", "bob")}, everything)
+        assert not await slow.write(before, {}, everything)
+        assert bus.buckets[BUCKET] == {"a": grant("a", "bob")}
+
+
 async def test_what_others_change_is_noticed_and_what_it_wrote_itself_is_not():
     bus = InMemoryBus()
     async with following(bus) as (mirror, changes):

@@ -130,6 +130,15 @@ async def find_principals(conn: Connection | Pool, workspace_id: str, kind: Prin
     return [_principal(row) for row in rows]
 
 
+async def lock_principal(conn: Connection, principal_id: str) -> bool:
+    """Whether the principal exists; if so credentials are added to it one after the other, and it stays.
+
+    Until the transaction ends.
+    """
+    found = await conn.fetchval("SELECT true FROM principals WHERE id = $1 FOR NO KEY UPDATE", principal_id)
+    return bool(found)
+
+
 async def principal_ids(conn: Connection, workspace_id: str) -> list[str]:
     """Return the ids of everybody in a workspace."""
     rows = await conn.fetch("SELECT id FROM principals WHERE workspace_id = $1", workspace_id)

@@ -1,9 +1,9 @@
 """Keeps a key-value bucket equal to what Postgres says, with several controllers writing to it.
 
 A mirror follows its bucket, so it compares with what is there and writes differences only. Whoever writes takes
-a ``snapshot`` *before* reading Postgres: a key is put only over the revision in the snapshot, and deleted only if
-the snapshot had it. So a controller that read Postgres, was held up and then goes on cannot bring back what another
-one has removed meanwhile, nor remove what another one has added.
+a ``snapshot`` *before* reading Postgres: a key is put and deleted only over the revision in the snapshot. So a
+controller that read Postgres, was held up and then goes on cannot bring back what another one has removed
+meanwhile, nor remove what another one has added or changed.
 """
 
 import asyncio
@@ -95,12 +95,18 @@ class Mirror(Generic[M]):
                 self._entries[key] = Entry(value, revision, time.monotonic())
         for key, value in before.values.items():
             if key not in desired and within(key, value):
-                await self.delete(key)
+                try:
+                    await self._delete(key, before.revision(key))
+                except Conflict:
+                    undisturbed = False
         return undisturbed
 
     async def delete(self, key: str) -> None:
-        """Delete a key, whether it is known to be there or not. Raises Unavailable."""
-        await self._bus.kv_delete(self._bucket, key)
+        """Delete a key, whatever it holds and whether it is known to be there or not. Raises Unavailable."""
+        await self._delete(key, None)
+
+    async def _delete(self, key: str, expected: int | None) -> None:
+        await self._bus.kv_delete(self._bucket, key, expected=expected)
         known = self._entries.get(key)
         self._entries[key] = Entry(None, known.revision if known else 0, time.monotonic())
 

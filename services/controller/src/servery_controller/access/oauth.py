@@ -61,14 +61,18 @@ class OauthService:
     async def create_secret(self, caller: Identity, number: int, lifetime: str | None) -> NewSecret:
         """Make a secret for a service principal; ``lifetime`` is written ``3600s``. Raises InvalidParameter."""
         principal = await self._principal(caller, number)
-        if len(await credential_store.find_secrets(self._pool, principal.id)) >= MAX_SECRETS:
-            raise BadRequest(
-                f"The service principal has {MAX_SECRETS} secrets already, the most it may have. Delete one."
-            )
+        valid_for = _lifetime(lifetime)
         value = SECRET_PREFIX + secrets.token_hex(16)
-        secret = await credential_store.insert_secret(
-            self._pool, uuid4().hex, fingerprint(value.encode()), principal.id, _lifetime(lifetime)
-        )
+        async with self._pool.acquire() as conn, conn.transaction():
+            if not await directory_store.lock_principal(conn, principal.id):
+                raise _no_such_principal(number)
+            if len(await credential_store.find_secrets(conn, principal.id)) >= MAX_SECRETS:
+                raise BadRequest(
+                    f"The service principal has {MAX_SECRETS} secrets already, the most it may have. Delete one."
+                )
+            secret = await credential_store.insert_secret(
+                conn, uuid4().hex, fingerprint(value.encode()), principal.id, valid_for
+            )
         log.info("oauth_secret_created", secret_id=secret.id, principal=principal.name, by=caller.user_name)
         return NewSecret(value, secret)
 
@@ -131,8 +135,12 @@ class OauthService:
             self._pool, caller.workspace_id, "service_principal", number
         )
         if principal is None:
-            raise NotFound(f"Service principal with id {number} does not exist.")
+            raise _no_such_principal(number)
         return principal
+
+
+def _no_such_principal(number: int) -> NotFound:
+    return NotFound(f"Service principal with id {number} does not exist.")
 
 
 def _lifetime(text: str | None) -> timedelta:

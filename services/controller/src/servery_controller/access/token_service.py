@@ -105,10 +105,6 @@ class TokenService:
                 f"lifetime_seconds must be between 1 and {MAX_LIFETIME.total_seconds():.0f}; "
                 "leave it out for a token that does not expire."
             )
-        if await credential_store.count_tokens(self._pool, principal_id) >= MAX_TOKENS:
-            raise BadRequest(
-                f"There are {MAX_TOKENS} valid tokens already, the most there may be. Revoke some."
-            )
         lifetime = timedelta(seconds=lifetime_seconds) if lifetime_seconds is not None else None
         return await self._insert(caller, caller.workspace_id, principal_id, comment, lifetime)
 
@@ -122,15 +118,18 @@ class TokenService:
     ) -> NewToken:
         value, token_id = access_tokens.generate(), uuid4().hex
         sha256 = access_tokens.fingerprint(value.encode())
-        await credential_store.insert_token(
-            self._pool,
-            token_id,
-            sha256,
-            principal_id,
-            caller.principal_id,
-            comment,
-            lifetime,
-        )
+        async with self._pool.acquire() as conn, conn.transaction():
+            if not await directory_store.lock_principal(conn, principal_id):
+                raise NotFound(
+                    "The user or service principal that the token is for was deleted a moment ago."
+                )
+            if await credential_store.count_tokens(conn, principal_id) >= MAX_TOKENS:
+                raise BadRequest(
+                    f"There are {MAX_TOKENS} valid tokens already, the most there may be. Revoke some."
+                )
+            await credential_store.insert_token(
+                conn, token_id, sha256, principal_id, caller.principal_id, comment, lifetime
+            )
         await self._publisher.token_added(sha256)
         [token] = await credential_store.find_tokens(self._pool, workspace_id, token_id=token_id)
         log.info("token_created", token_id=token_id, principal=token.owner_name, by=caller.user_name)

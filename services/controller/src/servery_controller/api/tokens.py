@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from servery_controller.access.credential_store import AccessToken
 from servery_controller.access.token_service import NewToken, TokenService
-from servery_controller.api.body import Body, Text
+from servery_controller.api.body import Body, Text, Whole
 from servery_controller.api.callers import Caller
 
 NEVER = -1
@@ -16,7 +16,7 @@ class CreateTokenInput(Body):
     """The body of ``token/create``."""
 
     comment: Text | None = None
-    lifetime_seconds: int | None = None
+    lifetime_seconds: Whole | None = None
 
 
 class CreateOboTokenInput(CreateTokenInput):
