@@ -17,6 +17,7 @@ from servery_common.contracts import subjects
 from servery_common.contracts.builds import ReadModelEnvironment
 from servery_common.contracts.management import HttpCall
 from servery_common.contracts.metrics import GatewayMetrics
+from servery_common.contracts.routes import EndpointsChanged
 from servery_common.contracts.scaling import ScaleRequest
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.port import Bus
@@ -43,6 +44,7 @@ from servery_controller.consumers import BuildEvents, MetricsReports, ScaleReque
 from servery_controller.domain.metrics_book import MetricsBook
 from servery_controller.domain.planning import Limits
 from servery_controller.encryption import Cipher
+from servery_controller.endpoints.endpoint_changes import ChangeSignals, EndpointChanges
 from servery_controller.endpoints.endpoint_service import EndpointService
 from servery_controller.endpoints.endpoint_settings import EndpointSettings
 from servery_controller.endpoints.endpoint_suspension import EndpointSuspension
@@ -90,7 +92,8 @@ async def _serve(
     await backend.start()
     routes = RoutePublisher(bus, hints.add)
     builder = BuilderClient(bus)
-    access = await start_access(context, settings, pool, bus)
+    changes = EndpointChanges(pool, bus)
+    access = await start_access(context, settings, pool, bus, changes)
     vault = Vault(pool, Cipher(settings.encryption_key.get_secret_value()))
     environments = EnvironmentResolver(vault, access.authority)
     service = EndpointService(
@@ -136,10 +139,10 @@ async def _serve(
             (
                 *access.routers,
                 secrets_router(SecretService(pool, vault)),
-                permissions_router(PermissionService(pool, changed)),
+                permissions_router(PermissionService(pool, changes)),
                 metrics_router(service, backend, book, time.monotonic),
                 openapi_router(service, builder, settings.public_url),
-                settings_router(EndpointSettings(pool, hints.add)),
+                settings_router(EndpointSettings(pool, changes)),
                 suspension_router(EndpointSuspension(pool, changed)),
                 events_router(EventLog(pool)),
                 unsupported_router(),
@@ -151,6 +154,7 @@ async def _serve(
     await bus.on_signal(
         subjects.ALL_GATEWAY_METRICS, GatewayMetrics, MetricsReports(book, time.monotonic).heard
     )
+    await bus.on_signal(subjects.endpoints_changed(), EndpointsChanged, ChangeSignals(hints).heard)
     context.spawn("outbox relay", outbox.relay(pool, bus, outbox_hint, "controller"))
     context.spawn("build events", BuildEvents(pool, bus, hints).run())
     context.spawn("notifications", notifications.run())
