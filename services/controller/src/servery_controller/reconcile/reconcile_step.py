@@ -264,7 +264,8 @@ class ReconcileStep:
                 await store.place_replica(conn, replica_id, node)
             await store.mark_stopping(conn, step.stopping)
             await store.delete_replicas(conn, step.gone)
-            await events.record(conn, endpoint_id, events_of(deployment, step))
+            begun = await events.begun(conn, endpoint_id, [config.version for config in step.configs])
+            await events.record(conn, endpoint_id, events_of(deployment, step, begun))
             await self._notifications.append(conn, notices_of(deployment, step))
             if step.forget_endpoint:
                 await store.delete_endpoint(conn, endpoint_id)
