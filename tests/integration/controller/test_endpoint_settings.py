@@ -154,8 +154,10 @@ async def test_events_tell_the_story_of_an_endpoint_newest_first(world: World):
     world.builder.hold.clear()
     await world.ok("PUT", "/iris/config", {"served_entities": [entity("3")]})
     await world.ok("POST", "/iris/config:cancel")
-    world.builder.hold.set()
     await world.ok("POST", "/iris/config:stop")
+    await world.ok("POST", "/iris/config:start")
+    await world.ok("POST", "/iris/config:cancel")
+    world.builder.hold.set()
     await world.ok("POST", "/iris/config:start")
     await world.settled("iris")
     told = (await world.ok("GET", "/iris/events"))["events"]
@@ -176,7 +178,10 @@ async def test_events_tell_the_story_of_an_endpoint_newest_first(world: World):
         ("ENDPOINT_UPDATE", "CANCELED"),
         ("ENDPOINT_STOP", "SUCCEEDED"),
         ("ENDPOINT_START", "IN_PROGRESS"),
-        *first[2:],
+        ("ENDPOINT_START", "CANCELED"),
+        ("ENDPOINT_START", "IN_PROGRESS"),
+        *first[2:4],
+        ("ENDPOINT_START", "SUCCEEDED"),
     ]
     assert [e["timestamp"] for e in told] == sorted((e["timestamp"] for e in told), reverse=True)
     failed = next(e for e in told if e["status"] == "FAILED")

@@ -72,7 +72,13 @@ async def test_what_gateways_and_workers_measured_is_told_also_after_a_restart(w
         await world.start_controller()
 
 
-async def test_an_endpoint_is_described_in_openapi(world: World) -> None:
+@pytest.fixture
+def public_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator's name for the gateway, which is not the one the caller used."""
+    monkeypatch.setenv("SERVERY_PUBLIC_URL", "https://serving.example")
+
+
+async def test_an_endpoint_is_described_in_openapi(public_url: None, world: World) -> None:
     world.builder.model = {"inputs": INPUTS, "input_example": EXAMPLE}
     await deploy(world, "described")
     document = await world.ok("GET", "/described/openapi")

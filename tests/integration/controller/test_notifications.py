@@ -166,6 +166,31 @@ async def test_a_day_in_vain_is_given_up_and_the_reason_kept(webhook: Webhook, w
         await connection.close()
 
 
+async def test_what_cannot_be_read_is_given_up_with_the_reason_and_delays_no_other(
+    webhook: Webhook, world: World
+):
+    connection = await asyncpg.connect(world.postgres_url)
+    try:
+        unknown = ('"text"', "[]", '{"event": "endpoint.exploded"}')
+        for number, notice in enumerate(unknown):
+            await connection.execute(
+                "INSERT INTO notifications (id, sink, notice) VALUES ($1, 'webhook', $2)", str(number), notice
+            )
+        await deploy(world)
+        await world.until(lambda: webhook.taken)
+
+        async def given_up() -> list[str]:
+            rows = await connection.fetch(
+                "SELECT last_error FROM notifications WHERE given_up_at IS NOT NULL"
+            )
+            return [row["last_error"] for row in rows] if len(rows) == len(unknown) else []
+
+        for reason in await world.until(given_up):
+            assert reason.startswith("not a notification this release can read")
+    finally:
+        await connection.close()
+
+
 async def test_without_a_sink_nothing_is_kept_and_it_is_said_once(
     world: World, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ):

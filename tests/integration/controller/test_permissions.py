@@ -1,26 +1,32 @@
 """Who may do what with an endpoint: the API, the tables and what gateways are told of it."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
 from databricks.sdk.service.serving import ServingEndpointPermissions
 from tests.factories import endpoint
+from tests.infrastructure import NatsServer
 from tests.integration.controller.conftest import World
 from tests.integration.controller.peers import ADMIN, entity
 
+from servery_common.contracts import subjects
 from servery_common.contracts.access import Identity
+from servery_common.contracts.routes import EndpointRoute, RateLimit
 from servery_common.errors import InvalidParameter, NotFound, PermissionDenied
+from servery_common.messaging.bus import NatsBus, connect_bus
 from servery_common.postgres.migrate import migrate
 from servery_common.postgres.pool import Pool, create_pool
-from servery_common.settings import PostgresSettings
+from servery_common.settings import NatsSettings, PostgresSettings
 from servery_controller.access import directory_store
 from servery_controller.access.bootstrap import ensure_bootstrap
 from servery_controller.access.directory_service import DirectoryService
 from servery_controller.access.scim import GroupChange
 from servery_controller.domain.permissions import Grantee, PermissionLevel
 from servery_controller.endpoints import endpoint_access, endpoint_grants, store
+from servery_controller.endpoints.endpoint_changes import EndpointChanges
+from servery_controller.endpoints.endpoint_settings import EndpointSettings
 from servery_controller.endpoints.permission_service import PermissionService
 
 VIEW, QUERY, MANAGE = PermissionLevel.CAN_VIEW, PermissionLevel.CAN_QUERY, PermissionLevel.CAN_MANAGE
@@ -165,6 +171,55 @@ async def test_what_cannot_be_granted_is_refused(world: World, people: None):
 
 
 @pytest.fixture
+def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leader looks at what it was not told of hardly ever."""
+    monkeypatch.setenv("SERVERY_RECONCILE_POLL_SECONDS", "30")
+
+
+async def published(bus: NatsBus, endpoint_id: str) -> EndpointRoute:
+    """What any gateway would read now."""
+    bucket = await bus.nats.jetstream().key_value(subjects.ROUTES_BUCKET)
+    value = (await bucket.get(endpoint_id)).value
+    assert value is not None
+    return EndpointRoute.model_validate_json(value)
+
+
+async def test_what_was_answered_holds_also_when_another_controller_leads(
+    seldom: None, world: World, people: None, own_nats: NatsServer, postgres_url: str
+):
+    _, created = await call(world, ANN, "POST", "", {"name": "iris"})
+    endpoint_id = created["id"]
+    users = Grantee("group", "users")
+    pool = await create_pool(PostgresSettings(url=postgres_url))
+    # Another controller, as it were: its use cases, in a process that does not lead.
+    async with connect_bus(NatsSettings(url=own_nats.url), name="controller") as bus:
+        changes = EndpointChanges(pool, bus, patience=20)
+        permissions = PermissionService(pool, changes)
+        directory = DirectoryService(pool, Unheard(), changes)
+        for level, told in ((QUERY, ("group:users", "user:ann")), (VIEW, ("user:ann",))):
+            await permissions.merge(endpoint_id, {users: level}, ANN)
+            assert (await published(bus, endpoint_id)).query_grantees == told
+
+        await EndpointSettings(pool, changes).set_rate_limits("iris", [RateLimit(calls=7)], ANN)
+        assert [limit.calls for limit in (await published(bus, endpoint_id)).rate_limits] == [7]
+
+        await permissions.merge(endpoint_id, {Grantee("group", "team"): QUERY}, ANN)
+        team = await pool.fetchval("SELECT number FROM groups WHERE name = 'team'")
+        await directory.change_group(ADMIN, team, GroupChange(name="crew"))
+        assert (await published(bus, endpoint_id)).query_grantees == ("group:crew", "user:ann")
+        await directory.delete_group(ADMIN, team)
+        assert (await published(bus, endpoint_id)).query_grantees == ("user:ann",)
+    await pool.close()
+
+
+async def test_a_change_is_answered_although_nobody_leads(pool: Pool, own_nats: NatsServer):
+    async with connect_bus(NatsSettings(url=own_nats.url), name="controller") as bus:
+        service = PermissionService(pool, EndpointChanges(pool, bus, patience=0.05))
+        changed = await service.merge("ep1", {Grantee.of(BOB): QUERY}, ANN)
+    assert changed.grants[Grantee.of(BOB)] is QUERY
+
+
+@pytest.fixture
 async def pool(postgres_url: str) -> AsyncIterator[Pool]:
     pool = await create_pool(PostgresSettings(url=postgres_url))
     await migrate(pool)
@@ -177,9 +232,19 @@ async def pool(postgres_url: str) -> AsyncIterator[Pool]:
     await pool.close()
 
 
+class Noted(EndpointChanges):
+    """Notes what gateways should be told of; there is no reconciler to wait for."""
+
+    def __init__(self) -> None:
+        self.generations: list[dict[str, int]] = []
+
+    async def published(self, generations: Mapping[str, int]) -> None:
+        self.generations.append(dict(generations))
+
+
 async def test_put_replaces_and_patch_merges(pool: Pool):
-    hints: list[str] = []
-    service = PermissionService(pool, hints.append)
+    changes = Noted()
+    service = PermissionService(pool, changes)
     ann, bob, team = Grantee("user", "ann"), Grantee("user", "bob"), Grantee("group", "team")
 
     assert (await service.get("ep1", ANN)).grants == {ann: MANAGE}
@@ -189,7 +254,7 @@ async def test_put_replaces_and_patch_merges(pool: Pool):
     assert merged.grants == {ann: MANAGE, bob: MANAGE, team: QUERY}
     assert (await service.get("ep1", ADMIN)) == merged
     assert (await service.replace("ep1", {bob: MANAGE}, BOB)).grants == {bob: MANAGE}
-    assert hints == ["ep1"] * 3
+    assert changes.generations == [{"ep1": 2}, {"ep1": 3}, {"ep1": 4}]
     with pytest.raises(PermissionDenied):
         await service.get("ep1", ANN)
     with pytest.raises(InvalidParameter):
@@ -203,20 +268,23 @@ async def test_put_replaces_and_patch_merges(pool: Pool):
 
 
 async def test_grants_follow_a_renamed_group_and_end_with_a_deleted_one(pool: Pool):
-    service = PermissionService(pool, lambda endpoint_id: None)
+    changes = Noted()
+    service = PermissionService(pool, changes)
     team = Grantee("group", "team")
     await service.merge("ep1", {team: QUERY, Grantee.of(BOB): QUERY}, ANN)
     await pool.execute("UPDATE endpoints SET due_at = 'infinity'")
     number = await pool.fetchval("SELECT number FROM groups WHERE name = 'team'")
 
-    directory = DirectoryService(pool, Unheard())
+    directory = DirectoryService(pool, Unheard(), changes)
     await directory.change_group(ADMIN, number, GroupChange(name="crew"))
     assert Grantee("group", "crew") in (await service.get("ep1", ANN)).grants
     assert await pool.fetchval("SELECT due_at <= now() FROM endpoints"), "gateways are told of the new name"
+    assert changes.generations[-1] == {"ep1": 3}
     await directory.delete_group(ADMIN, number)
     bobs = await pool.fetchval("SELECT number FROM principals WHERE name = 'bob'")
     await directory.delete_principal(ADMIN, "user", bobs)
     assert (await service.get("ep1", ANN)).grants == {Grantee.of(ANN): MANAGE}
+    assert changes.generations[-2:] == [{"ep1": 4}, {"ep1": 5}], "a deletion is waited for as well"
 
 
 async def test_every_way_to_an_endpoint_asks_for_the_permission(pool: Pool):

@@ -53,6 +53,17 @@ def test_a_config_that_becomes_active_is_told_after_its_entities():
     ]
 
 
+def test_a_start_ends_as_a_start():
+    begun = {1: EventType.ENDPOINT_START}
+    for (world, observation), status in (
+        (ready_to_serve(), EventStatus.SUCCEEDED),
+        (failing_build(), EventStatus.FAILED),
+    ):
+        *_, last = events_of(world, step(world, observation), begun)
+        assert (last.type, last.status) == (EventType.ENDPOINT_START, status)
+    assert last.message.startswith("The start with config version 1 failed.")
+
+
 def test_lost_replicas_and_their_recovery_are_told():
     lost = deployment(config(phase=ConfigPhase.ACTIVE), entity(phase=EntityPhase.READY), replica())
     down = seen(observed(state=ReplicaState.RESTARTING, reason="It crashed."))

@@ -93,11 +93,23 @@ def test_counts_are_those_of_the_last_minute() -> None:
 
 def test_histograms_are_cumulative() -> None:
     counts = (1, 0, 2, *(0,) * 12, 4)
-    found = samples([view(histograms=Histograms(latency=Histogram(counts=counts, sum_ms=12.5)))])
+    found = samples([view(histograms={"g1": Histograms(latency=Histogram(counts=counts, sum_ms=12.5))})])
     buckets = {key[2]: value for key, value in found.items() if key[0] == "request_latency_ms_bucket"}
     assert (buckets["1.0"], buckets["2.5"], buckets["5.0"], buckets["60000.0"]) == (1, 1, 3, 3)
     assert buckets["+Inf"] == found["request_latency_ms_count", "iris-1"] == 7
     assert found["request_latency_ms_sum", "iris-1"] == 12.5
+
+
+def test_each_gateway_has_series_of_its_own() -> None:
+    three, four = (Histograms(latency=Histogram(counts=(n, *(0,) * 15), sum_ms=n)) for n in (3, 4))
+    text, _ = exposition("iris", [view(histograms={"g1": three, "g2": four})], "")
+    counts = {
+        sample.labels["gateway"]: sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+        if sample.name == "request_latency_ms_count"
+    }
+    assert counts == {"g1": 3, "g2": 4}
 
 
 def test_use_is_told_for_each_replica_and_concurrency_for_those_that_are_ready() -> None:

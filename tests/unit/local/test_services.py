@@ -7,8 +7,9 @@ from servery_local.services import SERVICES, Addresses, variables
 
 SECRETS = Secrets(admin_token="dapi0", nats_password="n0", stack_id="s0", encryption_key="k0")
 ADDRESSES = Addresses(
-    gateway_host="127.0.0.1",
+    gateway_host="0.0.0.0",
     gateway_port=8080,
+    gateway_url="http://127.0.0.1:8080",
     nats_url="nats://127.0.0.1:4222",
     postgres_url="postgresql://servery@/servery?host=%2Frun",
     mlflow_url="http://127.0.0.1:5000",
@@ -24,10 +25,10 @@ SHELL = {
 }
 
 
-def environments() -> dict[str, dict[str, str]]:
+def environments(**more: str) -> dict[str, dict[str, str]]:
     return {
         service.name: variables(
-            service, Path("/data", service.name), Path("/artifacts"), SECRETS, ADDRESSES, SHELL
+            service, Path("/data", service.name), Path("/artifacts"), SECRETS, ADDRESSES, {**SHELL, **more}
         )
         for service in SERVICES
     }
@@ -57,6 +58,12 @@ def test_the_stack_wins_over_the_shell() -> None:
     gateway = environments()["gateway"]
     assert gateway["SERVERY_NATS_URL"] == "nats://127.0.0.1:4222"
     assert gateway["SERVERY_DATA_DIR"] == "/data/gateway"
+
+
+def test_models_call_back_where_the_operator_says_or_else_where_this_machine_finds_the_gateway() -> None:
+    assert environments()["controller"]["SERVERY_PUBLIC_URL"] == "http://127.0.0.1:8080"
+    own = environments(SERVERY_PUBLIC_URL="https://serving.example")
+    assert own["controller"]["SERVERY_PUBLIC_URL"] == "https://serving.example"
 
 
 def test_the_gateway_stops_before_those_it_sends_to() -> None:

@@ -17,6 +17,7 @@ from servery_common.contracts import subjects
 from servery_common.contracts.builds import ReadModelEnvironment
 from servery_common.contracts.management import HttpCall
 from servery_common.contracts.metrics import GatewayMetrics
+from servery_common.contracts.routes import EndpointsChanged
 from servery_common.contracts.scaling import ScaleRequest
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.port import Bus
@@ -43,6 +44,7 @@ from servery_controller.consumers import BuildEvents, MetricsReports, ScaleReque
 from servery_controller.domain.metrics_book import MetricsBook
 from servery_controller.domain.planning import Limits
 from servery_controller.encryption import Cipher
+from servery_controller.endpoints.endpoint_changes import ChangeSignals, EndpointChanges
 from servery_controller.endpoints.endpoint_service import EndpointService
 from servery_controller.endpoints.endpoint_settings import EndpointSettings
 from servery_controller.endpoints.endpoint_suspension import EndpointSuspension
@@ -91,7 +93,8 @@ async def _serve(
     routes = RoutePublisher(bus, hints.add)
     builder = BuilderClient(bus)
     cipher = Cipher(settings.encryption_key.get_secret_value())
-    access = await start_access(context, settings, pool, bus, cipher)
+    changes = EndpointChanges(pool, bus)
+    access = await start_access(context, settings, pool, bus, cipher, changes)
     vault = Vault(pool, cipher)
     environments = EnvironmentResolver(vault, access.authority)
     service = EndpointService(
@@ -137,10 +140,10 @@ async def _serve(
             (
                 *access.routers,
                 secrets_router(SecretService(pool, vault)),
-                permissions_router(PermissionService(pool, changed)),
+                permissions_router(PermissionService(pool, changes)),
                 metrics_router(service, backend, book, time.monotonic),
                 openapi_router(service, builder, settings.public_url),
-                settings_router(EndpointSettings(pool, hints.add)),
+                settings_router(EndpointSettings(pool, changes)),
                 suspension_router(EndpointSuspension(pool, changed)),
                 events_router(EventLog(pool)),
                 unsupported_router(),
@@ -152,6 +155,7 @@ async def _serve(
     await bus.on_signal(
         subjects.ALL_GATEWAY_METRICS, GatewayMetrics, MetricsReports(book, time.monotonic).heard
     )
+    await bus.on_signal(subjects.endpoints_changed(), EndpointsChanged, ChangeSignals(hints).heard)
     context.spawn("outbox relay", outbox.relay(pool, bus, outbox_hint, "controller"))
     context.spawn("build events", BuildEvents(pool, bus, hints).run())
     context.spawn("notifications", notifications.run())

@@ -63,6 +63,7 @@ STOP = "servery.api.worker.stop.<worker_id>"
 REPLICA_LOG = "servery.api.worker.log.<worker_id>"
 HEARTBEAT = "servery.signals.worker.heartbeat.<worker_id>"
 METRICS = "servery.signals.gateway.metrics.<gateway_id>"
+CHANGED = subjects.endpoints_changed()
 LOAD = "servery.signals.gateway.load.<gateway_id>"
 BUILD = "servery.jobs.build.<build_id>"
 BUILD_EVENT = "servery.events.build"
@@ -121,6 +122,7 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(replicas.WorkerHeartbeat, Guarantee.SIGNAL, (HEARTBEAT,), (WORKER,), (CONTROLLER,)),
     Entry(scaling.GatewayLoad, Guarantee.SIGNAL, (LOAD,), (GATEWAY,), (SCALER,)),
     Entry(metrics.GatewayMetrics, Guarantee.SIGNAL, (METRICS,), (GATEWAY,), (CONTROLLER,)),
+    Entry(routes.EndpointsChanged, Guarantee.SIGNAL, (CHANGED,), (CONTROLLER,), (CONTROLLER,)),
     Entry(builds.BuildRequested, Guarantee.JOB, (BUILD,), (CONTROLLER,), (BUILDER,)),
     _event(builds.BuildStarted, "started"),
     _event(builds.BuildSucceeded, "succeeded"),

@@ -60,3 +60,9 @@ class EndpointRoute(Message, type="servery.route.v1"):
     query_grantees: tuple[str, ...] = ()
     """Who may query, as in ``Identity.grantees``; administrators of the workspace always may."""
     rate_limits: tuple[RateLimit, ...] = ()
+
+
+class EndpointsChanged(Message, type="servery.endpoints.changed.v1"):
+    """Somebody waits for the leading controller to tell gateways of what was changed about these endpoints."""
+
+    endpoint_ids: tuple[str, ...]

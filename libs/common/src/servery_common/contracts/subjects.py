@@ -139,6 +139,11 @@ def gateway_metrics(gateway_id: str) -> str:
     return f"servery.signals.gateway.metrics.{token(gateway_id)}"
 
 
+def endpoints_changed() -> str:
+    """Endpoints the leading controller should look at now."""
+    return "servery.signals.controller.endpoints_changed"
+
+
 def build_job(build_id: str) -> str:
     """Work order: build a model version."""
     return f"servery.jobs.build.{token(build_id)}"

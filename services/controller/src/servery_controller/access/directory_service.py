@@ -30,6 +30,7 @@ from servery_controller.domain.directory import (
     find_cycle,
 )
 from servery_controller.endpoints import endpoint_grants
+from servery_controller.endpoints.endpoint_changes import EndpointChanges
 
 log = structlog.get_logger(__name__)
 
@@ -58,14 +59,17 @@ class Change:
     conn: Connection
     gone_tokens: list[str] = field(default_factory=list[str])
     gone_principals: list[str] = field(default_factory=list[str])
+    endpoints: dict[str, int] = field(default_factory=dict[str, int])
+    """Generations, by id, of the endpoints that gateways are told of anew."""
 
 
 class DirectoryService:
     """Everybody may read; only administrators of the workspace may write."""
 
-    def __init__(self, pool: Pool, publisher: AccessPublisher) -> None:
+    def __init__(self, pool: Pool, publisher: AccessPublisher, changes: EndpointChanges) -> None:
         self._pool = pool
         self._publisher = publisher
+        self._changes = changes
 
     async def me(self, caller: Identity) -> PrincipalView:
         """Return the caller."""
@@ -137,7 +141,7 @@ class DirectoryService:
         async with self._changing(caller) as ongoing:
             principal = await _get_principal(ongoing.conn, caller, kind, number)
             await _end(ongoing, principal)
-            await endpoint_grants.make_endpoints_due(ongoing.conn, number)
+            ongoing.endpoints |= await endpoint_grants.make_endpoints_due(ongoing.conn, number)
             await directory_store.delete_principal(ongoing.conn, number)
         log.info("principal_deleted", principal=principal.name, kind=kind, by=caller.user_name)
 
@@ -171,7 +175,7 @@ class DirectoryService:
             group = await _get_group(ongoing.conn, caller, number)
             if change.name is not None and change.name != group.name:
                 _refuse_system_group(group, "renamed")
-                await endpoint_grants.make_endpoints_due(ongoing.conn, number)
+                ongoing.endpoints |= await endpoint_grants.make_endpoints_due(ongoing.conn, number)
                 await directory_store.rename_group(
                     ongoing.conn, number, check_name("displayName", change.name)
                 )
@@ -187,7 +191,7 @@ class DirectoryService:
         async with self._changing(caller) as ongoing:
             group = await _get_group(ongoing.conn, caller, number)
             _refuse_system_group(group, "deleted")
-            await endpoint_grants.make_endpoints_due(ongoing.conn, number)
+            ongoing.endpoints |= await endpoint_grants.make_endpoints_due(ongoing.conn, number)
             await directory_store.delete_group(ongoing.conn, number)
         log.info("group_deleted", group=group.name, by=caller.user_name)
 
@@ -222,6 +226,7 @@ class DirectoryService:
         await self._publisher.workspace_changed(
             caller.workspace_id, gone_tokens=change.gone_tokens, gone_principals=change.gone_principals
         )
+        await self._changes.published(change.endpoints)
 
 
 async def _check(conn: Connection, workspace_id: str) -> None:

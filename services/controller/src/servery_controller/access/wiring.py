@@ -27,6 +27,7 @@ from servery_controller.api.service_principal_secrets import service_principal_s
 from servery_controller.api.tokens import tokens_router
 from servery_controller.api.workspaces import workspaces_router
 from servery_controller.encryption import Cipher
+from servery_controller.endpoints.endpoint_changes import EndpointChanges
 from servery_controller.settings import ControllerSettings
 
 log = structlog.get_logger(__name__)
@@ -45,7 +46,12 @@ class Access:
 
 
 async def start_access(
-    context: ServiceContext, settings: ControllerSettings, pool: Pool, bus: Bus, cipher: Cipher
+    context: ServiceContext,
+    settings: ControllerSettings,
+    pool: Pool,
+    bus: Bus,
+    cipher: Cipher,
+    changes: EndpointChanges,
 ) -> Access:
     """Make the bootstrap administrator, publish who may call and answer gateways and workers.
 
@@ -83,7 +89,7 @@ async def start_access(
         publisher=publisher,
         authority=Authority(pool, identities),
         routers=(
-            scim_router(DirectoryService(pool, publisher)),
+            scim_router(DirectoryService(pool, publisher, changes)),
             tokens_router(tokens),
             service_principal_secrets_router(oauth),
             workspaces_router(WorkspaceService(pool, publisher, tokens, settings.workspace_id)),

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 from servery_common.errors import BadRequest
 from servery_controller.api.callers import SERVED_WORKSPACES_ONLY, Caller
+from servery_controller.api.endpoints import host_of
 from servery_controller.builder_client import BuilderClient
 from servery_controller.domain.endpoint import ServedEntity
 from servery_controller.domain.openapi import DescribedEntity, openapi_document
@@ -14,7 +15,7 @@ from servery_controller.endpoints.endpoint_service import EndpointService
 
 
 def openapi_router(service: EndpointService, builder: BuilderClient, public_url: str) -> APIRouter:
-    """The route. ``public_url`` is where clients reach the gateway; empty: where this caller did."""
+    """The route. ``public_url`` is where clients reach the gateway, for a caller that did not say where it did."""
     router = APIRouter(
         prefix="/api/2.0/serving-endpoints", tags=["serving-endpoints"], dependencies=SERVED_WORKSPACES_ONLY
     )
@@ -34,8 +35,8 @@ def openapi_router(service: EndpointService, builder: BuilderClient, public_url:
                 "Wait until state.ready is READY, then try again."
             )
         entities = await asyncio.gather(*map(described, deployment.entities_of(active.version)))
-        host = (public_url or str(request.base_url)).rstrip("/")
-        document = openapi_document(name, active.version, host, entities)
+        host = host_of(request) if request.headers.get("host") else public_url
+        document = openapi_document(name, active.version, host.rstrip("/"), entities)
         # ASCII: texts of a model may hold half of a surrogate pair, which UTF-8 cannot.
         return Response(json.dumps(document), media_type="application/json")
 

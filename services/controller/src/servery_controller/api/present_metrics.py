@@ -15,10 +15,11 @@ from prometheus_client.utils import floatToGoString
 from servery_common.contracts.metrics import LATENCY_BUCKETS_MS, Histogram
 from servery_common.contracts.replicas import ReplicaObservation
 from servery_common.contracts.states import ReplicaState
-from servery_controller.domain.metrics_book import EntityTotals
+from servery_controller.domain.metrics_book import EntityTotals, Histograms
 
 ENTITY_LABELS = ("endpoint_name", "served_entity_name")
 REPLICA_LABELS = (*ENTITY_LABELS, "replica")
+GATEWAY_LABELS = (*ENTITY_LABELS, "gateway")
 BOUNDS = (*map(floatToGoString, LATENCY_BUCKETS_MS), "+Inf")
 
 
@@ -96,12 +97,14 @@ class _Families(Collector):
             ("model_prediction_latency_ms", "Time the model took to predict, in milliseconds.", "prediction"),
         )
         for name, documentation, field in series:
-            family = HistogramMetricFamily(name, documentation, labels=ENTITY_LABELS)
+            family = HistogramMetricFamily(name, documentation, labels=GATEWAY_LABELS)
             for entity in self._entities:
-                histogram: Histogram = getattr(entity.totals.histograms, field)
-                cumulative = accumulate(histogram.counts)
-                buckets = list(zip(BOUNDS, map(float, cumulative), strict=True))
-                family.add_metric([self._endpoint, entity.name], buckets, histogram.sum_ms)
+                # An endpoint that no gateway told of is seen, too, as above.
+                for gateway, measured in (entity.totals.histograms or {"": Histograms()}).items():
+                    histogram: Histogram = getattr(measured, field)
+                    cumulative = accumulate(histogram.counts)
+                    buckets = list(zip(BOUNDS, map(float, cumulative), strict=True))
+                    family.add_metric([self._endpoint, entity.name, gateway], buckets, histogram.sum_ms)
             yield family
 
 

@@ -4,8 +4,10 @@ Both are derived from what a transaction changes, and written in that transactio
 nothing is told that did not happen.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from servery_common.contracts.states import ConfigUpdate
 from servery_controller.domain.endpoint import (
@@ -65,11 +67,16 @@ class Notice:
     recipients: tuple[str, ...]
 
 
-def events_of(before: Deployment, step: Plan) -> tuple[EndpointEvent, ...]:
-    """The events of one reconcile step on the deployment as it was before."""
+def events_of(
+    before: Deployment, step: Plan, begun: Mapping[int, EventType] = MappingProxyType({})
+) -> tuple[EndpointEvent, ...]:
+    """The events of one reconcile step on the deployment as it was before.
+
+    ``begun`` says as what the deployments of config versions began, where that was not an update: they end as that.
+    """
     entities = {e.id: e for e in before.entities}
     told = [_entity_event(entities[e.id].phase, e) for e in step.entities]
-    told += [_update_event(before, step, config) for config in step.configs]
+    told += [_config_event(before, step, config, begun) for config in step.configs]
     return tuple(event for event in told if event is not None)
 
 
@@ -128,18 +135,20 @@ def _entity_event(before: EntityPhase, entity: ServedEntity) -> EndpointEvent | 
     return EndpointEvent(kind, status, message, entity.config_version, entity.spec.name)
 
 
-def _update_event(before: Deployment, step: Plan, config: Config) -> EndpointEvent | None:
+def _config_event(
+    before: Deployment, step: Plan, config: Config, begun: Mapping[int, EventType]
+) -> EndpointEvent | None:
+    kind = begun.get(config.version, EventType.ENDPOINT_UPDATE)
     match config.phase:
         case ConfigPhase.ACTIVE:
             status, message = EventStatus.SUCCEEDED, f"Config version {config.version} is active."
         case ConfigPhase.FAILED:
             status = EventStatus.FAILED
-            message = (
-                f"The update to config version {config.version} failed. {_failed_after(before, step, config)}"
-            )
+            what = "The start with" if kind is EventType.ENDPOINT_START else "The update to"
+            message = f"{what} config version {config.version} failed. {_failed_after(before, step, config)}"
         case _:  # retired: the event of the one that replaced it is enough
             return None
-    return EndpointEvent(EventType.ENDPOINT_UPDATE, status, message, config.version)
+    return EndpointEvent(kind, status, message, config.version)
 
 
 def _failed_after(before: Deployment, step: Plan, config: Config) -> str:

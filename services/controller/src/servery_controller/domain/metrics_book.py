@@ -1,14 +1,15 @@
-"""What all gateways measured, added up per served entity. Pure: the time is an argument.
+"""What all gateways measured, per served entity. Pure: the time is an argument.
 
-Gateways tell their totals every two seconds, so a controller that has just started knows everything of the living ones
-after that time. Counts of the last minute are the gateways' own; a gateway that has been silent for ``SILENT_SECONDS``
-is not counted among them. Histograms only ever grow, as scrapers expect of them, so what a gateway measured
-stays in them after it is gone: as its own for ``REMEMBERED_SECONDS``, in case it was only cut off and returns, then in
-one sum. They begin again at a lower value, which scrapers take for the reset it is, only when a controller starts after
-a gateway ended: a sum of gone gateways is nowhere but in memory.
+Gateways tell their totals every two seconds, so each controller knows the same of the living ones, and one that has
+just started does so after that time. Counts of the last minute and of this moment are added up over the gateways; one
+that has been silent for ``SILENT_SECONDS`` is not counted among them.
+
+Histograms are not added up: each gateway's stay its own and only ever grow, as scrapers expect of a series. A sum would
+go back whenever it loses a gateway, and two controllers of which one is older would answer different sums in turn.
+Those of a gateway that has gone are kept for ``REMEMBERED_SECONDS``, so that the next scrape sees the last it counted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,8 +17,11 @@ from servery_common.contracts.metrics import EntityMetrics, GatewayMetrics, Hist
 
 SILENT_SECONDS = 10.0
 """Five reports that did not come."""
-REMEMBERED_SECONDS = 3600.0
+REMEMBERED_SECONDS = 300.0
+"""Longer than the usual scrape intervals."""
 TIDY_SECONDS = 60.0
+
+BUCKETS = len(Histogram().counts)
 
 
 class Histograms(NamedTuple):
@@ -35,7 +39,8 @@ class EntityTotals:
     last_minute: RequestCounts = field(default_factory=RequestCounts)
     in_flight: int = 0
     queued: int = 0
-    histograms: Histograms = field(default_factory=Histograms)
+    histograms: Mapping[str, Histograms] = field(default_factory=dict[str, Histograms])
+    """By gateway id."""
 
 
 class _Report(NamedTuple):
@@ -47,42 +52,27 @@ class _Report(NamedTuple):
         return Histograms(self.metrics.latency, self.metrics.queue_time, self.metrics.prediction)
 
 
-@dataclass(slots=True)
-class _Entity:
-    reports: dict[str, _Report] = field(default_factory=dict[str, _Report])
-    """The last one of each gateway."""
-    departed: Histograms = field(default_factory=Histograms)
-    """The sum of gateways, or of lives of a meter in a gateway, that will not report any more."""
-
-
 class MetricsBook:
-    """Listens to gateways and knows the totals."""
+    """Listens to gateways and knows what they measured."""
 
     def __init__(self) -> None:
-        self._entities: dict[str, _Entity] = {}
+        self._reports: dict[str, dict[str, _Report]] = {}
+        """The last one of each gateway, by served entity."""
         self._tidied_at = 0.0
 
     def hear(self, report: GatewayMetrics, now: float) -> None:
         """Take the report of a gateway in. A lost one is made up for by the next."""
         for metrics in report.entities:
-            entity = self._entities.setdefault(metrics.served_entity_id, _Entity())
-            known = entity.reports.get(report.gateway_id)
-            if known is not None and _observed(metrics.latency) < _observed(known.metrics.latency):
-                # The gateway's route was gone for a while, and its counters with it.
-                entity.departed = _sum([entity.departed, known.histograms])
-            entity.reports[report.gateway_id] = _Report(now, metrics)
+            reports = self._reports.setdefault(metrics.served_entity_id, {})
+            reports[report.gateway_id] = _Report(now, metrics)
         if now - self._tidied_at >= TIDY_SECONDS:
             self._tidied_at = now
             self._tidy(now - REMEMBERED_SECONDS)
 
     def totals(self, served_entity_id: str, now: float) -> EntityTotals:
         """Return what is known of a served entity; all zero when nothing is."""
-        entity = self._entities.get(served_entity_id)
-        if entity is None:
-            return EntityTotals()
-        present = [
-            report.metrics for report in entity.reports.values() if now - report.heard_at <= SILENT_SECONDS
-        ]
+        reports = self._reports.get(served_entity_id, {})
+        present = [report.metrics for report in reports.values() if now - report.heard_at <= SILENT_SECONDS]
         return EntityTotals(
             last_minute=RequestCounts(
                 requests=sum(m.last_minute.requests for m in present),
@@ -91,32 +81,23 @@ class MetricsBook:
             ),
             in_flight=sum(m.in_flight for m in present),
             queued=sum(m.queued for m in present),
-            histograms=_sum([entity.departed, *(r.histograms for r in entity.reports.values())]),
+            histograms={
+                gateway: report.histograms
+                for gateway, report in reports.items()
+                if now - report.heard_at <= REMEMBERED_SECONDS and _has_our_buckets(report.histograms)
+            },
         )
 
     def _tidy(self, heard_before: float) -> None:
-        for served_entity_id, entity in list(self._entities.items()):
-            gone = [gateway for gateway, report in entity.reports.items() if report.heard_at < heard_before]
-            if len(gone) == len(entity.reports):
+        for served_entity_id, reports in list(self._reports.items()):
+            kept = {gateway: report for gateway, report in reports.items() if report.heard_at >= heard_before}
+            if kept:
+                self._reports[served_entity_id] = kept
+            else:
                 # No gateway routes to it any more: it was updated away or deleted.
-                del self._entities[served_entity_id]
-                continue
-            ended = [entity.reports.pop(gateway).histograms for gateway in gone]
-            entity.departed = _sum([entity.departed, *ended])
+                del self._reports[served_entity_id]
 
 
-def _observed(histogram: Histogram) -> int:
-    return sum(histogram.counts)
-
-
-def _sum(parts: list[Histograms]) -> Histograms:
-    return Histograms(*(_add(column) for column in zip(*parts, strict=True)))
-
-
-def _add(histograms: Iterable[Histogram]) -> Histogram:
-    every = list(histograms)
-    return Histogram(
-        # A gateway of another release with other buckets: the shorter list decides, nothing fails.
-        counts=tuple(map(sum, zip(*(h.counts for h in every), strict=False))),
-        sum_ms=sum(h.sum_ms for h in every),
-    )
+def _has_our_buckets(histograms: Histograms) -> bool:
+    """Whether the gateway is of a release that cuts durations into the same buckets: others would be misread."""
+    return all(len(histogram.counts) == BUCKETS for histogram in histograms)

@@ -38,7 +38,8 @@ class DescribedEntity:
 def openapi_document(endpoint: str, version: int, host: str, entities: Sequence[DescribedEntity]) -> Json:
     """Return the OpenAPI 3.1 document of an endpoint's active config ``version``.
 
-    ``host`` is where the caller reaches Servery. Raises BadRequest when no model has a signature.
+    ``host`` is where the caller reaches Servery; empty: where it got the document from. Raises BadRequest when no
+    model has a signature.
     """
     paths: Json = {}
     without: list[str] = []

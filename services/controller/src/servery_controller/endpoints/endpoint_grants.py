@@ -52,16 +52,19 @@ async def clear(conn: Connection, endpoint_id: str) -> None:
     await conn.execute("DELETE FROM endpoint_grants WHERE endpoint_id = $1", endpoint_id)
 
 
-async def make_endpoints_due(conn: Connection, number: int) -> None:
+async def make_endpoints_due(conn: Connection, number: int) -> dict[str, int]:
     """Have the endpoints looked at on which this principal or group, which is about to change, has a grant.
 
-    Gateways know grantees by name, so they have to be told of another name and of a deletion.
+    Gateways know grantees by name, so they have to be told of another name and of a deletion. Returns the
+    endpoints' new generations by their ids.
     """
-    await conn.execute(
-        """UPDATE endpoints SET due_at = now()
-           WHERE id IN (SELECT endpoint_id FROM endpoint_grants WHERE $1 IN (principal_number, group_number))""",
+    rows = await conn.fetch(
+        """UPDATE endpoints SET generation = generation + 1, due_at = now()
+           WHERE id IN (SELECT endpoint_id FROM endpoint_grants WHERE $1 IN (principal_number, group_number))
+           RETURNING id, generation""",
         number,
     )
+    return {row["id"]: row["generation"] for row in rows}
 
 
 async def visible_endpoint_ids(pool: Pool, caller: Identity) -> list[str]:

@@ -182,9 +182,12 @@ class EndpointService:
             await store.update_config_phase(conn, endpoint_id, newest.version, canceled)
             for entity in deployment.entities_of(newest.version):
                 await store.update_entity(conn, give_up(entity, "The update was canceled."))
-            message = f"The update was canceled by {caller.user_name}."
+            begun = await events.begun(conn, endpoint_id, [newest.version])
             event = EndpointEvent(
-                EventType.ENDPOINT_UPDATE, EventStatus.CANCELED, message, config_version=newest.version
+                begun.get(newest.version, EventType.ENDPOINT_UPDATE),
+                EventStatus.CANCELED,
+                f"Canceled by {caller.user_name}.",
+                config_version=newest.version,
             )
             await events.record(conn, endpoint_id, [event])
             await store.touch_endpoint(conn, endpoint_id)

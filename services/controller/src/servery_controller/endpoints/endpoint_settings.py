@@ -3,7 +3,7 @@
 Each is one transaction. None of them touches a config: what serves goes on serving.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from servery_common.contracts.access import Identity
 from servery_common.contracts.routes import RateLimit
@@ -17,14 +17,15 @@ from servery_controller.domain.settings_rules import (
     merge_tags,
 )
 from servery_controller.endpoints import endpoint_access, settings_store, store
+from servery_controller.endpoints.endpoint_changes import EndpointChanges
 
 
 class EndpointSettings:
-    """The use cases; ``hint`` wakes the reconciler for one endpoint id."""
+    """The use cases."""
 
-    def __init__(self, pool: Pool, hint: Callable[[str], None]) -> None:
+    def __init__(self, pool: Pool, changes: EndpointChanges) -> None:
         self._pool = pool
-        self._hint = hint
+        self._changes = changes
 
     async def change_tags(
         self, name: str, add: Sequence[tuple[str, str]], delete: Sequence[str], caller: Identity
@@ -40,13 +41,13 @@ class EndpointSettings:
     async def set_rate_limits(
         self, name: str, limits: Sequence[RateLimit], caller: Identity
     ) -> tuple[RateLimit, ...]:
-        """Replace the rate limits; gateways are told at once. Raises NotFound, InvalidParameter."""
+        """Replace the rate limits; gateways were told when this returns. Raises NotFound, InvalidParameter."""
         checked = check_rate_limits(limits)
         async with self._pool.acquire() as conn, conn.transaction():
             deployment = await endpoint_access.locked(conn, name, caller, PermissionLevel.CAN_MANAGE)
             await settings_store.set_rate_limits(conn, deployment.endpoint.id, checked)
-            await store.touch_endpoint(conn, deployment.endpoint.id)
-        self._hint(deployment.endpoint.id)
+            generation = await store.touch_endpoint(conn, deployment.endpoint.id)
+        await self._changes.published({deployment.endpoint.id: generation})
         return checked
 
     async def set_email_notifications(

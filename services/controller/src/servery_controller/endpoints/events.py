@@ -3,7 +3,7 @@
 Only the newest of each endpoint are kept: a model that crashes again and again must not fill the database.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -43,6 +43,21 @@ async def record(conn: Connection, endpoint_id: str, events: Iterable[EndpointEv
         endpoint_id,
         KEPT_PER_ENDPOINT,
     )
+
+
+async def begun(conn: Connection, endpoint_id: str, versions: Sequence[int]) -> dict[int, EventType]:
+    """As what the deployments of these config versions began; without those whose beginning is kept no longer."""
+    if not versions:
+        return {}
+    rows = await conn.fetch(
+        """SELECT config_version, event_type FROM endpoint_events
+           WHERE endpoint_id = $1 AND config_version = ANY($2) AND event_type = ANY($3) AND status = $4""",
+        endpoint_id,
+        versions,
+        [EventType.ENDPOINT_UPDATE, EventType.ENDPOINT_START],
+        EventStatus.IN_PROGRESS,
+    )
+    return {row["config_version"]: EventType(row["event_type"]) for row in rows}
 
 
 class EventLog:

@@ -1,10 +1,9 @@
 """Use cases of the permissions API: who may do what with an endpoint, and changing that.
 
 Permissions are asked for by the endpoint's id, as Databricks does: a name that was deleted and given again
-is another endpoint. A change is in Postgres when it is answered; the reconciler, hinted at, tells the gateways.
+is another endpoint. A change is answered when gateways have been told of it (``endpoint_changes``).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -20,6 +19,7 @@ from servery_controller.domain.permissions import (
     require,
 )
 from servery_controller.endpoints import endpoint_grants, store
+from servery_controller.endpoints.endpoint_changes import EndpointChanges
 
 log = structlog.get_logger()
 
@@ -33,11 +33,11 @@ class EndpointPermissions:
 
 
 class PermissionService:
-    """The use cases; ``hint`` wakes the reconciler for one endpoint id."""
+    """The use cases."""
 
-    def __init__(self, pool: Pool, hint: Callable[[str], None]) -> None:
+    def __init__(self, pool: Pool, changes: EndpointChanges) -> None:
         self._pool = pool
-        self._hint = hint
+        self._changes = changes
 
     async def get(self, endpoint_id: str, caller: Identity) -> EndpointPermissions:
         """Return who may do what, to whoever may view the endpoint. Raises NotFound, PermissionDenied."""
@@ -64,8 +64,8 @@ class PermissionService:
                     raise NotFound(f"{describe(grantee)} does not exist in this workspace.")
             after = (await endpoint_grants.load(conn, [endpoint_id]))[endpoint_id]
             check_still_manages(caller, after)
-            await store.touch_endpoint(conn, endpoint_id)
-        self._hint(endpoint_id)
+            generation = await store.touch_endpoint(conn, endpoint_id)
+        await self._changes.published({endpoint_id: generation})
         log.info(
             "permissions_changed",
             endpoint_id=endpoint_id,

@@ -4,7 +4,7 @@ Reads build the domain's values; writes by a reconcile step are guarded by the s
 result of a step that was overtaken is dropped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -120,11 +120,25 @@ async def lock_endpoint(conn: Connection, workspace_id: str, name: str) -> str |
     )
 
 
-async def touch_endpoint(conn: Connection, endpoint_id: str) -> None:
-    """A person changed the endpoint: bump its generation and make it due."""
-    await conn.execute(
-        "UPDATE endpoints SET generation = generation + 1, updated_at = now(), due_at = now() WHERE id = $1",
+async def touch_endpoint(conn: Connection, endpoint_id: str) -> int:
+    """A person changed the endpoint: make it due and return its new generation."""
+    generation: int | None = await conn.fetchval(
+        """UPDATE endpoints SET generation = generation + 1, updated_at = now(), due_at = now() WHERE id = $1
+           RETURNING generation""",
         endpoint_id,
+    )
+    assert generation is not None, "callers hold the row"
+    return generation
+
+
+async def all_observed(pool: Pool, generations: Mapping[str, int]) -> bool:
+    """Whether a reconcile step has seen each endpoint at this generation or a later one, or it is gone."""
+    return not await pool.fetchval(
+        """SELECT EXISTS (SELECT 1 FROM endpoints e
+                          JOIN unnest($1::text[], $2::bigint[]) AS wanted (id, generation) ON wanted.id = e.id
+                          WHERE e.observed_generation < wanted.generation)""",
+        list(generations.keys()),
+        list(generations.values()),
     )
 
 

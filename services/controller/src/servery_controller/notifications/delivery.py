@@ -1,8 +1,8 @@
 """Tells people how updates of their endpoints ended, at least once.
 
 ``append`` writes a row in the transaction of the change itself, so that no crash loses one; ``run`` delivers what
-is due, with growing pauses for a sink that does not take it, until a day has passed. Every controller delivers;
-a claim keeps two from sending the same.
+is due, with growing pauses for a sink that does not take it, until a day has passed. What cannot be read
+is given up at once, with the reason. Every controller delivers; a claim keeps two from sending the same.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from servery_common.service import wait_any
 from servery_controller.domain.happenings import Notice
 from servery_controller.notifications import notification_store
 from servery_controller.notifications.notification_sinks import SEND_SECONDS, DeliveryFailed, Sink
-from servery_controller.notifications.notification_store import Pending
+from servery_controller.notifications.notification_store import Pending, UnreadableNotice, read_notice
 
 log = structlog.get_logger()
 
@@ -81,30 +81,45 @@ class Notifications:
         claimed = await notification_store.claim(
             self._pool, self._sinks, limit=BATCH, lease_seconds=CLAIM_SECONDS
         )
-        await asyncio.gather(*[self._deliver(pending) for pending in claimed])
+        async with asyncio.TaskGroup() as deliveries:
+            for pending in claimed:
+                deliveries.create_task(self._deliver(pending), name=f"notify {pending.id} {pending.sink}")
         return len(claimed)
 
     async def _deliver(self, pending: Pending) -> None:
-        ids = {
-            "notification_id": pending.id,
-            "sink": pending.sink,
-            "endpoint_id": pending.notice.endpoint_id,
-        }
-        problem = await self._send(pending)
-        if problem is None:
-            await notification_store.delivered(self._pool, pending)
-            log.info("notification_sent", **ids, attempts=pending.attempts)
-            return
-        pause = pause_after(pending.attempts, datetime.now(UTC) - pending.created_at)
+        """Raises nothing: a fault of one notification must not keep others from leaving."""
+        ids = {"notification_id": pending.id, "sink": pending.sink, "attempts": pending.attempts}
+        try:
+            try:
+                notice = read_notice(pending.fields)
+            except UnreadableNotice as error:
+                await self._failed(pending, str(error), None, ids)
+                return
+            ids["endpoint_id"] = notice.endpoint_id
+            problem = await self._send(pending, notice)
+            if problem is None:
+                await notification_store.delivered(self._pool, pending)
+                log.info("notification_sent", **ids)
+            else:
+                pause = pause_after(pending.attempts, datetime.now(UTC) - pending.created_at)
+                await self._failed(pending, problem, pause, ids)
+        except OUTAGE as error:  # its claim runs out, and it is sent once more
+            log.warning("notifying_interrupted", **ids, error=repr(error))
+        except Exception:
+            log.exception("notification_failed", **ids)
+
+    async def _failed(
+        self, pending: Pending, problem: str, pause: float | None, ids: Mapping[str, object]
+    ) -> None:
         await notification_store.failed(self._pool, pending, problem, again_in_seconds=pause)
         said = "notification_given_up" if pause is None else "notification_postponed"
-        log.warning(said, **ids, attempts=pending.attempts, reason=problem)
+        log.warning(said, **ids, reason=problem)
 
-    async def _send(self, pending: Pending) -> str | None:
-        """Return why it did not arrive, or None. A fault of one notification must not keep others from leaving."""
+    async def _send(self, pending: Pending, notice: Notice) -> str | None:
+        """Return why it did not arrive, or None."""
         try:
             async with asyncio.timeout(SEND_SECONDS):
-                await self._sinks[pending.sink].send(pending.id, pending.notice, pending.created_at)
+                await self._sinks[pending.sink].send(pending.id, notice, pending.created_at)
         except DeliveryFailed as error:
             return str(error)
         except TimeoutError:

@@ -15,6 +15,10 @@ from servery_common.postgres.pool import Connection, Pool
 from servery_controller.domain.happenings import Notice
 
 
+class UnreadableNotice(Exception):
+    """A row that is not what ``append`` writes, perhaps of another release."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pending:
     """A notification to deliver to one sink, claimed."""
@@ -22,7 +26,8 @@ class Pending:
     id: str
     """The same for every sink and every repetition."""
     sink: str
-    notice: Notice
+    fields: Any
+    """The notice as it is stored: for ``read_notice``."""
     created_at: datetime
     attempts: int
     """This one included."""
@@ -59,7 +64,7 @@ async def claim(pool: Pool, sinks: Iterable[str], *, limit: int, lease_seconds: 
         Pending(
             id=row["id"],
             sink=row["sink"],
-            notice=_notice(row["notice"]),
+            fields=row["notice"],
             created_at=row["created_at"],
             attempts=row["attempts"],
             lock_token=token,
@@ -101,14 +106,18 @@ async def forget_given_up(pool: Pool, *, days: int) -> None:
     )
 
 
-def _notice(fields: dict[str, Any]) -> Notice:
-    return Notice(
-        event=fields["event"],
-        workspace_id=fields["workspace_id"],
-        endpoint_id=fields["endpoint_id"],
-        endpoint=fields["endpoint"],
-        config_version=fields["config_version"],
-        state=ConfigUpdate(fields["state"]),
-        message=fields["message"],
-        recipients=tuple(fields["recipients"]),
-    )
+def read_notice(fields: Any) -> Notice:
+    """Return the notice of a row. Raises UnreadableNotice when it has not the shape this release writes."""
+    try:
+        return Notice(
+            event=fields["event"],
+            workspace_id=fields["workspace_id"],
+            endpoint_id=fields["endpoint_id"],
+            endpoint=fields["endpoint"],
+            config_version=fields["config_version"],
+            state=ConfigUpdate(fields["state"]),
+            message=fields["message"],
+            recipients=tuple(fields["recipients"]),
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        raise UnreadableNotice(f"not a notification this release can read: {error!r}") from error

@@ -112,7 +112,10 @@ class ReconcileStep:
                 step = plan(deployment, seen, datetime.now(UTC), self._limits)
                 step, placements = await self._act(deployment, step, term, lock_token, over)
                 if await self._apply(deployment, step, placements, term, lock_token):
-                    generation, look_again = deployment.endpoint.generation, step.look_again
+                    look_again = step.look_again
+                    # Observed means that gateways were told: who changed something waits for it.
+                    if step.route is not None or step.withdraw_route:
+                        generation = deployment.endpoint.generation
             except (ServeryError, StaleLeader, *OUTAGE) as error:
                 log.warning("reconcile_postponed", endpoint_id=endpoint_id, reason=str(error) or repr(error))
             except Exception:
@@ -261,7 +264,8 @@ class ReconcileStep:
                 await store.place_replica(conn, replica_id, node)
             await store.mark_stopping(conn, step.stopping)
             await store.delete_replicas(conn, step.gone)
-            await events.record(conn, endpoint_id, events_of(deployment, step))
+            begun = await events.begun(conn, endpoint_id, [config.version for config in step.configs])
+            await events.record(conn, endpoint_id, events_of(deployment, step, begun))
             await self._notifications.append(conn, notices_of(deployment, step))
             if step.forget_endpoint:
                 await store.delete_endpoint(conn, endpoint_id)
