@@ -288,7 +288,7 @@ async def test_a_streamed_answer_keeps_its_slot_until_it_ends() -> None:
     assert isinstance(stream, AnswerStream)
     one.on_piece(attempt, b"x")
     assert places(one) == [("a", "1")]
-    one.on_stream_end(attempt, None)
+    one.on_stream_end(attempt, None, None)
     assert places(one) == [("a", "1"), ("a", "2")]
     assert [await stream.next(), await stream.next()] == [b"x", None]
     assert not second.is_over
@@ -323,7 +323,7 @@ async def test_a_stream_that_breaks_off_says_why(failure: Outcome) -> None:
     one = dispatcher("a")
     ticket = submit(one)
     one.on_stream(ticket.attempt, 200, "text/event-stream")
-    one.on_stream_end(ticket.attempt, failure)
+    one.on_stream_end(ticket.attempt, failure, None)
     assert ticket.stream is not None
     with pytest.raises(Unavailable if failure.lost else BrokenOff):
         await ticket.stream.next()

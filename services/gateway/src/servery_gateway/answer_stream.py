@@ -6,6 +6,7 @@ which it does when the client has read what it was given before.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from servery_common.contracts import frames
@@ -36,6 +37,10 @@ class AnswerStream:
         self.status = status
         self.content_type = content_type
         self.ended = False
+        self.ended_at: float | None = None
+        """When its last byte came from the replica (``time.perf_counter``); the client may still be reading."""
+        self.predict_ms: float | None = None
+        """As in Outcome; known at the end."""
         self._taken = taken
         self._held = bytearray()
         self._failure: Exception | None = None
@@ -53,6 +58,7 @@ class AnswerStream:
         """The answer is whole, or it broke off. Only the first end counts."""
         if not self.ended:
             self.ended = True
+            self.ended_at = time.perf_counter()
             self._failure = failure
             self._changed.set()
 

@@ -196,11 +196,12 @@ class Dispatcher:
             ticket.stream.put(piece)
             self._expect_more(ticket)
 
-    def on_stream_end(self, id: int, failure: Outcome | None) -> None:
+    def on_stream_end(self, id: int, failure: Outcome | None, predict_ms: float | None) -> None:
         """Implement TransportListener."""
         ticket = self._attempts.get(id)
         if ticket is None or ticket.stream is None:
             return
+        ticket.stream.predict_ms = predict_ms
         lost = Unavailable(messages.REPLICA_DIED, retry_after=1)
         self._end(ticket, None if failure is None else lost if failure.lost else BrokenOff(failure))
 
