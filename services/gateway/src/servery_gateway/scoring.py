@@ -127,7 +127,7 @@ class ScoringHandler:
         self._tracer = tracer
         self._meters = meters
         self._points = TrafficPoints(random)
-        table.observe(lambda snapshot: self._points.keep(snapshot.routes))
+        table.observe(lambda snapshot: self._points.keep(snapshot.routes), ("routes",))
         self._failures = FailureLog()
 
     async def handle(
