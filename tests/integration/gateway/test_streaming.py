@@ -11,7 +11,9 @@ from tests.integration.gateway.conftest import TOKEN, World, eventually
 from tests.integration.gateway.peers import FakeReplica, Work, endpoint, entity
 
 from servery_common.contracts import frames
+from servery_common.contracts.metrics import EntityMetrics
 from servery_gateway.dispatcher import Dispatcher
+from servery_gateway.request_meter import EntityMeter
 
 BODY = b'{"prompt": "x", "stream": true}'
 
@@ -96,6 +98,21 @@ async def test_items_pass_as_they_are_and_done_is_added(world: World, streamer: 
     assert response.headers["served-model-name"] == "chat-1"
     assert content == event(0) + event(1) + event(2) + b"data: [DONE]\n\n"
     assert complete
+
+
+async def test_a_streams_times_are_counted(world: World, streamer: Streamer) -> None:
+    work, reading = await opened(world, streamer)
+    await streamer.begin(work)
+    await streamer.say(work, event("first"))
+    await streamer.end(work, {"t": {"predict": [1_000_000_000, 1_007_000_000]}})
+    assert (await reading)[2]
+    [(_, meter)] = world.gateway.meters.items()
+    await eventually(lambda: sum(read(meter).latency.counts) == 1)
+    assert read(meter).prediction.sum_ms == 7.0
+
+
+def read(meter: EntityMeter) -> EntityMetrics:
+    return meter.read(0.0, "chat-1", in_flight=0, queued=0)
 
 
 async def test_an_item_reaches_the_client_before_the_next_is_made(world: World, streamer: Streamer) -> None:

@@ -114,3 +114,13 @@ def test_a_sane_request_id_is_kept_and_any_other_replaced() -> None:
     assert request_id_of({b"x-request-id": b"abc-1"}) == b"abc-1"
     for strange in (b"", b"a b", b"a\nb", b"x" * 129, "ü".encode()):
         assert len(request_id_of({b"x-request-id": strange})) == 36
+
+
+def test_what_an_identity_may_be_granted_is_computed_once_and_is_no_part_of_its_value() -> None:
+    asked, fresh = (
+        Identity(principal_id="p", user_name="ann", workspace_id="1", groups=("data",)) for _ in range(2)
+    )
+    assert asked.grantees == {"user:ann", "group:data"}
+    assert asked.grantees is asked.grantees
+    assert asked == fresh
+    assert asked.model_dump() == fresh.model_dump()

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from servery_common.errors import Unavailable
-from servery_gateway.answer_stream import ACKNOWLEDGE_BYTES, AnswerStream
+from servery_gateway.answer_stream import ACKNOWLEDGE_BYTES, HANDED_OUT_BYTES, AnswerStream
 
 
 def stream() -> tuple[AnswerStream, list[int]]:
@@ -43,17 +43,24 @@ async def test_a_failure_comes_after_what_came_before_it() -> None:
 
 async def test_bytes_are_reported_when_the_client_took_them_and_when_they_are_many() -> None:
     one, reports = stream()
-    half = b"x" * (ACKNOWLEDGE_BYTES // 2)
-    for _ in range(3):
-        one.put(half)
+    pieces = ACKNOWLEDGE_BYTES // HANDED_OUT_BYTES
+    for _ in range(pieces + 2):
+        one.put(b"x" * HANDED_OUT_BYTES)
         await one.next()
-    assert reports == [ACKNOWLEDGE_BYTES]
+    assert reports == [0] * (pieces - 1) + [ACKNOWLEDGE_BYTES, 0]
+
+
+async def test_much_is_handed_out_in_pieces_each_of_which_shows_that_the_client_reads() -> None:
+    one, reports = stream()
+    one.put(b"x" * (2 * HANDED_OUT_BYTES + 1))
+    assert [len(await one.next() or b"") for _ in range(3)] == [HANDED_OUT_BYTES, HANDED_OUT_BYTES, 1]
+    assert reports == [0, 0]
 
 
 async def test_an_answer_that_ended_reports_nothing() -> None:
     one, reports = stream()
     one.put(b"x" * ACKNOWLEDGE_BYTES)
     one.end()
-    assert await one.next()
-    assert await one.next() is None
+    while await one.next() is not None:
+        pass
     assert reports == []

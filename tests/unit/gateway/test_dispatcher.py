@@ -6,7 +6,7 @@ import pytest
 
 from servery_common.contracts.routes import EndpointRoute, ReplicaRoute, ServedEntityRoute
 from servery_common.errors import ResourceExhausted, ServeryError, Unavailable
-from servery_gateway.answer_stream import ACKNOWLEDGE_BYTES, AnswerStream, BrokenOff
+from servery_gateway.answer_stream import ACKNOWLEDGE_BYTES, HANDED_OUT_BYTES, AnswerStream, BrokenOff
 from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.dispatcher import Dispatcher
 from servery_gateway.entity_pool import EntityWithdrawn, ScoringRequest, Ticket
@@ -288,7 +288,7 @@ async def test_a_streamed_answer_keeps_its_slot_until_it_ends() -> None:
     assert isinstance(stream, AnswerStream)
     one.on_piece(attempt, b"x")
     assert places(one) == [("a", "1")]
-    one.on_stream_end(attempt, None)
+    one.on_stream_end(attempt, None, None)
     assert places(one) == [("a", "1"), ("a", "2")]
     assert [await stream.next(), await stream.next()] == [b"x", None]
     assert not second.is_over
@@ -323,7 +323,7 @@ async def test_a_stream_that_breaks_off_says_why(failure: Outcome) -> None:
     one = dispatcher("a")
     ticket = submit(one)
     one.on_stream(ticket.attempt, 200, "text/event-stream")
-    one.on_stream_end(ticket.attempt, failure)
+    one.on_stream_end(ticket.attempt, failure, None)
     assert ticket.stream is not None
     with pytest.raises(Unavailable if failure.lost else BrokenOff):
         await ticket.stream.next()
@@ -349,9 +349,26 @@ async def test_what_the_client_took_is_told_to_the_replica() -> None:
     one.on_stream(ticket.attempt, 200, "text/event-stream")
     one.on_piece(ticket.attempt, b"x" * ACKNOWLEDGE_BYTES)
     assert ticket.stream is not None
-    await ticket.stream.next()
+    for _ in range(ACKNOWLEDGE_BYTES // HANDED_OUT_BYTES):
+        await ticket.stream.next()
     asking = asyncio.create_task(ticket.stream.next())
     await asyncio.sleep(0)
     assert isinstance(one.transport, Notebook)
     assert one.transport.acknowledged == [("a", ticket.attempt, ACKNOWLEDGE_BYTES)]
     asking.cancel()
+
+
+async def test_each_piece_the_client_takes_gives_a_stream_its_time_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = dispatcher("a")
+    ticket = submit(one)
+    one.on_stream(ticket.attempt, 200, "text/event-stream")
+    one.on_piece(ticket.attempt, b"x" * 2 * HANDED_OUT_BYTES)
+    assert ticket.stream is not None
+    await ticket.stream.next()
+    loop, later = asyncio.get_running_loop(), asyncio.get_running_loop().time() + 20
+    monkeypatch.setattr(loop, "time", lambda: later)
+    await ticket.stream.next()
+    assert ticket.deadline_timer is not None
+    assert ticket.deadline_timer.when() == later + ticket.request.stream_gap

@@ -109,6 +109,23 @@ def test_observers_see_the_present_and_every_new_snapshot() -> None:
     assert [len(snapshot.identities) for snapshot in seen] == [0, 1]
 
 
+def test_observers_are_called_for_the_fields_they_follow_and_nothing_is_made_again() -> None:
+    known = table(route("a"))
+    seen: list[Snapshot] = []
+    known.observe(seen.append, ("routes",))
+    index = known.snapshot.by_name
+    known.apply("identities", KvChange("caught_up", incarnation="one"), 0)
+    identity = Identity(principal_id="aa", user_name="ann", workspace_id="1")
+    known.apply("identities", KvChange("put", "aa", identity), 0)
+    assert known.snapshot.identities == {"aa": identity}
+    assert len(seen) == 1
+    assert known.snapshot.by_name is index
+    known.apply("routes", put(route("b")), 0)
+    known.apply("routes", caught_up(), 0)
+    assert names(known) == {"b"}
+    assert set(seen[-1].routes) == {"eb"}
+
+
 def test_it_is_loaded_after_all_listings_or_with_an_old_snapshot() -> None:
     fresh = table()
     for bucket in BUCKETS:

@@ -6,6 +6,7 @@ which it does when the client has read what it was given before.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from servery_common.contracts import frames
@@ -13,6 +14,9 @@ from servery_gateway.transport import Outcome
 
 ACKNOWLEDGE_BYTES = frames.STREAM_WINDOW_BYTES // 4
 """Taken bytes are reported when they are this many: an answer of a few short items needs no report at all."""
+HANDED_OUT_BYTES = 64 * 1024
+"""At most so many bytes are handed out at once: what the server takes before it waits for the client, so that a slow
+one is seen to read."""
 
 
 class BrokenOff(Exception):
@@ -24,14 +28,21 @@ class BrokenOff(Exception):
 
 
 class AnswerStream:
-    """One streamed answer. ``taken`` is called with numbers of bytes that the client has taken."""
+    """One streamed answer.
+
+    ``taken`` is called each time the client has taken something, with the bytes to report to the replica: mostly 0.
+    """
 
     def __init__(self, status: int, content_type: str, taken: Callable[[int], None]) -> None:
         self.status = status
         self.content_type = content_type
         self.ended = False
+        self.ended_at: float | None = None
+        """When its last byte came from the replica (``time.perf_counter``); the client may still be reading."""
+        self.predict_ms: float | None = None
+        """As in Outcome; known at the end."""
         self._taken = taken
-        self._pieces: list[bytes] = []
+        self._held = bytearray()
         self._failure: Exception | None = None
         self._handed_out = 0
         self._unreported = 0
@@ -40,37 +51,39 @@ class AnswerStream:
     def put(self, piece: bytes) -> None:
         """The replica sent more. Nothing is added to an answer that has ended."""
         if not self.ended:
-            self._pieces.append(piece)
+            self._held += piece
             self._changed.set()
 
     def end(self, failure: Exception | None = None) -> None:
         """The answer is whole, or it broke off. Only the first end counts."""
         if not self.ended:
             self.ended = True
+            self.ended_at = time.perf_counter()
             self._failure = failure
             self._changed.set()
 
     async def next(self) -> bytes | None:
-        """Return what has come since the last call, None at the end; raises what broke the answer off.
+        """Return the next bytes, waiting for some; None at the end. Raises what broke the answer off.
 
         Asking for more says that the client has taken what was returned before.
         """
         self._report()
-        while not self._pieces:
+        while not self._held:
             if self.ended:
                 if self._failure is not None:
                     raise self._failure
                 return None
             self._changed.clear()
             await self._changed.wait()
-        content = b"".join(self._pieces)
-        self._pieces.clear()
+        content = bytes(self._held[:HANDED_OUT_BYTES])
+        del self._held[:HANDED_OUT_BYTES]
         self._handed_out = len(content)
         return content
 
     def _report(self) -> None:
-        self._unreported += self._handed_out
+        if self._handed_out and not self.ended:
+            self._unreported += self._handed_out
+            reported = self._unreported if self._unreported >= ACKNOWLEDGE_BYTES else 0
+            self._unreported -= reported
+            self._taken(reported)
         self._handed_out = 0
-        if self._unreported >= ACKNOWLEDGE_BYTES and not self.ended:
-            self._taken(self._unreported)
-            self._unreported = 0

@@ -166,10 +166,8 @@ class Dispatcher:
             return
         if ticket.replica is not None:
             ticket.replica.rests_until = 0.0
-        if outcome.lost:
-            self._end(ticket, Unavailable(messages.REPLICA_DIED, retry_after=1))
-        else:
-            self._end(ticket, outcome)
+        lost = Unavailable(messages.REPLICA_DIED, retry_after=1)
+        self._end(ticket, lost if outcome.lost else outcome)
 
     def on_stream(self, id: int, status: int, content_type: str) -> None:
         """Implement TransportListener: hand the answer out; the ticket keeps its slot until the answer ends."""
@@ -182,7 +180,8 @@ class Dispatcher:
         ticket.request.body = b""  # Not sent again, and an answer may take its time.
 
         def taken(count: int) -> None:
-            self.transport.acknowledge(replica_id, id, count)
+            if count:
+                self.transport.acknowledge(replica_id, id, count)
             self._expect_more(ticket)
 
         ticket.stream = AnswerStream(status, content_type, taken)
@@ -197,11 +196,12 @@ class Dispatcher:
             ticket.stream.put(piece)
             self._expect_more(ticket)
 
-    def on_stream_end(self, id: int, failure: Outcome | None) -> None:
+    def on_stream_end(self, id: int, failure: Outcome | None, predict_ms: float | None) -> None:
         """Implement TransportListener."""
         ticket = self._attempts.get(id)
         if ticket is None or ticket.stream is None:
             return
+        ticket.stream.predict_ms = predict_ms
         lost = Unavailable(messages.REPLICA_DIED, retry_after=1)
         self._end(ticket, None if failure is None else lost if failure.lost else BrokenOff(failure))
 
@@ -233,9 +233,7 @@ class Dispatcher:
     # Transitions of a ticket
 
     def _follow(self, route: EndpointRoute, entity: ServedEntityRoute, now: float) -> EntityPool:
-        pool = self._pools.get(entity.served_entity_id)
-        if pool is None:
-            return EntityPool(route, entity, now)
+        pool = self._pools.get(entity.served_entity_id) or EntityPool(route, entity, now)
         pool.update(route, entity)
         return pool
 

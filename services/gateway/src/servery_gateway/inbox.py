@@ -23,7 +23,7 @@ class _Partial:
         self.status = int(head.get("status", 500))
         self.content_type = str(head.get("ct", ""))
         self.lost = bool(head.get("lost", False))
-        self.predict_ms = _predict_ms(head)
+        self.predict_ms = predict_ms(head)
         self.total = total
         self.body = bytearray()
 
@@ -46,7 +46,7 @@ class Inbox:
                 str(head.get("ct", "")),
                 bytes(piece),
                 bool(head.get("lost", False)),
-                _predict_ms(head),
+                predict_ms(head),
             )
         self._partial[id] = _Partial(head, total)
         return self.chunk(id, piece)
@@ -73,7 +73,8 @@ class Inbox:
         self._partial.clear()
 
 
-def _predict_ms(head: dict[str, Any]) -> float | None:
+def predict_ms(head: dict[str, Any]) -> float | None:
+    """Return how long the model's prediction took by the head of a RESULT or END; None when it does not say."""
     # Two epoch nanoseconds, written by the model's process: they may be anything.
     match head.get("t"):
         case {"predict": [int(began), int(ended)]} if ended >= began:

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from servery_common.contracts import frames, subjects
-from servery_gateway.inbox import AnswerTooLong, Inbox
+from servery_gateway.inbox import AnswerTooLong, Inbox, predict_ms
 from servery_gateway.outbox import Frame, Outbox
 from servery_gateway.transport import Outcome, ReplicaRequest, TransportListener
 
@@ -189,7 +189,7 @@ class NatsTransport:
             failure = None
             if "status" in head:
                 failure = Outcome(int(head["status"]), JSON, bytes(body), bool(head.get("lost", False)))
-            listener.on_stream_end(attempt, failure)
+            listener.on_stream_end(attempt, failure, predict_ms(head))
 
     def _on_answer(self, listener: TransportListener, replica_id: str, record: frames.Record) -> None:
         take = self._take_result if record.kind == frames.RESULT else self._take_chunk

@@ -15,8 +15,8 @@ fine. So only a delete marker removes a key at once, and absence from a listing 
   revoked meanwhile must not live for ever.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Generic, TypeVar
 
 from servery_common.contracts import subjects
@@ -34,6 +34,9 @@ BUCKETS: Mapping[str, tuple[str, type[Message]]] = {
     "signing_keys": (subjects.SIGNING_KEYS_BUCKET, SigningKey),
 }
 """What a snapshot is made of: its field -> the bucket and what is in it."""
+INCARNATIONS = "incarnations"
+FIELDS = (*BUCKETS, INCARNATIONS)
+"""All fields of a snapshot that change."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,13 @@ class Snapshot:
     """By field: which life of its bucket it was made from."""
     by_name: Mapping[tuple[str, str], EndpointRoute] = field(init=False)
     """By workspace id and endpoint name."""
+    before: InitVar["Snapshot | None"] = None
+    """The snapshot that this one replaces: what is derived of an unchanged field is taken over from it."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, before: "Snapshot | None") -> None:
+        if before is not None and before.routes is self.routes:
+            object.__setattr__(self, "by_name", before.by_name)
+            return
         names: dict[tuple[str, str], EndpointRoute] = {}
         for route in self.routes.values():
             key = (route.workspace_id, route.name)
@@ -138,11 +146,11 @@ class RoutingTable:
             name: BucketView(getattr(snapshot, name), snapshot.incarnations.get(name, ""), absence_grace)
             for name in BUCKETS
         }
-        self._observers: list[Callable[[Snapshot], None]] = []
+        self._observers: list[tuple[Callable[[Snapshot], None], Collection[str]]] = []
 
-    def observe(self, observer: Callable[[Snapshot], None]) -> None:
-        """Call back with the present snapshot, and with every new one."""
-        self._observers.append(observer)
+    def observe(self, observer: Callable[[Snapshot], None], fields: Collection[str] = FIELDS) -> None:
+        """Call back with the present snapshot, and with every new one in which one of these fields changed."""
+        self._observers.append((observer, fields))
         observer(self.snapshot)
 
     @property
@@ -163,10 +171,14 @@ class RoutingTable:
             self._replace()
 
     def _replace(self) -> None:
-        self.snapshot = replace(
-            self.snapshot,
-            **{name: view.values for name, view in self._views.items()},
-            incarnations={name: view.incarnation for name, view in self._views.items()},
-        )
-        for observer in self._observers:
-            observer(self.snapshot)
+        before = self.snapshot
+        values = {name: view.values for name, view in self._views.items()}
+        incarnations = {name: view.incarnation for name, view in self._views.items()}
+        changed = {name for name, value in values.items() if value is not getattr(before, name)}
+        if incarnations != before.incarnations:
+            changed.add(INCARNATIONS)
+        self.snapshot = Snapshot(**values, incarnations=incarnations, before=before)
+        # A token comes and goes far more often than a route, of which there may be thousands to follow.
+        for observer, fields in self._observers:
+            if not changed.isdisjoint(fields):
+                observer(self.snapshot)

@@ -127,7 +127,7 @@ class ScoringHandler:
         self._tracer = tracer
         self._meters = meters
         self._points = TrafficPoints(random)
-        table.observe(lambda snapshot: self._points.keep(snapshot.routes))
+        table.observe(lambda snapshot: self._points.keep(snapshot.routes), ("routes",))
         self._failures = FailureLog()
 
     async def handle(
@@ -163,14 +163,17 @@ class ScoringHandler:
         finally:
             answer.watch.stop()
             self._dispatcher.abandon(answer.ticket)
-        self._ended(exchange, *(broken_off or (answer.stream.status, "")))
+        exchange.predict_ms = answer.stream.predict_ms
+        status, reason = broken_off or (answer.stream.status, "")
+        self._ended(exchange, status, reason, at=answer.stream.ended_at)
 
-    def _ended(self, exchange: _Exchange, status: int, reason: str) -> None:
+    def _ended(self, exchange: _Exchange, status: int, reason: str, *, at: float | None = None) -> None:
+        """Record the end; ``at`` (on ``time.perf_counter``) when the answer was ready earlier than now."""
         exchange.trace.ended(status)
         if exchange.meter is not None:
             exchange.meter.record(
                 status,
-                (time.perf_counter() - exchange.began) * 1000,
+                ((time.perf_counter() if at is None else at) - exchange.began) * 1000,
                 queue_ms=exchange.queue_ms,
                 predict_ms=exchange.predict_ms,
             )

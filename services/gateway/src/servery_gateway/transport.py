@@ -65,8 +65,8 @@ class TransportListener(Protocol):
         """More of a streamed answer."""
         ...
 
-    def on_stream_end(self, id: int, failure: Outcome | None) -> None:
-        """A streamed answer is whole, or broke off with ``failure``."""
+    def on_stream_end(self, id: int, failure: Outcome | None, predict_ms: float | None) -> None:
+        """A streamed answer is whole, or broke off with ``failure``; ``predict_ms`` as in Outcome."""
         ...
 
     def on_gone(self, replica_id: str) -> None:

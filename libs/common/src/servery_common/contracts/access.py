@@ -6,6 +6,7 @@ personal access token) and ``servery-signing-keys`` (key: key id). Short-lived t
 JWTs signed by the controller and never stored: a gateway checks the signature, then looks the principal up.
 """
 
+from functools import cached_property
 from typing import Literal
 
 from servery_common.contracts.message import Message
@@ -39,7 +40,7 @@ class Identity(Message, type="servery.identity.v2"):
     supported: bool = True
     """False: the workspace's region is not served by this installation."""
 
-    @property
+    @cached_property  # asked for by each scoring request
     def grantees(self) -> frozenset[str]:
         """The names under which it may be granted something: ``user:ann``, ``group:data`` and so on."""
         return frozenset({f"{self.kind}:{self.user_name}", *(f"group:{name}" for name in self.groups)})
