@@ -90,7 +90,7 @@ class GatewayService:
         self.transport.listen(self.dispatcher)
         authenticator = Authenticator(TokenFinder(lambda: self.bus, time.monotonic))
         public = PublicRoutes(self.why_not_ready)
-        self.table.observe(authenticator.update, ("identities", "tokens", "signing_keys"))
+        self.table.observe(authenticator.update)
         self.table.observe(public.update, ("identities", "signing_keys"))
         self.meters = RequestMeters()
         self.table.observe(self._update_dispatcher, ("routes",))
