@@ -1,7 +1,7 @@
 """A streamed answer on its way from a replica to a client: pieces are put in by the transport and taken out to be sent.
 
 The replica may have a window of the answer under way (``frames.STREAM_WINDOW_BYTES``), which is all that is ever held
-here, and as much again in the server's buffer for the connection: it is opened again as the server takes the bytes,
+here, beside two pieces in the server's buffer for the connection: it is opened again as the server takes the bytes,
 which it does when the client has read what it was given before.
 """
 
