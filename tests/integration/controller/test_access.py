@@ -101,9 +101,13 @@ async def test_an_expired_token_is_withdrawn_from_gateways(world: World, monkeyp
     monkeypatch.setenv("SERVERY_ACCESS_REPAIR_SECONDS", "0.2")
     await world.crash_controller()
     await world.start_controller()
-    value = (await world.ok("POST", f"{TOKENS}/create", {"lifetime_seconds": 1}))["token_value"]
-    await world.until(lambda: fingerprint(value.encode()) in world.gateway.tokens)
-    await world.until(lambda: fingerprint(value.encode()) not in world.gateway.tokens)
+    value = (await world.ok("POST", f"{TOKENS}/create", {"lifetime_seconds": 3600}))["token_value"]
+    sha256 = fingerprint(value.encode())
+    await world.until(lambda: sha256 in world.gateway.tokens)
+    database = await asyncpg.connect(world.postgres_url)
+    await database.execute("UPDATE access_tokens SET expires_at = now() WHERE sha256 = $1", sha256)
+    await database.close()
+    await world.until(lambda: sha256 not in world.gateway.tokens)
     assert (await world.find_token(value)).grant is None
 
 
