@@ -8,6 +8,8 @@ JWTs signed by the controller and never stored: a gateway checks the signature, 
 
 from typing import Literal
 
+from pydantic import Field
+
 from servery_common.contracts.message import Message
 
 PrincipalKind = Literal["user", "service_principal"]
@@ -79,14 +81,14 @@ class IssueToken(Message, type="servery.oauth.issue.v1"):
     """A client asks for an OAuth access token with its id and secret (RFC 6749, section 4.4)."""
 
     client_id: str
-    client_secret: str
+    client_secret: str = Field(repr=False)
     scope: str = ""
 
 
 class TokenIssued(Message, type="servery.oauth.issued.v1"):
     """The token. Refusals travel as errors: Unauthenticated for a wrong secret."""
 
-    access_token: str
+    access_token: str = Field(repr=False)
     expires_in: int
     """Seconds."""
     scope: str
@@ -101,7 +103,7 @@ class IssueModelToken(Message, type="servery.model.token.issue.v1"):
 class ModelTokenIssued(Message, type="servery.model.token.issued.v1"):
     """The token, and the public address of the gateway it is for."""
 
-    token: str
+    token: str = Field(repr=False)
     expires_at_ms: int
     host: str
     """``http://host:port``, or empty when the installation does not say."""
