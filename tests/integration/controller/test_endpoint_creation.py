@@ -73,7 +73,7 @@ async def test_creation_waits_for_a_deletion_of_the_workspace_that_is_under_way(
             while not waiting:
                 waiting = await pool.fetchval(WAITING)
                 await asyncio.sleep(0.01)
-        assert await directory_store.count_endpoints(conn, "1") == 0
+        assert await directory_store.count_remaining_endpoints(conn, "1") == 0
         await directory_store.delete_workspace(conn, "1")
     with pytest.raises(Unauthenticated, match="deleted"):
         await creation
