@@ -10,6 +10,7 @@ from unittest.mock import patch
 import pytest
 from nats import errors as nats_errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from pydantic import SecretStr
 from tests.infrastructure import NatsServer, running_nats
 from tests.messages import Answer, Ask
@@ -52,6 +53,18 @@ async def test_a_wrong_password_is_tried_again_until_it_is_right(tmp_path: Path)
         right = NatsSettings(url=server.url, user="servery", password=SecretStr("right"))
         async with asyncio.timeout(5), connect_bus(right, name="right") as bus:
             assert bus.connected
+
+
+async def test_a_subscription_that_is_settled_is_found(bus: NatsBus, other_bus: NatsBus) -> None:
+    async def answer(msg: Msg) -> None:
+        await msg.respond(b"here")
+
+    # So often, since only one in some forty met "no responders" when the server's pong proved nothing.
+    for number in range(1000):
+        subscription = await other_bus.nats.subscribe(f"test.settled.{number}", cb=answer)
+        await other_bus.nats.settle()
+        assert (await bus.nats.request(f"test.settled.{number}", b"", timeout=10)).data == b"here"
+        await subscription.unsubscribe()
 
 
 async def test_a_dead_read_loop_is_noticed_and_replaced(bus: NatsBus) -> None:

@@ -218,7 +218,7 @@ async def test_what_is_in_flight_fails_at_once_when_nats_dies_and_works_again_af
     hanging = asyncio.create_task(
         bus.request("servery.api.test.restart", Ask(text="hang"), Answer, timeout=60)
     )
-    await started.wait()
+    await asyncio.wait_for(started.wait(), 10)
     nats_server.kill()
     with pytest.raises(errors.Unavailable):
         await asyncio.wait_for(hanging, 2)

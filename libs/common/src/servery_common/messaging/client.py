@@ -10,6 +10,8 @@ method it concerns:
 * A connection to a vanished host with unsent data blocks the reconnect for minutes, in closing
   the old socket. Here the old socket is aborted, and TCP gives up unacknowledged data after 5 s.
 * Requests in flight wait for their timeout when the connection is lost. Here they fail at once.
+* A ping overtakes what still waits to be written, so a flush that came back proved nothing about the subscription before
+  it: requests met "no responders". Here a ping waits its turn.
 * The size limit is checked without headers; the server closes the connection of who exceeds it by one byte.
   Here headers count.
 """
@@ -25,7 +27,7 @@ from typing import Any
 
 import structlog
 from nats import errors
-from nats.aio.client import Client, Srv
+from nats.aio.client import PING_PROTO, Client, Srv
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +57,11 @@ class ResilientClient(Client):
         with contextlib.suppress(errors.Error, OSError):
             if self.is_connected:
                 await self.flush(2)
+
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         if status == Client.CLOSED and self._watchdog is not None:
