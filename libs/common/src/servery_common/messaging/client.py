@@ -10,8 +10,8 @@ method it concerns:
 * A connection to a vanished host with unsent data blocks the reconnect for minutes, in closing
   the old socket. Here the old socket is aborted, and TCP gives up unacknowledged data after 5 s.
 * Requests in flight wait for their timeout when the connection is lost. Here they fail at once.
-* A ping overtakes what still waits to be written, so a flush that came back proved nothing about the subscription before
-  it: requests met "no responders". Here a ping waits its turn.
+* A ping overtakes what still waits to be written, so a flush that came back proved nothing about the subscription
+  before it: requests met "no responders". Here a ping waits its turn.
 * The size limit is checked without headers; the server closes the connection of who exceeds it by one byte.
   Here headers count.
 """
