@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_SERVERY := $(BIN)/servery
 
-.PHONY: help install demo down test unit contract integration e2e bench lint format types imports schemas check clean
+.PHONY: help install demo down test unit contract integration e2e bench lint format types imports schemas compatibility check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9_-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ imports: install ## Who may import whom
 
 schemas: install ## Regenerate message schemas, docs/events.md and docs/asyncapi.yaml
 	@$(BIN)/python -m servery_common.schemas
+
+compatibility: install ## Regenerate docs/compatibility.md from docs/compatibility.yaml
+	@$(BIN)/python -m tests.contract.compatibility
 
 check: lint types imports ## All static checks
 

@@ -80,6 +80,7 @@ def entity(
             message="",
             created_at=NOW,
             creator="admin",
+            creator_id="0" * 32,
         ),
         **changes,
     )

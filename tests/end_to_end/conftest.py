@@ -15,6 +15,7 @@ from tests.end_to_end.client import Client, Registered, registrar
 from tests.end_to_end.otlp_receiver import OtlpReceiver
 from tests.end_to_end.stack import Stack, run_stack, running
 from tests.models import zoo
+from tests.webhook import Webhook
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -53,13 +54,22 @@ def receiver() -> Iterator[OtlpReceiver]:
 
 
 @pytest.fixture(scope="session")
-def stack(receiver: OtlpReceiver) -> Iterator[Stack]:
+def webhook() -> Iterator[Webhook]:
+    """Takes the notifications of the session's stack."""
+    webhook = Webhook()
+    yield webhook
+    webhook.close()
+
+
+@pytest.fixture(scope="session")
+def stack(receiver: OtlpReceiver, webhook: Webhook) -> Iterator[Stack]:
     """The session's stack. Leave it as you found it: other tests use it too."""
     stacks = run_stack(
         {
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
             "OTEL_TRACES_SAMPLER": "always_on",
             "OTEL_BSP_SCHEDULE_DELAY": "500",
+            "SERVERY_NOTIFICATIONS_WEBHOOK_URL": webhook.url,
             "SERVERY_WORKER_CAPACITY_SLOTS": "160",  # the whole model zoo at once
         }
     )

@@ -18,7 +18,7 @@ import pytest
 from tests.end_to_end.client import Client, Registered, describe, entity
 from tests.end_to_end.mlflow_servers import ReferenceServers
 from tests.models import zoo
-from tests.models.bodies import FORM, JSON, Body
+from tests.models.bodies import FORM, JSON, Body, json_body
 from tests.models.zoo import IRIS_CLASSIFIER, ZOO, ZooModel
 
 
@@ -154,10 +154,22 @@ def test_reference_is_what_the_command_serves(reference: ReferenceServers):
             assert expected_from(by_command) == expected_from(by_fork), body
 
 
+UNWRAPPED = [model for model in ZOO if model.unwrapped]
+OWN_KEYS = {"client_request_id": "a-1", "usage_context": {"k": "v"}, "databricks_options": {"x": True}}
+
+
+@pytest.mark.parametrize("model", UNWRAPPED, ids=lambda model: model.name)
+def test_databricks_own_keys_change_no_answer(client: Client, reference: ReferenceServers, model: ZooModel):
+    """MLflow would hand them to the model as its input."""
+    plain = json.loads(model.sample.content)
+    ours = client.score(endpoint_of(model), json_body("own_keys", {**plain, **OWN_KEYS}))
+    assert ours.text == reference.score(model.name, model.sample).text
+
+
 @pytest.mark.parametrize("model", ZOO, ids=lambda model: model.name)
 def test_sample_is_predicted(client: Client, reference: ReferenceServers, model: ZooModel):
     """Guards the comparison: two servers that both refuse everything would agree as well."""
     answer = client.score(endpoint_of(model), model.sample)
     assert answer.status_code == 200, describe(answer)
-    assert "predictions" in json.loads(answer.text)
+    assert ("predictions" in json.loads(answer.text)) is not model.unwrapped
     assert answer.headers["served-model-name"]

@@ -227,3 +227,26 @@ class Misbehaves(PythonModel):
         if kind == "environment":
             answer["environment"] = dict(os.environ)
         return [{**answer, "kind": kind} for kind in model_input["kind"]]
+
+
+class RevealEnvironment(PythonModel):
+    """Answers the values of the environment variables it is asked for."""
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> list[str]:
+        return [os.environ.get(name, "") for name in model_input["name"]]
+
+
+class CurrentUser(PythonModel):
+    """Asks the platform who it is, with a client that nobody configured, and tries to make itself a token."""
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> list[str]:
+        from databricks.sdk import WorkspaceClient
+        from databricks.sdk.errors import PermissionDenied
+
+        client = WorkspaceClient()
+        try:
+            token = client.tokens.create(comment="for ever").token_info
+            outcome = f"has token {token.token_id if token else ''}"
+        except PermissionDenied:
+            outcome = "has no token"
+        return [str(client.current_user.me().user_name), outcome]

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ class ZooModel:
     bodies: tuple[Body, ...] = field(repr=False)
     sample: Body = field(repr=False)
     """A body the model answers with 200."""
+    unwrapped: bool = False
+    """It is asked in the format of chat, completions or embeddings: what it answers is the whole answer."""
 
 
 def requirements() -> list[str]:
@@ -104,9 +107,10 @@ def _quiet_flavor(model: ZooModel) -> Iterator[Any]:
 def _pickle_python_models_by_value() -> None:
     """The model's environment has no ``tests`` package."""
     import cloudpickle
-    from tests.models import python_models
+    from tests.models import agents, python_models
 
-    cloudpickle.register_pickle_by_value(python_models)
+    for module in (agents, python_models):
+        cloudpickle.register_pickle_by_value(module)
 
 
 def _python(name: str, frame: pd.DataFrame | None, bodies: list[Body], **options: Any) -> ZooModel:
@@ -117,6 +121,17 @@ def _python(name: str, frame: pd.DataFrame | None, bodies: list[Body], **options
 
     every = [*bodies, *(malformed(frame) if frame is not None else [])]
     return ZooModel(name, "mlflow.pyfunc", make, tuple(every), sample=bodies[0])
+
+
+def _talking(name: str, kind: str, bodies: list[Body]) -> ZooModel:
+    """A model of ``agents``; its interface brings its signature, or there is none."""
+
+    def make() -> Mapping[str, Any]:
+        from tests.models import agents
+
+        return {"python_model": getattr(agents, kind)()}
+
+    return ZooModel(name, "mlflow.pyfunc", make, tuple(bodies), sample=bodies[0], unwrapped=True)
 
 
 def _asked_for(column: str, *wishes: str) -> list[Body]:
@@ -184,6 +199,78 @@ TENSOR_REGRESSOR = ZooModel(
     sample=json_body("inputs", {"inputs": [[0.0, 1.0, 2.0, 3.0]]}),
 )
 
+_SAYS_HI = {"messages": [{"role": "user", "content": "hi there, zwölf"}]}
+
+CHAT_MODEL = _talking(
+    "echo_chat",
+    "EchoChat",
+    [
+        json_body("messages", _SAYS_HI),
+        json_body("params", {**_SAYS_HI, "temperature": 0.25, "max_tokens": 7, "stop": ["."]}),
+        json_body("stream_false", {**_SAYS_HI, "stream": False}),
+        json_body("unknown_key", {**_SAYS_HI, "unheard_of": 1}),
+        json_body("several", {"messages": [{"role": "system", "content": "be"}, *_SAYS_HI["messages"]]}),
+        json_body("no_messages", {"messages": []}),
+        json_body("not_a_list", {"messages": "hi"}),
+        json_body("no_content", {"messages": [{"role": "user"}]}),
+        json_body("wrong_param", {**_SAYS_HI, "temperature": "hot"}),
+        json_body("prompt", {"prompt": "hi"}),
+        json_body("inputs", {"inputs": _SAYS_HI}),
+        json_body("records", {"dataframe_records": [_SAYS_HI]}),
+    ],
+)
+
+CHAT_AGENT = _talking(
+    "echo_agent",
+    "EchoAgent",
+    [
+        json_body("messages", _SAYS_HI),
+        json_body("custom_inputs", {**_SAYS_HI, "custom_inputs": {"a": 1}, "context": {"user_id": "u"}}),
+        json_body("stream_false", {**_SAYS_HI, "stream": False}),
+        json_body("unknown_key", {**_SAYS_HI, "unheard_of": 1}),
+        json_body("no_messages", {"messages": []}),
+        json_body("not_a_list", {"messages": "hi"}),
+        json_body("no_role", {"messages": [{"content": "hi"}]}),
+        json_body("inputs", {"inputs": _SAYS_HI}),
+    ],
+)
+
+RESPONSES_AGENT = _talking(
+    "echo_responses",
+    "EchoResponses",
+    [
+        json_body("input", {"input": _SAYS_HI["messages"]}),
+        json_body("custom_inputs", {"input": _SAYS_HI["messages"], "custom_inputs": {"a": 1}}),
+        json_body("stream_false", {"input": _SAYS_HI["messages"], "stream": False}),
+        json_body("text", {"input": "hi"}),
+        json_body("no_input", {"input": []}),
+        json_body("messages", _SAYS_HI),
+    ],
+)
+
+COMPLETIONS = _talking(
+    "completions",
+    "Completions",
+    [
+        json_body("prompt", {"prompt": "hi", "temperature": 0.5}),
+        json_body("stream_false", {"prompt": "hi", "stream": False}),
+        json_body("params", {"prompt": "hi", "params": {"a": 1}}),
+        json_body("number", {"prompt": 1}),
+        json_body("messages", _SAYS_HI),
+    ],
+)
+
+EMBEDDINGS = _talking(
+    "embeddings",
+    "Embeddings",
+    [
+        json_body("text", {"input": "hi"}),
+        json_body("texts", {"input": ["hi", "zwölf"], "dimensions": 2}),
+        json_body("numbers", {"input": [1, 2]}),
+        json_body("prompt", {"prompt": "hi"}),
+    ],
+)
+
 TEXT_OUTPUT = _python("text_output", NUMBERS, every_format(NUMBERS))
 
 _TEXTS = pd.DataFrame({"text": ["one", "zwölf"]})
@@ -194,6 +281,11 @@ ZOO: tuple[ZooModel, ...] = (
     PASSENGERS,
     LIGHTGBM_CLASSIFIER,
     TENSOR_REGRESSOR,
+    CHAT_MODEL,
+    CHAT_AGENT,
+    RESPONSES_AGENT,
+    COMPLETIONS,
+    EMBEDDINGS,
     _python(
         "repeat_text",
         _TEXTS,
@@ -353,6 +445,29 @@ def misbehaves(version: str = "1", **overrides: Any) -> ZooModel:
 
     bodies = _asked_for("kind", "fine", "raise", "exit")
     return ZooModel("misbehaves", "mlflow.pyfunc", make, tuple(bodies), sample=bodies[0])
+
+
+def reveal_environment() -> ZooModel:
+    """A model that answers the values of environment variables."""
+    frame = pd.DataFrame({"name": ["HOME"]})
+    bodies = _asked_for("name", "HOME")
+    make = partial(estimators.python_model, "reveal_environment", frame)
+    return ZooModel("reveal_environment", "mlflow.pyfunc", make, tuple(bodies), sample=bodies[0])
+
+
+def current_user() -> ZooModel:
+    """A model that calls the platform with databricks-sdk."""
+    frame = pd.DataFrame({"x": [1.0]})
+    sdk = f"databricks-sdk=={version('databricks-sdk')}"
+
+    def make() -> Mapping[str, Any]:
+        return {
+            **estimators.python_model("current_user", frame),
+            "pip_requirements": [*requirements(), sdk],
+        }
+
+    body = json_body("one row", {"dataframe_records": [{"x": 1.0}]})
+    return ZooModel("current_user", "mlflow.pyfunc", make, (body,), sample=body)
 
 
 OLDER_PACKAGES = ZooModel(

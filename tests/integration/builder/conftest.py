@@ -40,8 +40,8 @@ async def worker(bus: NatsBus) -> FakeWorker:
 
 
 @pytest.fixture
-def orderer(bus: NatsBus) -> Orderer:
-    return Orderer(bus)
+async def orderer(bus: NatsBus) -> Orderer:
+    return await Orderer(bus).join()
 
 
 @pytest.fixture

@@ -23,12 +23,14 @@ from servery_common.contracts.builds import (
     BuildRequested,
     BuildStatus,
     DescribeBuild,
+    ModelEnvironment,
     ReadBuildLog,
+    ReadModelEnvironment,
 )
 from servery_common.contracts.message import Message
 from servery_common.contracts.replicas import ModelVerified, VerifyModel, VerifyProgress
 from servery_common.contracts.states import BuildState
-from servery_common.errors import Unavailable
+from servery_common.errors import ServeryError, Unavailable
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.port import Bus
 from servery_common.postgres import Pool
@@ -137,17 +139,28 @@ class FakeWorker:
 
 
 class Orderer:
-    """Orders builds and asks how they went, as the controller does."""
+    """Orders builds, asks how they went and says what a model is given, as the controller does."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self.environment: dict[str, str] | ServeryError = {}
+        """The variables of every model, or why there are none."""
 
-    async def order(
-        self,
-        model: tuple[str, str],
-        build_id: str | None = None,
-        environment_vars: dict[str, str] | None = None,
-    ) -> str:
+    async def join(self) -> "Orderer":
+        await self._bus.serve(
+            subjects.controller_model_environment(),
+            ReadModelEnvironment,
+            self._model_environment,
+            queue=subjects.CONTROLLER_QUEUE,
+        )
+        return self
+
+    async def _model_environment(self, ask: ReadModelEnvironment) -> ModelEnvironment:
+        if isinstance(self.environment, ServeryError):
+            raise self.environment
+        return ModelEnvironment(variables=self.environment)
+
+    async def order(self, model: tuple[str, str], build_id: str | None = None) -> str:
         build_id = build_id or f"b{uuid4().hex[:16]}"
         order = BuildRequested(
             build_id=build_id,
@@ -155,7 +168,6 @@ class Orderer:
             served_entity_id="se1",
             model_name=model[0],
             model_version=model[1],
-            environment_vars=environment_vars or {},
         )
         await self._bus.publish(subjects.build_job(build_id), order, event_id=uuid4().hex)
         return build_id

@@ -8,10 +8,11 @@ from tests.integration.builder.peers import FakeWorker, Orderer, Registry
 
 from servery_builder.settings import BuilderSettings
 from servery_common.contracts import subjects
-from servery_common.contracts.builds import BuildFailed, BuildStarted, BuildSucceeded
+from servery_common.contracts.builds import BuildFailed, BuildStarted, BuildSucceeded, FailureCode
 from servery_common.contracts.message import Message
 from servery_common.contracts.replicas import ModelVerified
 from servery_common.contracts.states import BuildState
+from servery_common.errors import InvalidParameter
 from servery_common.messaging.bus import NatsBus
 from servery_common.postgres import Pool
 
@@ -190,21 +191,39 @@ async def test_a_build_waits_for_a_worker_and_says_so(
     assert (await orderer.ended(build_id)).state is BuildState.SUCCEEDED
 
 
-async def test_secrets_of_an_endpoint_are_in_no_log_and_gone_when_the_build_ends(
+async def test_what_a_model_is_given_is_in_no_log_and_in_no_table(
     registry: Registry, orderer: Orderer, worker: FakeWorker, pool: Pool
 ) -> None:
     worker.prints = ["connecting with hunter2hunter2"]
-    requirements = ["--extra-index-url https://robot:swordfish@127.0.0.1:9/simple", "six==1.16.0"]
-    build_id = await orderer.order(
-        registry.register(requirements), environment_vars={"KEY": "hunter2hunter2"}
-    )
-    status = await orderer.ended(build_id)
+    orderer.environment = {"KEY": "hunter2hunter2"}
+    build_id = await orderer.order(registry.register([]))
+    assert (await orderer.ended(build_id)).state is BuildState.SUCCEEDED
 
-    assert worker.requests == [] or worker.requests[0].environment_vars == {"KEY": "hunter2hunter2"}
-    log = await orderer.log(build_id) + status.reason
-    assert "swordfish" not in log
-    assert "hunter2hunter2" not in log
-    assert await pool.fetchval("SELECT environment_vars FROM builds WHERE build_id = $1", build_id) == {}
+    assert worker.requests[0].environment_vars == {"KEY": "hunter2hunter2"}
+    assert worker.requests[0].served_entity_id == "se1"
+    assert "connecting with [REDACTED]" in await orderer.log(build_id)
+    for table in ("builds", "build_log_chunks", "outbox"):
+        rows = await pool.fetch(f"SELECT row_to_json(t)::text AS row FROM {table} t")
+        assert not [row for row in rows if "hunter2hunter2" in row["row"]], table
+
+
+async def test_credentials_in_a_models_requirements_are_in_no_log(
+    registry: Registry, orderer: Orderer, worker: FakeWorker
+) -> None:
+    requirements = ["--extra-index-url https://robot:swordfish@127.0.0.1:9/simple", "six==1.16.0"]
+    build_id = await orderer.order(registry.register(requirements))
+    status = await orderer.ended(build_id)
+    assert "swordfish" not in await orderer.log(build_id) + status.reason
+
+
+async def test_a_secret_that_is_gone_fails_the_build_and_names_the_variable(
+    registry: Registry, orderer: Orderer, worker: FakeWorker
+) -> None:
+    orderer.environment = InvalidParameter("Environment variable 'KEY' refers to a secret that is gone.")
+    status = await orderer.ended(await orderer.order(registry.register([])))
+    assert (status.state, status.code) == (BuildState.FAILED, FailureCode.ENVIRONMENT_VARIABLE)
+    assert status.reason == "Environment variable 'KEY' refers to a secret that is gone."
+    assert worker.requests == []
 
 
 async def installed(python: str) -> dict[str, str]:

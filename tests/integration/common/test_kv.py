@@ -144,7 +144,7 @@ async def test_following_goes_on_after_nats_hung(
         await follower.until({"a": "1"})
 
 
-async def test_a_value_is_stored_only_over_the_revision_it_was_made_for(bus: NatsBus) -> None:
+async def test_a_value_is_stored_and_deleted_only_over_the_revision_it_was_made_for(bus: NatsBus) -> None:
     await clear(bus)
     first = await bus.kv_put(ROUTES_BUCKET, "fenced", Ask(text="1"), expected=0)
     with pytest.raises(Conflict):
@@ -152,6 +152,10 @@ async def test_a_value_is_stored_only_over_the_revision_it_was_made_for(bus: Nat
     second = await bus.kv_put(ROUTES_BUCKET, "fenced", Ask(text="2"), expected=first)
     with pytest.raises(Conflict):
         await bus.kv_put(ROUTES_BUCKET, "fenced", Ask(text="stale"), expected=first)
+    with pytest.raises(Conflict):
+        await bus.kv_delete(ROUTES_BUCKET, "fenced", expected=first)
     async with following(bus) as follower:
         await follower.until({"fenced": "2"})
-    assert second > first
+        assert second > first
+        await bus.kv_delete(ROUTES_BUCKET, "fenced", expected=second)
+        await follower.until({})

@@ -18,6 +18,8 @@ from servery_common.messaging.testing import InMemoryBus
 from servery_common.postgres import OUTAGE, MigrationError, Pool, create_pool, leases, migrate, outbox
 from servery_common.settings import PostgresSettings
 
+FIRST_RELEASE = Path(__file__).parent / "first_release_migrations"
+"""The migrations as they were released first, byte for byte: they never change."""
 JOB = BuildRequested(
     build_id="b1", endpoint_id="e1", served_entity_id="s1", model_name="m", model_version="1"
 )
@@ -51,6 +53,25 @@ async def test_a_broken_migration_leaves_nothing_behind(empty_pool: Pool, tmp_pa
     with pytest.raises(asyncpg.PostgresError):
         await migrate(empty_pool, tmp_path)
     assert await empty_pool.fetchval("SELECT to_regclass('one')") is None
+
+
+async def test_a_database_of_the_first_release_is_brought_up_to_date_and_forgets_variables_of_builds(
+    empty_pool: Pool,
+) -> None:
+    released = await migrate(empty_pool, FIRST_RELEASE)
+    assert released == ["0001_common.sql", "0010_builder.sql", "0020_controller.sql"]
+    await empty_pool.execute(
+        """INSERT INTO builds (build_id, endpoint_id, served_entity_id, model_name, model_version, environment_vars)
+           VALUES ('b1', 'e1', 's1', 'm', '1', '{"KEY": "secret"}')"""
+    )
+    await empty_pool.execute(
+        """INSERT INTO builds (build_id, endpoint_id, served_entity_id, model_name, model_version, state, code)
+           VALUES ('b2', 'e1', 's1', 'm', '1', 'FAILED', 'CODE')"""
+    )
+    applied = await migrate(empty_pool)
+    assert "0025_builder_environment.sql" in applied
+    assert not set(released) & set(applied)
+    assert [row[0] for row in await empty_pool.fetch("SELECT environment_vars FROM builds")] == [{}, {}]
 
 
 async def test_json_columns_take_and_give_values(empty_pool: Pool) -> None:
@@ -152,7 +173,7 @@ async def test_each_owner_relays_its_own_messages(pool: Pool) -> None:
 
 
 async def test_a_message_that_could_never_be_sent_is_refused(pool: Pool) -> None:
-    huge = JOB.model_copy(update={"environment_vars": {"A": "x" * 1_000_000}})
+    huge = JOB.model_copy(update={"model_name": "x" * 1_000_000})
     with pytest.raises(BadRequest):
         await outbox.append(pool, "servery.jobs.build.b1", huge)
 

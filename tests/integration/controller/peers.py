@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from servery_common.contracts import subjects
+from servery_common.contracts.access import ALL_APIS, Identity, SigningKey, TokenGrant
 from servery_common.contracts.builds import (
     Artifacts,
     BuildFailed,
@@ -14,6 +15,8 @@ from servery_common.contracts.builds import (
     BuildStatus,
     BuildSucceeded,
     DescribeBuild,
+    DescribeModel,
+    ModelDescription,
     ModelResolved,
     ReadBuildLog,
     ResolveModel,
@@ -29,12 +32,12 @@ from servery_common.contracts.replicas import (
     StopReplica,
     WorkerHeartbeat,
 )
-from servery_common.contracts.routes import EndpointRoute, Identity
+from servery_common.contracts.routes import EndpointRoute
 from servery_common.contracts.states import BuildState, ReplicaState
 from servery_common.errors import NotFound
 from servery_common.messaging.port import Bus
 
-ADMIN = Identity(token_sha256="0" * 64, user_name="admin", workspace_id="1", admin=True)
+ADMIN = Identity(principal_id="0" * 32, groups=("admins",), user_name="admin", workspace_id="1", admin=True)
 
 
 @dataclass
@@ -47,6 +50,8 @@ class BuilderPeer:
     hold: asyncio.Event = field(default_factory=asyncio.Event)
     """Builds end once it is set."""
     orders: list[BuildRequested] = field(default_factory=list[BuildRequested])
+    model: dict[str, str] = field(default_factory=dict[str, str])
+    """What every model was logged with: fields of ModelDescription."""
     statuses: dict[str, BuildStatus] = field(default_factory=dict[str, BuildStatus])
 
     async def start(self) -> None:
@@ -54,6 +59,9 @@ class BuilderPeer:
         await self.bus.serve(subjects.builder_resolve(), ResolveModel, self._resolve, queue="builder")
         await self.bus.serve(subjects.builder_describe(), DescribeBuild, self._describe, queue="builder")
         await self.bus.serve(subjects.builder_log(), ReadBuildLog, self._log, queue="builder")
+
+        subject = subjects.builder_describe_model()
+        await self.bus.serve(subject, DescribeModel, self._describe_model, queue="builder")
 
     async def work(self) -> None:
         await self.bus.consume(
@@ -71,6 +79,9 @@ class BuilderPeer:
 
     async def _describe(self, ask: DescribeBuild) -> BuildStatus:
         return self.statuses.get(ask.build_id, BuildStatus(build_id=ask.build_id, state=None))
+
+    async def _describe_model(self, ask: DescribeModel) -> ModelDescription:
+        return ModelDescription(build_id=ask.build_id, **self.model)
 
     async def _log(self, ask: ReadBuildLog) -> BuildLog:
         return BuildLog(build_id=ask.build_id, text="installing\ndone")
@@ -113,6 +124,8 @@ class WorkerPeer:
     replicas: dict[str, ReplicaObservation] = field(default_factory=dict[str, ReplicaObservation])
     ensured: list[str] = field(default_factory=list[str])
     stopped: list[str] = field(default_factory=list[str])
+    graces: dict[str, float] = field(default_factory=dict[str, float])
+    """Replica id -> seconds it was given to finish what it had accepted."""
 
     async def start(self) -> None:
         await self.bus.serve(subjects.worker_ensure(self.worker_id), EnsureReplica, self._ensure)
@@ -156,6 +169,7 @@ class WorkerPeer:
 
     async def _stop(self, order: StopReplica) -> Done:
         self.stopped.append(order.replica_id)
+        self.graces[order.replica_id] = order.grace_seconds
         self.replicas.pop(order.replica_id, None)
         await self.tell()
         return Done()
@@ -166,11 +180,14 @@ class WorkerPeer:
 
 @dataclass
 class GatewayPeer:
-    """Carries management calls and follows the routes, as the gateway does."""
+    """Carries management calls and follows the routes and who may call, as the gateway does."""
 
     bus: Bus
     routes: dict[str, EndpointRoute] = field(default_factory=dict[str, EndpointRoute])
     history: list[EndpointRoute] = field(default_factory=list[EndpointRoute])
+    identities: dict[str, Identity] = field(default_factory=dict[str, Identity])
+    tokens: dict[str, TokenGrant] = field(default_factory=dict[str, TokenGrant])
+    keys: dict[str, SigningKey] = field(default_factory=dict[str, SigningKey])
 
     async def follow(self) -> None:
         async for change in self.bus.kv_watch(subjects.ROUTES_BUCKET, EndpointRoute):
@@ -180,18 +197,41 @@ class GatewayPeer:
                 self.routes[change.key] = change.value
                 self.history.append(change.value)
 
+    async def follow_access(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow(subjects.PRINCIPALS_BUCKET, Identity, self.identities))
+            tasks.create_task(self._follow(subjects.TOKENS_BUCKET, TokenGrant, self.tokens))
+            tasks.create_task(self._follow(subjects.SIGNING_KEYS_BUCKET, SigningKey, self.keys))
+
+    async def _follow(self, bucket: str, message: type[Any], known: dict[str, Any]) -> None:
+        async for change in self.bus.kv_watch(bucket, message):
+            if change.deleted:
+                known.pop(change.key, None)
+            elif change.value is not None:
+                known[change.key] = change.value
+
+    def identity(self, workspace_id: str, user_name: str) -> Identity | None:
+        """What was published of a principal."""
+        everybody = self.identities.values()
+        found = (i for i in everybody if (i.workspace_id, i.user_name) == (workspace_id, user_name))
+        return next(found, None)
+
     def route(self, name: str) -> EndpointRoute | None:
         return next((r for r in self.routes.values() if r.name == name), None)
 
-    async def call(self, method: str, path: str, body: str = "", *, identity: Identity = ADMIN) -> HttpAnswer:
+    async def call(
+        self, method: str, path: str, body: str = "", *, identity: Identity = ADMIN, scope: str = ALL_APIS
+    ) -> HttpAnswer:
+        """Carry a call; ``path`` is below the serving endpoints unless it begins with ``/api/``."""
         path, _, query = path.partition("?")
         call = HttpCall(
             method=method,
-            path=f"/api/2.0/serving-endpoints{path}",
+            path=path if path.startswith("/api/") else f"/api/2.0/serving-endpoints{path}",
             query=query,
             headers={"content-type": "application/json"},
             body=body,
             identity=identity,
+            scope=scope,
             host="http://127.0.0.1:8080",
         )
         return await self.bus.request(subjects.controller_http(), call, HttpAnswer, timeout=10)

@@ -7,7 +7,6 @@ from tests.infrastructure import NatsServer
 from tests.integration.controller.conftest import World
 from tests.integration.controller.peers import ADMIN, entity
 
-from servery_common.contracts.routes import Identity
 from servery_common.contracts.states import ReplicaState
 from servery_common.contracts.subjects import ROUTES_BUCKET
 from servery_common.errors import NotFound
@@ -69,6 +68,16 @@ async def test_an_update_keeps_the_old_config_routed_until_the_new_one_is_ready(
     assert all(r.served_entities[0].replicas for r in world.gateway.history if r.status == "serving")
     assert names == sorted(names), "the switch must be monotone"
     assert names[-1] == ["iris-2"]
+
+
+async def test_a_replica_that_is_stopped_has_time_for_the_longest_stream(world: World):
+    await world.ok("POST", "", {"name": "iris", "config": {"served_entities": [entity("1")]}})
+    await world.settled("iris")
+    [replica] = world.worker.replicas
+    await world.ok("PUT", "/iris/config", {"served_entities": [entity("2")]})
+    await world.until(lambda: replica in world.worker.graces)
+    route = world.gateway.history[-1]
+    assert world.worker.graces[replica] > route.timeout_seconds + route.max_stream_seconds
 
 
 async def test_an_update_under_way_can_be_canceled(world: World):
@@ -236,7 +245,7 @@ async def test_a_taken_name_is_refused(world: World):
 
 async def test_another_workspace_sees_nothing(world: World):
     await world.ok("POST", "", {"name": "iris"})
-    other = Identity(token_sha256="1" * 64, user_name="eve", workspace_id="2", admin=True)
+    other = await world.new_workspace("other")
     assert (await world.gateway.call("GET", "/iris", identity=other)).status == 404
     assert (await world.gateway.call("DELETE", "/iris", identity=other)).status == 404
     assert (await world.gateway.call("GET", "", identity=other)).body == '{"endpoints":[]}'

@@ -11,8 +11,8 @@ from servery_common.errors import AlreadyExists
 from servery_common.postgres.migrate import migrate
 from servery_common.postgres.pool import Pool, create_pool
 from servery_common.settings import PostgresSettings
-from servery_controller import store
 from servery_controller.domain.endpoint import ConfigPhase
+from servery_controller.endpoints import store
 
 
 @pytest.fixture

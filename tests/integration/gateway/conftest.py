@@ -8,9 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.infrastructure import NatsServer
-from tests.integration.gateway.peers import FakeReplica, echo, identity
+from tests.integration.gateway.peers import FakeReplica, echo, grant, identity
 
 from servery_common.contracts import subjects
+from servery_common.contracts.access import Identity, TokenGrant
 from servery_common.contracts.routes import EndpointRoute
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.connection import connect_inference
@@ -46,8 +47,9 @@ class World:
 
     async def connect_bus(self) -> None:
         self.bus = await self._stack.enter_async_context(connect_bus(self.nats, name="test-controller"))
-        token = identity(TOKEN)
-        await self.bus.kv_put(subjects.IDENTITIES_BUCKET, token.token_sha256, token)
+        ann, token = identity(), grant(TOKEN)
+        await self.bus.kv_put(subjects.PRINCIPALS_BUCKET, ann.principal_id, ann)
+        await self.bus.kv_put(subjects.TOKENS_BUCKET, token.token_sha256, token)
 
     async def start_gateway(self, **settings) -> GatewayService:
         fast = {
@@ -101,6 +103,20 @@ class World:
         """Put the route and wait until the gateway routes by it."""
         await self.bus.kv_put(subjects.ROUTES_BUCKET, route.endpoint_id, route)
         await eventually(lambda: self.gateway.table.snapshot.routes.get(route.endpoint_id) == route)
+
+    async def admit(self, caller: Identity, *tokens: TokenGrant) -> None:
+        """Put who calls and with which tokens, and wait until the gateway knows them."""
+        await self.bus.kv_put(subjects.PRINCIPALS_BUCKET, caller.principal_id, caller)
+        for token in tokens:
+            await self.bus.kv_put(subjects.TOKENS_BUCKET, token.token_sha256, token)
+
+        def known() -> bool:
+            snapshot = self.gateway.table.snapshot
+            return snapshot.identities.get(caller.principal_id) == caller and all(
+                snapshot.tokens.get(token.token_sha256) == token for token in tokens
+            )
+
+        await eventually(known)
 
     async def score(self, name: str, content=b'{"inputs":[1]}', **kwargs) -> httpx.Response:
         return await self.http.post(f"/serving-endpoints/{name}/invocations", content=content, **kwargs)

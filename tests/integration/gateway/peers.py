@@ -10,7 +10,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from servery_common.contracts import frames, subjects
-from servery_common.contracts.routes import EndpointRoute, Identity, ReplicaRoute, ServedEntityRoute
+from servery_common.contracts.access import Identity, TokenGrant
+from servery_common.contracts.routes import EndpointRoute, ReplicaRoute, ServedEntityRoute
 
 
 @dataclass
@@ -161,19 +162,23 @@ def endpoint(name: str, *entities: ServedEntityRoute, created_at_ms: int = 1, **
             "created_at_ms": created_at_ms,
             "status": "serving",
             "served_entities": entities,
+            "query_grantees": ("user:ann",),
             **fields,
         }
     )
 
 
-def identity(token: str, **fields) -> Identity:
+def identity(user_name: str = "ann", **fields) -> Identity:
     return Identity(
-        **{
-            "token_sha256": hashlib.sha256(token.encode()).hexdigest(),
-            "user_name": "ann",
-            "workspace_id": "7",
-            **fields,
-        }
+        **{"principal_id": f"p{user_name}", "user_name": user_name, "workspace_id": "7", **fields}
+    )
+
+
+def grant(token: str, user_name: str = "ann", expires_at_ms: int | None = None) -> TokenGrant:
+    return TokenGrant(
+        token_sha256=hashlib.sha256(token.encode()).hexdigest(),
+        principal_id=f"p{user_name}",
+        expires_at_ms=expires_at_ms,
     )
 
 

@@ -84,9 +84,9 @@ async def test_a_gateway_that_starts_without_nats_knows_its_routes_and_scores_wh
 async def test_routes_outlive_the_loss_of_all_that_nats_had_stored(world: World) -> None:
     replica = await world.replica("o3")
     await world.publish(endpoint("survivor", entity("m-1", replica.route())))
-    incarnation = world.gateway.table.snapshot.routes_incarnation
+    incarnation = world.gateway.table.snapshot.incarnations["routes"]
     world.server.restart(lose_data=True)
-    await eventually(lambda: world.gateway.table.snapshot.routes_incarnation != incarnation, 15)
+    await eventually(lambda: world.gateway.table.snapshot.incarnations["routes"] != incarnation, 15)
     await eventually(lambda: world.gateway.why_not_ready() is None, 15)
     await scores_again(world, "survivor")
 

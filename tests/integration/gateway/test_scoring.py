@@ -7,7 +7,7 @@ import time
 
 import pytest
 from tests.integration.gateway.conftest import TOKEN, World, eventually
-from tests.integration.gateway.peers import endpoint, entity, identity, read_answer, said
+from tests.integration.gateway.peers import endpoint, entity, grant, identity, read_answer, said
 
 from servery_common.contracts import subjects
 from servery_common.contracts.scaling import GatewayLoad
@@ -33,14 +33,11 @@ async def test_the_answer_of_the_model_arrives_byte_for_byte_with_its_headers(wo
 async def test_only_a_valid_token_comes_in_and_every_other_is_answered_alike(world: World) -> None:
     replica = await world.replica("r2")
     await world.publish(endpoint("door", entity("m-1", replica.route())))
-    for token, fields in {"late": {"expires_at_ms": 1}, "long": {"expires_at_ms": 2**50}}.items():
-        late = identity(token, **fields)
-        await world.bus.kv_put(subjects.IDENTITIES_BUCKET, late.token_sha256, late)
-    await eventually(
-        lambda: (
-            {identity("late").token_sha256, identity("long").token_sha256}
-            <= world.gateway.table.snapshot.identities.keys()
-        )
+    await world.admit(
+        identity(),
+        grant("late", expires_at_ms=1),
+        grant("long", expires_at_ms=2**50),
+        grant("lost", "nobody"),
     )
 
     def basic(user: str, password: str) -> str:
@@ -52,6 +49,7 @@ async def test_only_a_valid_token_comes_in_and_every_other_is_answered_alike(wor
     bodies = set()
     refused = [
         "Bearer late",
+        "Bearer lost",
         "Bearer wrong",
         "Bearer",
         basic("ann", TOKEN),
@@ -72,13 +70,12 @@ async def test_only_a_valid_token_comes_in_and_every_other_is_answered_alike(wor
 async def test_a_revoked_token_is_refused_at_once(world: World) -> None:
     replica = await world.replica("r3")
     await world.publish(endpoint("revoke", entity("m-1", replica.route())))
-    token = identity("short-lived")
-    await world.bus.kv_put(subjects.IDENTITIES_BUCKET, token.token_sha256, token)
-    await eventually(lambda: token.token_sha256 in world.gateway.table.snapshot.identities)
+    token = grant("short-lived")
+    await world.admit(identity(), token)
     headers = {"authorization": "Bearer short-lived"}
     assert (await world.score("revoke", headers=headers)).status_code == 200
-    await world.bus.kv_delete(subjects.IDENTITIES_BUCKET, token.token_sha256)
-    await eventually(lambda: token.token_sha256 not in world.gateway.table.snapshot.identities)
+    await world.bus.kv_delete(subjects.TOKENS_BUCKET, token.token_sha256)
+    await eventually(lambda: token.token_sha256 not in world.gateway.table.snapshot.tokens)
     assert (await world.score("revoke", headers=headers)).status_code == 401
 
 

@@ -47,6 +47,12 @@ class Obedient(PythonModel):
             return sorted(os.environ)
         if word == "getenv":
             return [os.environ.get(argument)]
+        if word == "databricks":
+            from databricks.sdk.core import Config
+            config = Config()
+            return [config.host, config.authenticate()["Authorization"]]
+        if word == "listdir":
+            return [os.listdir(os.environ[argument])]
         if word == "fds":
             return [links()]
         if word == "print":
@@ -61,6 +67,55 @@ class Obedient(PythonModel):
         raise LookupError(word)
 
 mlflow.models.set_model(Obedient())
+"""
+
+STREAMING = """
+import os, threading, time
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PythonModel
+
+closed, made = [], []
+
+class Streaming(PythonModel):
+    def predict(self, context, model_input, params=None):
+        word = model_input["prompt"]
+        return {"closed": closed, "made": made}.get(word, [word, sorted(model_input)])
+
+    def predict_stream(self, context, model_input, params=None):
+        word, _, argument = model_input["prompt"].partition(":")
+        if word == "refuse":
+            raise MlflowException.invalid_parameter_value(argument)
+        try:
+            if word == "count":
+                for number in range(int(argument)):
+                    yield {"number": number}
+            if word == "keys":
+                yield sorted(model_input)
+            if word == "endless":
+                while True:
+                    made.append(1)
+                    yield "x" * int(argument)
+                    time.sleep(0.001)
+            if word == "hang":
+                yield "before"
+                time.sleep(600)
+            if word == "fail":
+                yield "before"
+                raise ValueError(argument)
+            if word == "unserialisable":
+                yield "before"
+                yield object()
+            if word == "exit":
+                yield "before"
+                time.sleep(0.2)
+                os._exit(3)
+            if word == "big":
+                yield "y" * int(argument)
+        finally:
+            closed.append(word)
+
+mlflow.models.set_model(Streaming())
 """
 
 BROKEN_IMPORT = """
@@ -90,6 +145,16 @@ os._exit(7)
 """
 
 SIGNATURE = ModelSignature(inputs=Schema([ColSpec("string", "do")]))
+
+
+def save_streaming(directory: Path) -> Path:
+    """Save the model that streams; it has no signature and is asked in the completions format."""
+    code = directory / "streaming.py"
+    code.write_text(dedent(STREAMING))
+    path = directory / "streaming"
+    with contextlib.chdir(directory):
+        mlflow.pyfunc.save_model(path, python_model=str(code), pip_requirements=["mlflow"])
+    return path
 
 
 def save(directory: Path, name: str, code: str, *, input_example: Any = None) -> Path:

@@ -25,6 +25,27 @@ class Call:
     head: dict[str, Any] = field(default_factory=dict)
     answer: bytearray = field(default_factory=bytearray)
     done: asyncio.Event = field(default_factory=asyncio.Event)
+    streaming: bool = False
+    takes: bool = True
+    """Whether what is streamed is acknowledged, as it is for a client that reads."""
+    end: dict[str, Any] | None = None
+    """Head of the END record."""
+    failure: bytes = b""
+    """Body of the END record."""
+    came: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by each record of a stream."""
+
+    @property
+    def events(self) -> list[Any]:
+        """The items streamed so far."""
+        whole = bytes(self.answer).split(b"\n\n")[:-1]
+        return [json.loads(event.removeprefix(b"data: ")) for event in whole]
+
+    async def streamed(self, count: int) -> None:
+        """Wait until so many items have come."""
+        while len(self.events) < count:
+            self.came.clear()
+            await asyncio.wait_for(self.came.wait(), 20)
 
     @property
     def status(self) -> int:
@@ -89,6 +110,8 @@ class ScoringClient:
             elif record.kind == frames.WINDOW:
                 call.acknowledged += record.head["bytes"]
                 await self._send_rest(record.id)
+            elif call.streaming or record.head.get("stream"):
+                await self._on_stream(replica_id, call, record)
             else:
                 call.head |= record.head
                 call.answer += record.body
@@ -97,6 +120,23 @@ class ScoringClient:
                 else:
                     window = frames.encode(frames.WINDOW, record.id, {"bytes": len(record.body)})
                     await self._publish(replica_id, window)
+
+    async def _on_stream(self, replica_id: str, call: Call, record: frames.Record) -> None:
+        if record.kind == frames.RESULT:
+            call.streaming = True
+            call.head |= record.head
+        elif record.kind == frames.CHUNK:
+            call.answer += record.body
+            if call.takes:
+                await self.take(record.id, len(record.body))
+        elif record.kind == frames.END:
+            call.end, call.failure = record.head, bytes(record.body)
+            call.done.set()
+        call.came.set()
+
+    async def take(self, id: int, count: int) -> None:
+        """Acknowledge bytes of a stream."""
+        await self._publish(self._calls[id][0], frames.encode(frames.WINDOW, id, {"bytes": count}))
 
 
 def do_body(do: str) -> bytes:

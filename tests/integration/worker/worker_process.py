@@ -96,7 +96,7 @@ class WorkerOrders:
             replica_id=replica_id,
             endpoint_id="e1",
             endpoint_name="test",
-            served_entity_id="s1",
+            served_entity_id=fields.pop("served_entity_id", "s1"),
             served_entity_name="test-1",
             artifacts=fields.pop("artifacts", None) or artifacts(model_path),
             slots=slots,

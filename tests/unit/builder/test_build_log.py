@@ -6,8 +6,8 @@ import pytest
 
 from servery_builder.build_log import BuildLog
 from servery_builder.domain.build import Build
-from servery_builder.domain.redaction import Redactor
 from servery_builder.store import Claim
+from servery_common.redaction import Redactor
 
 CLAIM = Claim(Build("b1", "iris", "1", {}, 1), "token", False, {}, 0.0)
 

@@ -7,10 +7,10 @@ import pytest
 from servery_builder.domain.build import BuildError
 from servery_builder.verification import Verifier
 from servery_common.contracts import subjects
-from servery_common.contracts.builds import Artifacts
+from servery_common.contracts.builds import Artifacts, ModelEnvironment, ReadModelEnvironment
 from servery_common.contracts.message import Message
 from servery_common.contracts.replicas import ModelVerified, VerifyModel, VerifyProgress
-from servery_common.errors import ResourceExhausted, Unavailable
+from servery_common.errors import InvalidParameter, ResourceExhausted, Unavailable
 from servery_common.messaging.testing import InMemoryBus
 
 ARTIFACTS = Artifacts(model_path="m", environment_path="e", python="e/bin/python", environment_key="k")
@@ -86,3 +86,22 @@ async def test_busy_workers_are_waited_for_and_not_counted_as_dead() -> None:
     assert [line for line in said if line.startswith("Waiting for a worker")] == [
         "Waiting for a worker: this worker verifies another model."
     ]
+
+
+async def test_the_controller_is_asked_for_what_the_model_is_given() -> None:
+    bus = InMemoryBus()
+
+    async def environment(request: ReadModelEnvironment) -> ModelEnvironment:
+        if request.served_entity_id != "se1":
+            raise InvalidParameter("The secret is gone.")
+        return ModelEnvironment(variables={"KEY": "value"})
+
+    await bus.serve(subjects.controller_model_environment(), ReadModelEnvironment, environment)
+    assert await Verifier(bus).environment_of("se1") == {"KEY": "value"}
+    with pytest.raises(InvalidParameter, match="is gone"):
+        await Verifier(bus).environment_of("se2")
+
+
+async def test_without_a_controller_the_environment_is_unavailable() -> None:
+    with pytest.raises(Unavailable):
+        await Verifier(InMemoryBus()).environment_of("se1")

@@ -7,13 +7,21 @@ from tests.factories import ARTIFACTS, NOW, build, config, deployment, entity, o
 from servery_common.contracts.states import BuildState, ReplicaState
 from servery_controller.domain import planning
 from servery_controller.domain.endpoint import ConfigPhase, EntityPhase, Route
-from servery_controller.domain.planning import BUSY, SETTLED, Plan, with_placement_problem
+from servery_controller.domain.planning import (
+    BUSY,
+    SETTLED,
+    Limits,
+    Plan,
+    with_environment_problem,
+    with_placement_problem,
+)
 
 PATIENCE = timedelta(hours=2)
+LIMITS = Limits(PATIENCE, longest_stream=timedelta(minutes=5))
 
 
 def plan(world, observation, now) -> Plan:
-    return planning.plan(world, observation, now, PATIENCE)
+    return planning.plan(world, observation, now, LIMITS)
 
 
 def test_a_build_under_way_is_waited_for_and_its_step_shown():
@@ -150,6 +158,24 @@ def test_a_replica_without_a_place_is_said_until_it_has_one():
     assert again.entities == (), "what has been said is not written again"
     placed = plan(told, seen(observed(state=ReplicaState.STARTING)), NOW)
     assert [e.message for e in placed.entities] == ["The model is built; starting replicas."]
+
+
+def test_a_secret_that_is_gone_is_said_of_a_serving_entity_until_all_its_replicas_are_there():
+    serving = entity(phase=EntityPhase.READY, desired=2)
+    replicas = (replica("r1"), replica("r2"))
+    one_lost = seen(observed("r1"))
+    step = plan(deployment(config(phase=ConfigPhase.ACTIVE), serving, *replicas), one_lost, NOW)
+    assert [r.id for r, _ in step.ensure] == ["r2"]
+    step = with_environment_problem(step, serving, "Environment variable 'KEY' refers to nothing.")
+    [told] = step.entities
+    assert told.message == "No replica can be started. Environment variable 'KEY' refers to nothing."
+    assert told.phase is EntityPhase.READY
+
+    world = deployment(config(phase=ConfigPhase.ACTIVE), told, *replicas)
+    assert plan(world, one_lost, NOW).entities == (), "it stays as long as a replica is missing"
+    assert plan(world, seen(complete=False), NOW).entities == ()
+    [healed] = plan(world, seen(observed("r1"), observed("r2")), NOW).entities
+    assert (healed.phase, healed.message) == (EntityPhase.READY, "")
 
 
 def test_an_active_entity_recovers_and_never_fails():

@@ -6,7 +6,7 @@ from servery_common.contracts.routes import EndpointRoute
 from servery_common.contracts.subjects import ROUTES_BUCKET
 from servery_common.errors import Conflict
 from servery_common.messaging.testing import InMemoryBus
-from servery_controller.route_publisher import RoutePublisher
+from servery_controller.reconcile.route_publisher import RoutePublisher
 
 
 def route(message: str) -> EndpointRoute:

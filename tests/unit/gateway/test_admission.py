@@ -1,17 +1,20 @@
 import pytest
 
-from servery_common.contracts.routes import EndpointRoute, Identity
-from servery_common.errors import BadRequest, EndpointNotFound, Unavailable
+from servery_common.contracts.access import Identity
+from servery_common.contracts.routes import EndpointRoute
+from servery_common.errors import BadRequest, EndpointNotFound, PermissionDenied, Unavailable
 from servery_gateway.admission import content_type_of, find_route, find_served_entity, time_budget
 from servery_gateway.asgi import scoring_target
 from servery_gateway.http import header_value, request_id_of
 from servery_gateway.routing_table import Snapshot
 from servery_gateway.scoring import Target
 
-ANN = Identity(token_sha256="aa", user_name="ann", workspace_id="1")
+ANN = Identity(principal_id="p", user_name="ann", workspace_id="1", groups=("data", "users"))
 
 
-def snapshot(status: str, message: str = "", workspace_id: str = "1") -> Snapshot:
+def snapshot(
+    status: str, message: str = "", workspace_id: str = "1", grantees: tuple[str, ...] = ("user:ann",)
+) -> Snapshot:
     route = EndpointRoute.model_validate(
         {
             "endpoint_id": "e",
@@ -20,6 +23,7 @@ def snapshot(status: str, message: str = "", workspace_id: str = "1") -> Snapsho
             "created_at_ms": 1,
             "status": status,
             "message": message,
+            "query_grantees": grantees,
         }
     )
     return Snapshot(routes={"e": route})
@@ -28,6 +32,39 @@ def snapshot(status: str, message: str = "", workspace_id: str = "1") -> Snapsho
 def test_an_endpoint_of_another_workspace_does_not_exist() -> None:
     with pytest.raises(EndpointNotFound):
         find_route(snapshot("serving", workspace_id="2"), ANN, "e")
+
+
+def test_a_region_that_is_not_served_says_what_to_do() -> None:
+    elsewhere = ANN.model_copy(update={"supported": False})
+    with pytest.raises(BadRequest, match=r"Your workspace is not currently supported.*ask its operator"):
+        find_route(snapshot("serving"), elsewhere, "e")
+
+
+@pytest.mark.parametrize(
+    "grantees", [(), ("user:bob", "group:other"), ("service_principal:ann", "group:ann")]
+)
+def test_who_was_not_granted_to_query_may_not(grantees: tuple[str, ...]) -> None:
+    with pytest.raises(
+        PermissionDenied, match="User 'ann' does not have CAN_QUERY permission on endpoint 'e'"
+    ):
+        find_route(snapshot("serving", grantees=grantees), ANN, "e")
+
+
+def test_a_grant_to_the_caller_or_a_group_of_theirs_is_enough() -> None:
+    for grantee in ("user:ann", "group:users"):
+        assert find_route(snapshot("serving", grantees=(grantee,)), ANN, "e").name == "e"
+    program = Identity(principal_id="s", kind="service_principal", user_name="app", workspace_id="1")
+    assert find_route(snapshot("serving", grantees=("service_principal:app",)), program, "e").name == "e"
+
+
+def test_an_administrator_may_query_without_a_grant() -> None:
+    admin = ANN.model_copy(update={"admin": True})
+    assert find_route(snapshot("serving", grantees=()), admin, "e").name == "e"
+
+
+def test_who_may_not_query_does_not_learn_why_it_does_not_serve() -> None:
+    with pytest.raises(PermissionDenied):
+        find_route(snapshot("failed", "because of this", grantees=()), ANN, "e")
 
 
 @pytest.mark.parametrize(
@@ -77,3 +114,13 @@ def test_a_sane_request_id_is_kept_and_any_other_replaced() -> None:
     assert request_id_of({b"x-request-id": b"abc-1"}) == b"abc-1"
     for strange in (b"", b"a b", b"a\nb", b"x" * 129, "ü".encode()):
         assert len(request_id_of({b"x-request-id": strange})) == 36
+
+
+def test_what_an_identity_may_be_granted_is_computed_once_and_is_no_part_of_its_value() -> None:
+    asked, fresh = (
+        Identity(principal_id="p", user_name="ann", workspace_id="1", groups=("data",)) for _ in range(2)
+    )
+    assert asked.grantees == {"user:ann", "group:data"}
+    assert asked.grantees is asked.grantees
+    assert asked == fresh
+    assert asked.model_dump() == fresh.model_dump()

@@ -1,8 +1,11 @@
+import inspect
 import json
+import re
 
 import pytest
+from databricks.sdk._base_client import _BaseClient
 
-from servery_gateway.answers import MAX_PLAIN_TEXT, scoring_answer
+from servery_gateway.answers import MAX_PLAIN_TEXT, not_retriable, scoring_answer
 from servery_gateway.transport import Outcome
 
 
@@ -71,3 +74,27 @@ def test_a_very_long_text_is_cut() -> None:
 def test_mlflows_own_timeout_is_a_deadline() -> None:
     status, body = error(504, b"Request processing time exceeded limit")
     assert (status, body["error_code"]) == (504, "DEADLINE_EXCEEDED")
+
+
+@pytest.mark.parametrize(
+    ("phrase", "shown"),
+    [
+        ("Unexpected error", "unexpected error"),
+        ("ClusterNotReadyException", "clusterNotReadyException"),
+        (
+            "does not have any associated worker environments",
+            "Does not have any associated worker environments",
+        ),
+    ],
+)
+def test_a_models_message_does_not_make_the_sdk_ask_again(phrase: str, shown: str) -> None:
+    body = {"error_code": "BAD_REQUEST", "message": f"{phrase}: x, {phrase}"}
+    assert error(400, body)[1]["message"] == f"{shown}: x, {shown}"
+    assert error(500, f"oh: {phrase}".encode(), "text/plain")[1]["message"] == f"oh: {shown}"
+
+
+def test_no_phrase_the_sdk_retries_on_is_left() -> None:
+    phrases = re.findall(r'^ +"([^"]+)",$', inspect.getsource(_BaseClient._is_retryable), re.MULTILINE)
+    assert "Unexpected error" in phrases
+    for phrase in phrases:
+        assert phrase not in not_retriable(f"x {phrase} y")

@@ -6,8 +6,10 @@ import pytest
 
 from servery_common.contracts.routes import EndpointRoute, ReplicaRoute, ServedEntityRoute
 from servery_common.errors import ResourceExhausted, ServeryError, Unavailable
-from servery_gateway.dispatcher import Dispatcher, DispatchLimits, EntityWithdrawn
-from servery_gateway.entity_pool import ScoringRequest, Ticket
+from servery_gateway.answer_stream import ACKNOWLEDGE_BYTES, HANDED_OUT_BYTES, AnswerStream, BrokenOff
+from servery_gateway.dispatch_limits import DispatchLimits
+from servery_gateway.dispatcher import Dispatcher
+from servery_gateway.entity_pool import EntityWithdrawn, ScoringRequest, Ticket
 from servery_gateway.request_trace import UNTRACED
 from servery_gateway.transport import Outcome, ReplicaRequest
 
@@ -21,6 +23,7 @@ class Notebook:
         self.connected = True
         self.sent: list[tuple[str, ReplicaRequest]] = []
         self.cancelled: list[tuple[str, int]] = []
+        self.acknowledged: list[tuple[str, int, int]] = []
         self.probed: list[str] = []
 
     def send(self, replica_id: str, request: ReplicaRequest) -> None:
@@ -28,6 +31,9 @@ class Notebook:
 
     def cancel(self, replica_id: str, id: int) -> None:
         self.cancelled.append((replica_id, id))
+
+    def acknowledge(self, replica_id: str, id: int, count: int) -> None:
+        self.acknowledged.append((replica_id, id, count))
 
     def probe(self, replica_id: str) -> None:
         self.probed.append(replica_id)
@@ -271,3 +277,98 @@ async def test_a_request_past_its_deadline_is_withdrawn_wherever_it_is() -> None
     assert isinstance(one.transport, Notebook)
     assert ("a", 1) in one.transport.cancelled
     assert one.unfinished == 0
+
+
+async def test_a_streamed_answer_keeps_its_slot_until_it_ends() -> None:
+    one = dispatcher("a")
+    first, second = submit(one, "1"), submit(one, "2")
+    attempt = first.attempt
+    one.on_stream(attempt, 200, "text/event-stream")
+    stream = first.outcome.result()
+    assert isinstance(stream, AnswerStream)
+    one.on_piece(attempt, b"x")
+    assert places(one) == [("a", "1")]
+    one.on_stream_end(attempt, None, None)
+    assert places(one) == [("a", "1"), ("a", "2")]
+    assert [await stream.next(), await stream.next()] == [b"x", None]
+    assert not second.is_over
+
+
+async def test_replicas_are_told_which_streams_are_still_wanted() -> None:
+    one = dispatcher("a", "b")
+    first, second = submit(one), submit(one)
+    attempts = [first.attempt, second.attempt]
+    for attempt in attempts:
+        one.on_stream(attempt, 200, "text/event-stream")
+    one.abandon(first)
+    one.probe()
+    assert isinstance(one.transport, Notebook)
+    assert one.transport.acknowledged == [("b", attempts[1], 0)]
+
+
+async def test_a_client_that_leaves_a_stream_cancels_it() -> None:
+    one = dispatcher("a")
+    ticket = submit(one)
+    attempt = ticket.attempt
+    one.on_stream(attempt, 200, "text/event-stream")
+    one.abandon(ticket)
+    one.abandon(ticket)
+    assert isinstance(one.transport, Notebook)
+    assert one.transport.cancelled == [("a", attempt)]
+    assert one.unfinished == 0
+
+
+@pytest.mark.parametrize("failure", [DONE._replace(lost=True), DONE._replace(status=400)])
+async def test_a_stream_that_breaks_off_says_why(failure: Outcome) -> None:
+    one = dispatcher("a")
+    ticket = submit(one)
+    one.on_stream(ticket.attempt, 200, "text/event-stream")
+    one.on_stream_end(ticket.attempt, failure, None)
+    assert ticket.stream is not None
+    with pytest.raises(Unavailable if failure.lost else BrokenOff):
+        await ticket.stream.next()
+    assert one.unfinished == 0
+
+
+async def test_streams_end_with_their_replica_and_with_the_connection() -> None:
+    one = dispatcher("a", "b")
+    tickets = [submit(one, "1"), submit(one, "2")]
+    for ticket in tickets:
+        one.on_stream(ticket.attempt, 200, "text/event-stream")
+    one.on_gone(places(one)[0][0])
+    one.on_disconnect()
+    for ticket in tickets:
+        assert ticket.stream is not None
+        with pytest.raises(Unavailable):
+            await ticket.stream.next()
+
+
+async def test_what_the_client_took_is_told_to_the_replica() -> None:
+    one = dispatcher("a")
+    ticket = submit(one)
+    one.on_stream(ticket.attempt, 200, "text/event-stream")
+    one.on_piece(ticket.attempt, b"x" * ACKNOWLEDGE_BYTES)
+    assert ticket.stream is not None
+    for _ in range(ACKNOWLEDGE_BYTES // HANDED_OUT_BYTES):
+        await ticket.stream.next()
+    asking = asyncio.create_task(ticket.stream.next())
+    await asyncio.sleep(0)
+    assert isinstance(one.transport, Notebook)
+    assert one.transport.acknowledged == [("a", ticket.attempt, ACKNOWLEDGE_BYTES)]
+    asking.cancel()
+
+
+async def test_each_piece_the_client_takes_gives_a_stream_its_time_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = dispatcher("a")
+    ticket = submit(one)
+    one.on_stream(ticket.attempt, 200, "text/event-stream")
+    one.on_piece(ticket.attempt, b"x" * 2 * HANDED_OUT_BYTES)
+    assert ticket.stream is not None
+    await ticket.stream.next()
+    loop, later = asyncio.get_running_loop(), asyncio.get_running_loop().time() + 20
+    monkeypatch.setattr(loop, "time", lambda: later)
+    await ticket.stream.next()
+    assert ticket.deadline_timer is not None
+    assert ticket.deadline_timer.when() == later + ticket.request.stream_gap

@@ -2,8 +2,10 @@ import collections
 import random
 from dataclasses import dataclass
 
+import pytest
+
 from servery_common.contracts.routes import ServedEntityRoute
-from servery_gateway.load_balancing import choose_served_entity, power_of_two_choices
+from servery_gateway.load_balancing import TrafficPoints, choose_served_entity, power_of_two_choices
 
 
 @dataclass
@@ -71,3 +73,25 @@ def test_equal_replicas_are_all_drawn() -> None:
         getattr(power_of_two_choices(replicas, draw), "name", "") for _ in range(400)
     )
     assert min(counts.values()) > 60
+
+
+@pytest.mark.parametrize("start", [0.0, 0.3, 0.999])
+def test_each_served_entity_gets_its_share_of_any_2000_requests(start: float) -> None:
+    entities = weighted(a=1, b=4, c=25, d=70)
+    points = TrafficPoints(lambda: start)
+    counts = collections.Counter(chosen(entities, points.next("e")) for _ in range(2000))
+    assert all(abs(counts[entity.name] - 20 * entity.traffic_percentage) <= 4 for entity in entities)
+
+
+def test_endpoints_are_split_each_for_itself() -> None:
+    points = TrafficPoints(lambda: 0.0)
+    mixed = [points.next(name) for name in ("a", "b") * 3]
+    assert mixed[::2] == mixed[1::2]
+
+
+def test_a_forgotten_endpoint_begins_anew() -> None:
+    points = TrafficPoints(lambda: 0.25)
+    begun = [points.next("a"), points.next("a")]
+    points.keep(["b"])
+    assert begun[1] != 0.25
+    assert points.next("a") == begun[0] == 0.25

@@ -11,6 +11,7 @@ def request(id: int, body: bytes = b"{}", traceparent: str | None = None) -> Rep
         body=body,
         ttl_ms=1000,
         sent_at_ms=5,
+        stream_ttl_ms=9000,
         traceparent=traceparent,
     )
 
@@ -47,7 +48,14 @@ def test_the_head_carries_what_the_agent_needs() -> None:
     frame = outbox.take_short()
     assert frame is not None
     (record,) = frames.decode(frame.payload)
-    assert record.head == {"ct": "application/json", "ttl": 1000, "rid": "r1", "at": 5, "tp": "00-a-b-01"}
+    assert record.head == {
+        "ct": "application/json",
+        "ttl": 1000,
+        "rid": "r1",
+        "at": 5,
+        "stream_ttl": 9000,
+        "tp": "00-a-b-01",
+    }
 
 
 def test_only_a_frame_of_one_request_has_a_traceparent() -> None:

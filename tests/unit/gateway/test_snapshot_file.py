@@ -1,6 +1,7 @@
 from pathlib import Path
 
-from servery_common.contracts.routes import EndpointRoute, Identity
+from servery_common.contracts.access import Identity, SigningKey, TokenGrant
+from servery_common.contracts.routes import EndpointRoute
 from servery_gateway.routing_table import Snapshot
 from servery_gateway.snapshot_file import SnapshotFile, decode, encode
 
@@ -8,9 +9,10 @@ SNAPSHOT = Snapshot(
     routes={
         "e": EndpointRoute(endpoint_id="e", workspace_id="1", name="n", created_at_ms=3, status="serving")
     },
-    identities={"aa": Identity(token_sha256="aa", user_name="ann", workspace_id="1")},
-    routes_incarnation="one",
-    identities_incarnation="two",
+    identities={"p": Identity(principal_id="p", user_name="ann", workspace_id="1", groups=("data",))},
+    tokens={"aa": TokenGrant(token_sha256="aa", principal_id="p", expires_at_ms=5)},
+    signing_keys={"k": SigningKey(key_id="k", public_key="pem")},
+    incarnations={"routes": "one", "identities": "two"},
 )
 
 

@@ -33,6 +33,11 @@ def test_anything_else_is_refused_with_the_right_form(uri: str) -> None:
         parse_model_uri(uri)
 
 
+def test_a_model_of_a_run_has_to_be_registered_first() -> None:
+    with pytest.raises(LocalError, match=r"mlflow\.register_model\('runs:/1/model', NAME\)"):
+        parse_model_uri("runs:/1/model")
+
+
 def test_the_value_of_a_variable_may_be_empty_or_hold_an_equals_sign() -> None:
     assert parse_variables(["A=", "B=x=y"]) == {"A": "", "B": "x=y"}
 

@@ -10,6 +10,7 @@ SHELL = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
     "SERVERY_LOG_LEVEL": "debug",
     "SERVERY_ADMIN_TOKEN": "dapi",
+    "SERVERY_ENCRYPTION_KEY": "k",
     "SERVERY_NATS_PASSWORD": "p",
 }
 

@@ -5,10 +5,11 @@ import pytest
 from servery_local.data_directory import Secrets
 from servery_local.services import SERVICES, Addresses, variables
 
-SECRETS = Secrets(admin_token="dapi0", nats_password="n0", stack_id="s0")
+SECRETS = Secrets(admin_token="dapi0", nats_password="n0", stack_id="s0", encryption_key="k0")
 ADDRESSES = Addresses(
-    gateway_host="127.0.0.1",
+    gateway_host="0.0.0.0",
     gateway_port=8080,
+    gateway_url="http://127.0.0.1:8080",
     nats_url="nats://127.0.0.1:4222",
     postgres_url="postgresql://servery@/servery?host=%2Frun",
     mlflow_url="http://127.0.0.1:5000",
@@ -20,13 +21,14 @@ SHELL = {
     "AWS_SECRET_ACCESS_KEY": "s",
     "UV_INDEX_URL": "https://packages.example/simple",
     "CUDA_VISIBLE_DEVICES": "0",
+    "SERVERY_NOTIFICATIONS_SMTP_URL": "smtp://user:password@mail.example",
 }
 
 
-def environments() -> dict[str, dict[str, str]]:
+def environments(**more: str) -> dict[str, dict[str, str]]:
     return {
         service.name: variables(
-            service, Path("/data", service.name), Path("/artifacts"), SECRETS, ADDRESSES, SHELL
+            service, Path("/data", service.name), Path("/artifacts"), SECRETS, ADDRESSES, {**SHELL, **more}
         )
         for service in SERVICES
     }
@@ -44,6 +46,7 @@ def environments() -> dict[str, dict[str, str]]:
         ("MLFLOW_TRACKING_URI", {"builder"}),
         ("AWS_SECRET_ACCESS_KEY", {"builder"}),
         ("UV_INDEX_URL", {"builder"}),
+        ("SERVERY_NOTIFICATIONS_SMTP_URL", {"controller"}),
         ("CUDA_VISIBLE_DEVICES", {"controller", "worker"}),
     ],
 )
@@ -55,6 +58,12 @@ def test_the_stack_wins_over_the_shell() -> None:
     gateway = environments()["gateway"]
     assert gateway["SERVERY_NATS_URL"] == "nats://127.0.0.1:4222"
     assert gateway["SERVERY_DATA_DIR"] == "/data/gateway"
+
+
+def test_models_call_back_where_the_operator_says_or_else_where_this_machine_finds_the_gateway() -> None:
+    assert environments()["controller"]["SERVERY_PUBLIC_URL"] == "http://127.0.0.1:8080"
+    own = environments(SERVERY_PUBLIC_URL="https://serving.example")
+    assert own["controller"]["SERVERY_PUBLIC_URL"] == "https://serving.example"
 
 
 def test_the_gateway_stops_before_those_it_sends_to() -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import json
 from typing import Any
 
@@ -48,6 +49,7 @@ class FakeRunner:
     def __init__(self) -> None:
         self.requests: list[tuple[int, dict[str, Any], bytes]] = []
         self.cancelled: list[int] = []
+        self.windows: list[tuple[int, int]] = []
         self.on_result: Any = None
 
     def request(self, id: int, head: dict[str, Any], body: bytes | memoryview) -> None:
@@ -55,6 +57,9 @@ class FakeRunner:
 
     def cancel(self, id: int) -> None:
         self.cancelled.append(id)
+
+    def open_window(self, id: int, count: int) -> None:
+        self.windows.append((id, count))
 
     def answer(self, number: int, status: int = 200, body: bytes = b"{}") -> None:
         self.on_result(
@@ -222,3 +227,120 @@ async def test_a_large_answer_waits_for_the_window(agent: Agent, runner: FakeRun
     assert sum(len(record.body) for _, record in sent.records) == frames.WINDOW_BYTES
     await deliver(agent, frames.encode(frames.WINDOW, 1, {"bytes": frames.CHUNK_BYTES}))
     assert sum(len(record.body) for _, record in sent.records) == len(body)
+
+
+def begin(runner: FakeRunner, number: int) -> None:
+    head = {"status": 200, "ct": "text/event-stream", "stream": True}
+    runner.on_result(frames.Record(frames.RESULT, number, head, b""))
+
+
+def say(runner: FakeRunner, number: int, piece: bytes) -> None:
+    runner.on_result(frames.Record(frames.CHUNK, number, {}, piece))
+
+
+def end(runner: FakeRunner, number: int, head: dict[str, Any] | None = None, body: bytes = b"") -> None:
+    runner.on_result(frames.Record(frames.END, number, head or {}, body))
+
+
+async def test_a_stream_passes_and_keeps_its_slot_until_its_end(
+    agent: Agent, runner: FakeRunner, sent: Sent
+) -> None:
+    await deliver(agent, request(1))
+    begin(runner, 1)
+    say(runner, 1, b"a")
+    assert agent.in_flight == 1
+    end(runner, 1)
+    assert agent.in_flight == 0
+    assert sent.kinds() == [frames.ACCEPT, frames.RESULT, frames.CHUNK, frames.END]
+
+
+async def test_what_the_gateway_took_is_told_to_the_runner(
+    agent: Agent, runner: FakeRunner, sent: Sent
+) -> None:
+    await deliver(agent, request(1))
+    begin(runner, 1)
+    for _ in range(3):
+        say(runner, 1, b"x" * (frames.STREAM_WINDOW_BYTES // 2))
+        await deliver(agent, frames.encode(frames.WINDOW, 1, {"bytes": frames.STREAM_WINDOW_BYTES // 2}))
+    assert runner.windows == [(1, frames.STREAM_WINDOW_BYTES // 2)] * 3
+
+
+async def test_a_runner_may_not_send_more_than_its_window(agent: Agent, runner: FakeRunner) -> None:
+    await deliver(agent, request(1))
+    begin(runner, 1)
+    say(runner, 1, b"x" * frames.STREAM_WINDOW_BYTES)
+    with pytest.raises(frames.FrameError):
+        say(runner, 1, b"x")
+
+
+async def test_a_runner_may_not_speak_of_streams_that_are_none(agent: Agent, runner: FakeRunner) -> None:
+    await deliver(agent, request(1))
+    for wrong in (lambda: say(runner, 1, b"a"), lambda: end(runner, 1)):
+        with pytest.raises(frames.FrameError):
+            wrong()
+    begin(runner, 1)
+    with pytest.raises(frames.FrameError):
+        runner.answer(1)
+
+
+async def test_a_stream_under_a_runner_that_dies_ends_as_lost(
+    agent: Agent, runner: FakeRunner, sent: Sent
+) -> None:
+    await deliver(agent, request(1))
+    begin(runner, 1)
+    agent.suspend(holding=False)
+    agent.bury("was killed", ended_itself=False)
+    _, last = sent.records[-1]
+    assert (last.kind, last.head) == (frames.END, {"status": 503, "lost": True})
+
+
+def patience(agent: Agent) -> float:
+    """Event-loop time left until the agent looks after its only job."""
+    [job] = agent._jobs.values()
+    assert job.timer is not None
+    return job.timer.when() - asyncio.get_running_loop().time()
+
+
+async def test_only_its_gateway_prolongs_a_stream(
+    agent: Agent, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deliver(agent, request(1))
+    begin(runner, 1)
+    loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+    monkeypatch.setattr(loop, "time", lambda: began + 20)
+    say(runner, 1, b"a")
+    assert patience(agent) < LAUNCH.timeout_seconds - 10
+    await deliver(agent, frames.encode(frames.WINDOW, 1, {"bytes": 0}))
+    assert patience(agent) == pytest.approx(LAUNCH.timeout_seconds + 2.0)
+    assert runner.windows == []
+
+
+async def test_no_gateway_prolongs_a_stream_beyond_its_longest_time(agent: Agent, runner: FakeRunner) -> None:
+    await deliver(agent, request(1, stream_ttl=5000))
+    begin(runner, 1)
+    await deliver(agent, frames.encode(frames.WINDOW, 1, {"bytes": 0}))
+    assert patience(agent) <= 5.0 + 2.0
+
+
+async def test_a_cancelled_stream_has_its_time_for_the_piece_it_is_at(
+    agent: Agent, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deliver(agent, request(1))
+    begin(runner, 1)
+    loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+    monkeypatch.setattr(loop, "time", lambda: began + 20)
+    await deliver(agent, frames.encode(frames.WINDOW, 1, {"bytes": 0}))
+    await deliver(agent, frames.encode(frames.CANCEL, 1))
+    assert patience(agent) == pytest.approx(LAUNCH.timeout_seconds - 20 + 2.0, abs=1.0)
+
+
+async def test_a_cancelled_stream_says_nothing_more(agent: Agent, runner: FakeRunner, sent: Sent) -> None:
+    await deliver(agent, request(1))
+    begin(runner, 1)
+    await deliver(agent, frames.encode(frames.CANCEL, 1))
+    say(runner, 1, b"a")
+    assert runner.cancelled == [1]
+    assert agent.in_flight == 1
+    end(runner, 1, {"status": 499})
+    assert agent.in_flight == 0
+    assert sent.kinds() == [frames.ACCEPT, frames.RESULT]

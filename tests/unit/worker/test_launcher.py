@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from servery_common.contracts.builds import Artifacts
+from servery_common.messaging.testing import InMemoryBus
 from servery_worker import launcher as launching
 from servery_worker.launcher import Launcher
 from servery_worker.model_log import ModelLog
+from servery_worker.model_token import ModelTokens
 from servery_worker.runner import RunnerFailed
 
 ARTIFACTS = Artifacts(model_path="m", environment_path="e", python="p", environment_key="k")
@@ -25,8 +27,9 @@ async def test_whatever_the_system_refuses_is_a_failed_start_with_its_reason(
     module, function = call.split(".")
     monkeypatch.setattr(getattr(launching, module), function, refuse)
     parents: Any = None
-    launcher = Launcher(parents, overlay=tmp_path, scratch=tmp_path, load_timeout=1.0)
+    tokens = ModelTokens(InMemoryBus())
+    launcher = Launcher(parents, tokens, overlay=tmp_path, scratch=tmp_path, load_timeout=1.0)
     with pytest.raises(RunnerFailed) as caught:
-        await launcher.start(ARTIFACTS, ModelLog(), environment_vars={}, slots=1)
+        await launcher.start(ARTIFACTS, ModelLog(), served_entity_id="s1", environment_vars={}, slots=1)
     assert (caught.value.stage, caught.value.error) == ("start", os.strerror(number))
     assert list(tmp_path.iterdir()) == []

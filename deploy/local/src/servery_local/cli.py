@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from servery_local.commands import deploy, endpoints, stack
+from servery_local.commands import access, deploy, endpoints, stack
 from servery_local.commands.options import FLAG
 from servery_local.errors import LocalError
 
@@ -35,6 +35,9 @@ for command in (
     endpoints.delete,
 ):
     app.command(command.__name__.rstrip("_"), rich_help_panel="Endpoints")(command)
+
+for group in (access.workspaces, access.users, access.tokens):
+    app.add_typer(group, rich_help_panel="Access")
 
 
 def _print_version(wanted: bool) -> None:

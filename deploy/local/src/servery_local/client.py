@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
@@ -71,15 +71,15 @@ def normalise_host(host: str) -> str:
     return (host if "://" in host else f"https://{host}").rstrip("/")
 
 
-class EndpointsClient:
-    """Calls of the API; every one raises `ApiError` or, if nobody answers, `LocalError`."""
+class ApiClient:
+    """The connection; every call raises `ApiError` or, if nobody answers, `LocalError`."""
 
     def __init__(self, http: httpx.Client, origin: str = "") -> None:
         self._http = http
         self._origin = origin
 
     @classmethod
-    def connect(cls, credentials: Credentials, timeout: float = API_TIMEOUT) -> EndpointsClient:
+    def connect(cls, credentials: Credentials, timeout: float = API_TIMEOUT) -> Self:
         """Return a client; nothing is sent yet."""
         # What runs on this machine is not reached through a proxy.
         local = httpx.URL(credentials.host).host in {"127.0.0.1", "localhost", "::1"}
@@ -94,9 +94,32 @@ class EndpointsClient:
         )
 
     @classmethod
-    def find(cls, directory: DataDirectory, *, insist: bool) -> EndpointsClient:
+    def find(cls, directory: DataDirectory, *, insist: bool) -> Self:
         """Return a client for the stack that `find_credentials` finds."""
         return cls.connect(find_credentials(os.environ, directory, insist=insist))
+
+    def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        response = self._send(method, path, json=body)
+        return response.json() if response.content else {}
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            if not self._origin:
+                raise LocalError(f"no answer from {self._http.base_url}: {reason}") from error
+            raise LocalError(
+                f"nothing answers at {self._http.base_url}, which is the address in {self._origin}: {reason}\n"
+                f"Correct it, `unset {self._origin}`, or name a stack of this machine with --data-dir."
+            ) from error
+        if not response.is_success:
+            raise parse_error(response)
+        return response
+
+
+class EndpointsClient(ApiClient):
+    """Calls about serving endpoints."""
 
     def list(self) -> dict[str, Any]:
         """Return all endpoints, below the key `endpoints`."""
@@ -149,25 +172,6 @@ class EndpointsClient:
             if error.status == 404:
                 return ""
             raise
-
-    def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        response = self._send(method, path, json=body)
-        return response.json() if response.content else {}
-
-    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        try:
-            response = self._http.request(method, path, **options)
-        except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            if not self._origin:
-                raise LocalError(f"no answer from {self._http.base_url}: {reason}") from error
-            raise LocalError(
-                f"nothing answers at {self._http.base_url}, which is the address in {self._origin}: {reason}\n"
-                f"Correct it, `unset {self._origin}`, or name a stack of this machine with --data-dir."
-            ) from error
-        if not response.is_success:
-            raise parse_error(response)
-        return response
 
 
 def parse_error(response: httpx.Response) -> ApiError:

@@ -3,7 +3,7 @@
     .servery/
       supervisor.lock   held by the running supervisor
       state.json        what runs, for `status`, `down` and the next `up`
-      secrets.json      generated once: admin token, NATS password, id of the stack   (0600)
+      secrets.json      generated once: admin token, passwords, keys, id of the stack  (0600)
       ports.json        ports kept between runs
       tracking.json     the address of the MLflow in use, with its password if it has one   (0600)
       run/              sockets, only while running
@@ -14,6 +14,7 @@ The lock is an flock: the kernel lets go of it when the supervisor dies, whateve
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -42,6 +43,8 @@ class Secrets:
     admin_token: str
     nats_password: str
     stack_id: str
+    encryption_key: str
+    """32 bytes in Base64: what the controller encrypts secrets with before they reach the database."""
 
     @classmethod
     def generate(cls) -> Secrets:
@@ -50,6 +53,7 @@ class Secrets:
             admin_token=f"dapi{secrets.token_hex(16)}",
             nats_password=secrets.token_hex(16),
             stack_id=secrets.token_hex(8),
+            encryption_key=base64.b64encode(secrets.token_bytes(32)).decode(),
         )
 
 
@@ -148,9 +152,12 @@ class DataDirectory:
 
     def load_secrets(self) -> Secrets:
         """Return the secrets, generating them the first time."""
-        if not self.secrets.exists():
-            write_json(self.secrets, asdict(Secrets.generate()))
-        return Secrets(**read_json(self.secrets))
+        known = read_json(self.secrets) if self.secrets.exists() else {}
+        # A directory from before a secret existed gets the new one and keeps the others.
+        complete = asdict(Secrets.generate()) | known
+        if complete != known:
+            write_json(self.secrets, complete)
+        return Secrets(**complete)
 
     def load_ports(self) -> dict[str, int]:
         """Return the ports of the last run by component; empty before the first."""

@@ -29,6 +29,12 @@ class ModelReference:
 def parse_model_uri(uri: str) -> ModelReference:
     """Return the model that `models:/NAME/VERSION` or `models:/NAME@ALIAS` names."""
     match = MODEL_URI.fullmatch(uri)
+    if match is None and uri.startswith("runs:/"):
+        # Not registered behind the person's back: a version has a name, an owner and a history of its own.
+        raise LocalError(
+            f"{uri!r} is a model of a run, and endpoints serve registered models, by models:/NAME/VERSION: register it"
+            f" first, in Python with mlflow.register_model({uri!r}, NAME)"
+        )
     if match is None:
         raise LocalError(f"{uri!r} names no model: use models:/NAME/VERSION or models:/NAME@ALIAS")
     return ModelReference(match["name"], match["version"] or f"@{match['alias']}")

@@ -24,7 +24,17 @@ STORE_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_", "MLFLOW_")
 """Access to the model registry and to the storage behind it."""
 DEVICE_PREFIXES = ("CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_")
 
-SECRET = frozenset({"SERVERY_ADMIN_TOKEN", "SERVERY_NATS_PASSWORD", "SERVERY_POSTGRES_URL"})
+NOTIFICATIONS = ("SERVERY_NOTIFICATIONS_SMTP_URL", "SERVERY_NOTIFICATIONS_WEBHOOK_URL")
+"""Where the controller sends notifications; such addresses hold passwords and keys."""
+SECRET = frozenset(
+    {
+        "SERVERY_ADMIN_TOKEN",
+        "SERVERY_ENCRYPTION_KEY",
+        "SERVERY_NATS_PASSWORD",
+        "SERVERY_POSTGRES_URL",
+        *NOTIFICATIONS,
+    }
+)
 """Never inherited: given to those components that need them, by name."""
 
 

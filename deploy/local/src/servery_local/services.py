@@ -24,6 +24,8 @@ class Addresses:
 
     gateway_host: str
     gateway_port: int
+    gateway_url: str
+    """Where clients on this machine find it."""
     nats_url: str
     postgres_url: str
     mlflow_url: str
@@ -104,6 +106,10 @@ def variables(
             env["SERVERY_GATEWAY_STOP_GRACE"] = str(DRAIN_WITHIN)
         case "controller":
             env["SERVERY_ADMIN_TOKEN"] = secrets.admin_token
+            env["SERVERY_ENCRYPTION_KEY"] = secrets.encryption_key
+            env |= {name: environ[name] for name in environment.NOTIFICATIONS if name in environ}
+            # Whoever has a name for the gateway that other machines know, too, has set it.
+            env.setdefault("SERVERY_PUBLIC_URL", addresses.gateway_url)
         case "builder":
             env["SERVERY_ARTIFACTS_DIR"] = str(artifacts)
             env["MLFLOW_TRACKING_URI"] = addresses.mlflow_url

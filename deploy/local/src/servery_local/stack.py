@@ -97,6 +97,7 @@ async def _supervise(
     addresses = services.Addresses(
         gateway_host=options.gateway_host,
         gateway_port=options.gateway_port,
+        gateway_url=gateway_url(options),
         nats_url=nats.url(chosen[nats.NAME]),
         postgres_url=postgres.url(place.sockets),
         mlflow_url=external_mlflow or mlflow.url(chosen[mlflow.NAME]),
@@ -117,14 +118,14 @@ async def _supervise(
             phase=Phase.STARTING,
             supervisor=_own_identity(),
             runtime=str(runtime),
-            gateway_url=gateway_url(options),
+            gateway_url=addresses.gateway_url,
             mlflow_url=mlflow.without_secrets(addresses.mlflow_url),
             database=str(place.data),
             database_socket=str(place.sockets),
         ),
         reporter=reporter,
         hint=f"Use it from another shell:  {invocation.eval_env(directory.root)}",
-        count_starting=lambda: _count_starting(gateway_url(options), secrets.admin_token),
+        count_starting=lambda: _count_starting(addresses.gateway_url, secrets.admin_token),
     )
     await supervisor.run()
 

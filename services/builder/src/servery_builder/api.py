@@ -3,12 +3,14 @@
 import asyncio
 
 from servery_builder.artifacts.mlflow_registry import ArtifactMissing, MlflowRegistry
+from servery_builder.model_descriptions import ModelDescriptions
 from servery_builder.store import BuildStore
 from servery_common.contracts import subjects
 from servery_common.contracts.builds import (
     BuildLog,
     BuildStatus,
     DescribeBuild,
+    DescribeModel,
     ModelResolved,
     ReadBuildLog,
     ResolveModel,
@@ -40,6 +42,8 @@ class BuilderApi:
         queue = subjects.BUILDER_QUEUE
         await bus.serve(subjects.builder_resolve(), ResolveModel, self.resolve, queue=queue)
         await bus.serve(subjects.builder_describe(), DescribeBuild, self.describe, queue=queue)
+        describe_model = ModelDescriptions(self._store).describe
+        await bus.serve(subjects.builder_describe_model(), DescribeModel, describe_model, queue=queue)
         await bus.serve(subjects.builder_log(), ReadBuildLog, self.read_log, queue=queue)
 
     async def resolve(self, request: ResolveModel) -> ModelResolved:

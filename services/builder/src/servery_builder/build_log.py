@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 import structlog
 
-from servery_builder.domain.redaction import Redactor
 from servery_builder.store import BuildStore, Claim
 from servery_common.postgres import OUTAGE
+from servery_common.redaction import Redactor
 
 log = structlog.get_logger(__name__)
 

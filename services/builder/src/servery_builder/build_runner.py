@@ -13,13 +13,13 @@ from opentelemetry import trace
 
 from servery_builder.build_log import BuildLog
 from servery_builder.domain.build import BuildError, Failure, Success
-from servery_builder.domain.redaction import Redactor
 from servery_builder.pipeline import Pipeline
 from servery_builder.settings import BuilderSettings
 from servery_builder.store import BuildStore, Claim
 from servery_common.backoff import full_jitter
 from servery_common.contracts.builds import FailureCode
 from servery_common.postgres import OUTAGE
+from servery_common.redaction import Redactor
 from servery_common.service import wait_any
 from servery_common.tracing import extract
 
@@ -92,7 +92,7 @@ class BuildRunner:
         log.info(
             "build_claimed", build_id=build.build_id, attempt=build.attempts, taken_over=claim.taken_over
         )
-        redact = Redactor((*self._secrets, *build.environment_vars.values()))
+        redact = Redactor(self._secrets)
         build_log = BuildLog(self._store, claim, redact, self._settings.log_limit_bytes)
         beating = asyncio.create_task(self._keep(claim), name=f"lease-{build.build_id}")
         logging = asyncio.create_task(build_log.run(), name=f"log-{build.build_id}")
@@ -141,7 +141,7 @@ class BuildRunner:
                 "build", context=extract(claim.trace_context), attributes={"servery.build_id": build.build_id}
             ):
                 async with asyncio.timeout(max(seconds_left, 0.0)):
-                    return await self._pipeline.run(build, seconds_left, build_log.say, on_step)
+                    return await self._pipeline.run(build, seconds_left, build_log.say, on_step, redact.hide)
         except BuildError as error:
             failure = error.failure
         except TimeoutError:

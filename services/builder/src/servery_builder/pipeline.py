@@ -6,7 +6,7 @@ Each phase is named in the log with the time it took. A phase that finds somethi
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -24,10 +24,12 @@ from servery_builder.verification import Verifier
 from servery_common.backoff import full_jitter
 from servery_common.contracts.builds import Artifacts, FailureCode, ModelResolved
 from servery_common.contracts.replicas import VerifyModel
-from servery_common.errors import InvalidParameter, NotFound, ServeryError, Unavailable
+from servery_common.errors import InvalidParameter, NotFound, PermissionDenied, ServeryError, Unavailable
 
 T = TypeVar("T")
 Say = Callable[[str], None]
+Hide = Callable[[Iterable[str]], None]
+"""Told of values that must not appear in the log."""
 OnStep = Callable[[str], Awaitable[None]]
 """Told what the build is doing now, for people."""
 
@@ -53,7 +55,7 @@ class Pipeline:
         self._compiler = compiler
         self._registry_patience_seconds = registry_patience_seconds
 
-    async def run(self, build: Build, seconds_left: float, say: Say, on_step: OnStep) -> Success:
+    async def run(self, build: Build, seconds_left: float, say: Say, on_step: OnStep, hide: Hide) -> Success:
         """Make the build; raises ``BuildError`` when it cannot succeed. Cancel it when its time is over."""
         started = time.monotonic()
         deadline = started + seconds_left
@@ -87,7 +89,7 @@ class Pipeline:
         await phase(
             "verify",
             "Loading the model and predicting its input example",
-            lambda: self._verify(build, artifacts, seconds_left, say),
+            lambda: self._verify(build, artifacts, seconds_left, say, hide),
         )
         await phase("publish", "Publishing the build", lambda: self._publish(environment))
         return Success(artifacts, environment.cached, round(time.monotonic() - started, 3))
@@ -115,12 +117,16 @@ class Pipeline:
             say(note)
         return await self._environments.ensure(spec, say)
 
-    async def _verify(self, build: Build, artifacts: Artifacts, seconds_left: float, say: Say) -> None:
+    async def _verify(
+        self, build: Build, artifacts: Artifacts, seconds_left: float, say: Say, hide: Hide
+    ) -> None:
+        variables = await self._environment_variables(build, say, hide)
         verified = await self._verifier.verify(
             VerifyModel(
                 build_id=build.build_id,
+                served_entity_id=build.served_entity_id,
                 artifacts=artifacts,
-                environment_vars=dict(build.environment_vars),
+                environment_vars=dict(variables),
                 timeout_seconds=max(seconds_left, 1.0),
             ),
             say,
@@ -135,6 +141,16 @@ class Pipeline:
             else "loads; it has no input example"
         )
         say(f"The model {did} (Python {verified.python_version}, MLflow {verified.mlflow_version}).")
+
+    async def _environment_variables(self, build: Build, say: Say, hide: Hide) -> Mapping[str, str]:
+        try:
+            variables = await self._patiently(
+                lambda: self._verifier.environment_of(build.served_entity_id), say
+            )
+        except (NotFound, InvalidParameter, PermissionDenied) as error:
+            raise BuildError(FailureCode.ENVIRONMENT_VARIABLE, error.message) from error
+        hide(variables.values())
+        return variables
 
     async def _publish(self, environment: Environment) -> None:
         if self._compiler is not None:
@@ -153,7 +169,7 @@ class Pipeline:
                         f"{error.message.rstrip('.')}; start it or correct MLFLOW_TRACKING_URI, then deploy again.",
                     ) from error
                 say(f"{error.message} Trying again.")
-            except (NotFound, InvalidParameter):
+            except (NotFound, InvalidParameter, PermissionDenied):
                 raise
             except ServeryError as error:
                 raise BuildError(FailureCode.INTERNAL_ERROR, error.message) from error

@@ -51,8 +51,8 @@ class BuildStore:
         status = await self._pool.execute(
             """
             INSERT INTO builds (build_id, endpoint_id, served_entity_id, model_name, model_version,
-                                environment_vars, trace_context)
-            VALUES ($1, $2, $3, $4, $5, $6, $7)
+                                trace_context)
+            VALUES ($1, $2, $3, $4, $5, $6)
             ON CONFLICT (build_id) DO NOTHING
             """,
             order.build_id,
@@ -60,7 +60,6 @@ class BuildStore:
             order.served_entity_id,
             order.model_name,
             order.model_version,
-            order.environment_vars,
             dict(trace_context),
         )
         return _changed(status)
@@ -83,7 +82,7 @@ class BuildStore:
                     started_at = coalesce(started_at, now())
                 FROM next WHERE builds.build_id = next.build_id
                 RETURNING builds.build_id, model_name, model_version, attempts,
-                    environment_vars, trace_context,
+                    served_entity_id, trace_context,
                     next.lock_token IS NOT NULL AS taken_over,
                     extract(epoch FROM now() - started_at)::float8 AS age_seconds
                 """,
@@ -101,7 +100,7 @@ class BuildStore:
             build_id,
             row["model_name"],
             row["model_version"],
-            row["environment_vars"],
+            row["served_entity_id"],
             row["attempts"],
         )
         return Claim(build, token, row["taken_over"], row["trace_context"], row["age_seconds"])
@@ -162,7 +161,7 @@ class BuildStore:
                 """
                 UPDATE builds SET
                     state = $3, artifacts = $4, environment_cached = $5, seconds = $6,
-                    reason = $7, code = $8, step = '', environment_vars = DEFAULT, lock_token = NULL,
+                    reason = $7, code = $8, step = '', lock_token = NULL,
                     lock_expires_at = NULL, finished_at = now()
                 WHERE build_id = $1 AND lock_token = $2 AND state = ANY($9)
                 """,

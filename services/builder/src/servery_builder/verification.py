@@ -5,17 +5,19 @@ apart a model that does not work, which is final, from a worker that is not ther
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from servery_builder.domain.build import BuildError
 from servery_common.contracts import subjects
-from servery_common.contracts.builds import FailureCode
+from servery_common.contracts.builds import FailureCode, ModelEnvironment, ReadModelEnvironment
 from servery_common.contracts.replicas import ModelVerified, VerifyModel, VerifyProgress
 from servery_common.errors import ServeryError
 from servery_common.messaging.port import Bus
 
 SILENCE_SECONDS = 15.0
 """A verifying worker says something every two seconds; after this long without, it is gone."""
+
+ENVIRONMENT_SECONDS = 5.0
 
 _MOST_DEATHS = 3
 _RETRY_SECONDS = 1.0
@@ -28,6 +30,17 @@ class Verifier:
     def __init__(self, bus: Bus, *, retry_seconds: float = _RETRY_SECONDS) -> None:
         self._bus = bus
         self._retry_seconds = retry_seconds
+
+    async def environment_of(self, served_entity_id: str) -> Mapping[str, str]:
+        """Return the variables the model is given, secrets resolved.
+
+        Raises a ServeryError: Unavailable as long as no controller answers, others when a secret is missing.
+        """
+        request = ReadModelEnvironment(served_entity_id=served_entity_id)
+        answer = await self._bus.request(
+            subjects.controller_model_environment(), request, ModelEnvironment, timeout=ENVIRONMENT_SECONDS
+        )
+        return answer.variables
 
     async def verify(self, request: VerifyModel, say: Callable[[str], None]) -> ModelVerified:
         """Return what a worker found; waits for one for as long as the caller lets it.

@@ -4,16 +4,21 @@ Every controller answers the management API (they share a queue group); one of t
 """
 
 import asyncio
+import logging
+import time
 from datetime import timedelta
 from uuid import uuid4
 
+import httpx
 import structlog
 
 from servery_common.backoff import full_jitter
 from servery_common.contracts import subjects
+from servery_common.contracts.builds import ReadModelEnvironment
 from servery_common.contracts.management import HttpCall
+from servery_common.contracts.metrics import GatewayMetrics
+from servery_common.contracts.routes import EndpointsChanged
 from servery_common.contracts.scaling import ScaleRequest
-from servery_common.errors import ServeryError
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.port import Bus
 from servery_common.postgres import outbox
@@ -22,17 +27,39 @@ from servery_common.postgres.migrate import migrate
 from servery_common.postgres.pool import Pool, create_pool
 from servery_common.service import ServiceContext, wait_any
 from servery_common.settings import NatsSettings, PostgresSettings
+from servery_controller.access.wiring import start_access
 from servery_controller.api.application import make_api
 from servery_controller.api.carrier import ApiCarrier
+from servery_controller.api.events import events_router
+from servery_controller.api.metrics import metrics_router
+from servery_controller.api.openapi import openapi_router
+from servery_controller.api.permissions import permissions_router
+from servery_controller.api.secrets import secrets_router
+from servery_controller.api.settings import settings_router
+from servery_controller.api.suspension import suspension_router
+from servery_controller.api.unsupported import unsupported_router
 from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.process import ProcessBackend
-from servery_controller.consumers import BuildEvents, ScaleRequests
-from servery_controller.endpoint_service import EndpointService
-from servery_controller.hints import Hints
-from servery_controller.identities import IdentityPublisher
-from servery_controller.reconcile_step import ReconcileStep, Term
-from servery_controller.reconciler import Reconciler
-from servery_controller.route_publisher import RoutePublisher
+from servery_controller.consumers import BuildEvents, MetricsReports, ScaleRequests
+from servery_controller.domain.metrics_book import MetricsBook
+from servery_controller.domain.planning import Limits
+from servery_controller.encryption import Cipher
+from servery_controller.endpoints.endpoint_changes import ChangeSignals, EndpointChanges
+from servery_controller.endpoints.endpoint_service import EndpointService
+from servery_controller.endpoints.endpoint_settings import EndpointSettings
+from servery_controller.endpoints.endpoint_suspension import EndpointSuspension
+from servery_controller.endpoints.events import EventLog
+from servery_controller.endpoints.model_environment import ModelEnvironments
+from servery_controller.endpoints.permission_service import PermissionService
+from servery_controller.notifications.delivery import Notifications
+from servery_controller.notifications.notification_sinks import EmailSink, Sink, SmtpServer, WebhookSink
+from servery_controller.reconcile.hints import Hints
+from servery_controller.reconcile.reconcile_step import ReconcileStep, Term
+from servery_controller.reconcile.reconciler import Reconciler
+from servery_controller.reconcile.route_publisher import RoutePublisher
+from servery_controller.secrets.environment import EnvironmentResolver
+from servery_controller.secrets.service import SecretService
+from servery_controller.secrets.vault import Vault
 from servery_controller.settings import ControllerSettings
 
 log = structlog.get_logger()
@@ -43,14 +70,16 @@ async def main(context: ServiceContext) -> None:
     settings = ControllerSettings()  # pyright: ignore[reportCallIssue]  # admin_token comes from the environment
     pool = await create_pool(PostgresSettings())  # pyright: ignore[reportCallIssue]
     try:
-        async with connect_bus(NatsSettings(), name="controller") as bus:
+        async with connect_bus(NatsSettings(), name="controller") as bus, httpx.AsyncClient() as web:
             await migrate(pool)
-            await _serve(context, settings, pool, bus)
+            await _serve(context, settings, pool, bus, web)
     finally:
         await pool.close()
 
 
-async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Pool, bus: Bus) -> None:
+async def _serve(
+    context: ServiceContext, settings: ControllerSettings, pool: Pool, bus: Bus, web: httpx.AsyncClient
+) -> None:
     hints = Hints()
     outbox_hint = asyncio.Event()
 
@@ -63,15 +92,33 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
     await backend.start()
     routes = RoutePublisher(bus, hints.add)
     builder = BuilderClient(bus)
-    service = EndpointService(pool, builder, changed, settings.model_timeout_seconds)
+    cipher = Cipher(settings.encryption_key.get_secret_value())
+    changes = EndpointChanges(pool, bus)
+    access = await start_access(context, settings, pool, bus, cipher, changes)
+    vault = Vault(pool, cipher)
+    environments = EnvironmentResolver(vault, access.authority)
+    service = EndpointService(
+        pool,
+        builder,
+        environments,
+        changed,
+        settings.model_timeout_seconds,
+        settings.max_endpoints_per_workspace,
+    )
+    notifications = Notifications(pool, _sinks(settings, web))
     step = ReconcileStep(
         pool,
         builder,
         backend,
+        environments,
         routes,
         hints,
         outbox_hint,
-        timedelta(seconds=settings.deployment_timeout_seconds),
+        notifications,
+        Limits(
+            patience=timedelta(seconds=settings.deployment_timeout_seconds),
+            longest_stream=timedelta(seconds=settings.max_stream_seconds),
+        ),
     )
     reconciler = Reconciler(
         pool,
@@ -82,32 +129,61 @@ async def _serve(context: ServiceContext, settings: ControllerSettings, pool: Po
         poll_seconds=settings.reconcile_poll_seconds,
         concurrency=settings.reconcile_concurrency,
     )
-    identities = IdentityPublisher(
-        bus,
-        token=settings.admin_token.get_secret_value(),
-        user_name=settings.admin_user,
-        workspace_id=settings.workspace_id,
+    book = MetricsBook()
+    api = ApiCarrier(
+        make_api(
+            service,
+            builder,
+            backend,
+            routes.withdraw,
+            access.authority.confirm,
+            (
+                *access.routers,
+                secrets_router(SecretService(pool, vault)),
+                permissions_router(PermissionService(pool, changes)),
+                metrics_router(service, backend, book, time.monotonic),
+                openapi_router(service, builder, settings.public_url),
+                settings_router(EndpointSettings(pool, changes)),
+                suspension_router(EndpointSuspension(pool, changed)),
+                events_router(EventLog(pool)),
+                unsupported_router(),
+            ),
+        )
     )
-    api = ApiCarrier(make_api(service, builder, backend, routes.withdraw))
     scaling = ScaleRequests(pool, hints)
 
-    # NATS may have come back empty. Routes are put again by who follows their bucket.
-    reconnected = asyncio.Event()
-    bus.on_reconnect(reconnected.set)
-
-    await identities.publish()
+    await bus.on_signal(
+        subjects.ALL_GATEWAY_METRICS, GatewayMetrics, MetricsReports(book, time.monotonic).heard
+    )
+    await bus.on_signal(subjects.endpoints_changed(), EndpointsChanged, ChangeSignals(hints).heard)
     context.spawn("outbox relay", outbox.relay(pool, bus, outbox_hint, "controller"))
     context.spawn("build events", BuildEvents(pool, bus, hints).run())
+    context.spawn("notifications", notifications.run())
     context.spawn("leadership", _lead(settings, pool, reconciler))
     context.spawn("routes", routes.follow())
     context.spawn("workers", backend.run())
-    context.spawn("identities", _republish(reconnected, identities))
     await bus.serve(
         subjects.controller_scale(), ScaleRequest, scaling.handle, queue=subjects.CONTROLLER_QUEUE
+    )
+    await bus.serve(
+        subjects.controller_model_environment(),
+        ReadModelEnvironment,
+        ModelEnvironments(pool, environments).handle,
+        queue=subjects.CONTROLLER_QUEUE,
     )
     await bus.serve(subjects.controller_http(), HttpCall, api.handle, queue=subjects.CONTROLLER_QUEUE)
     context.ready()
     await context.stopping.wait()
+
+
+def _sinks(settings: ControllerSettings, web: httpx.AsyncClient) -> dict[str, Sink]:
+    sinks: dict[str, Sink] = {}
+    if settings.notifications_smtp_url is not None:
+        sinks["email"] = EmailSink(SmtpServer.parse(settings.notifications_smtp_url.get_secret_value()))
+    if settings.notifications_webhook_url is not None:
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log the address, which may hold a key
+        sinks["webhook"] = WebhookSink(settings.notifications_webhook_url.get_secret_value(), web)
+    return sinks
 
 
 async def _lead(settings: ControllerSettings, pool: Pool, reconciler: Reconciler) -> None:
@@ -141,14 +217,3 @@ async def _sweep(settings: ControllerSettings, reconciler: Reconciler, term: Ter
             await reconciler.sweep(term)
         except Exception:  # the next sweep tries again
             log.warning("sweep_failed", exc_info=True)
-
-
-async def _republish(reconnected: asyncio.Event, identities: IdentityPublisher) -> None:
-    while True:
-        await reconnected.wait()
-        reconnected.clear()
-        try:
-            await identities.publish()
-        except ServeryError as error:
-            log.warning("identities_not_published", reason=error.message)
-            asyncio.get_running_loop().call_later(1.0, reconnected.set)

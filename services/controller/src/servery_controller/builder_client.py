@@ -5,6 +5,8 @@ from servery_common.contracts.builds import (
     BuildLog,
     BuildStatus,
     DescribeBuild,
+    DescribeModel,
+    ModelDescription,
     ModelResolved,
     ReadBuildLog,
     ResolveModel,
@@ -40,6 +42,16 @@ class BuilderClient:
         return await self._bus.request(
             subject, DescribeBuild(build_id=build_id), BuildStatus, timeout=DESCRIBE_SECONDS
         )
+
+    async def describe_model(self, build_id: str) -> ModelDescription:
+        """Return what the model of a finished build takes and gives. Raises NotFound, BadRequest or Unavailable."""
+        subject = subjects.builder_describe_model()
+        try:
+            return await self._bus.request(
+                subject, DescribeModel(build_id=build_id), ModelDescription, timeout=LOG_SECONDS
+            )
+        except Unavailable as error:
+            raise Unavailable(NO_BUILDER, retry_after=1) from error
 
     async def build_log(self, build_id: str) -> str:
         """Return the log kept for a build. Raises Unavailable."""

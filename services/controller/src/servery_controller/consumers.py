@@ -1,12 +1,16 @@
-"""What the controller hears: build events and scale requests. Turns them into hints; decides nothing."""
+"""What the controller hears: build events, scale requests, metrics. Hands them on; decides nothing."""
+
+from collections.abc import Callable
 
 from servery_common.contracts import subjects
 from servery_common.contracts.builds import BuildFailed, BuildStarted, BuildSucceeded
+from servery_common.contracts.metrics import GatewayMetrics
 from servery_common.contracts.scaling import ScaleAnswer, ScaleRequest
 from servery_common.messaging.port import Bus
 from servery_common.postgres.pool import Pool
-from servery_controller import store
-from servery_controller.hints import Hints
+from servery_controller.domain.metrics_book import MetricsBook
+from servery_controller.endpoints import store
+from servery_controller.reconcile.hints import Hints
 
 
 class BuildEvents:
@@ -49,3 +53,15 @@ class ScaleRequests:
         endpoint_id, desired = scaled
         self._hints.add(endpoint_id)
         return ScaleAnswer(accepted=True, desired_replicas=desired)
+
+
+class MetricsReports:
+    """What gateways measured, written into the book."""
+
+    def __init__(self, book: MetricsBook, clock: Callable[[], float]) -> None:
+        self._book = book
+        self._clock = clock
+
+    async def heard(self, report: GatewayMetrics) -> None:
+        """Take a report in."""
+        self._book.hear(report, self._clock())

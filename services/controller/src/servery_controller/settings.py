@@ -1,22 +1,46 @@
 """The controller's own settings, from the environment (``SERVERY_…``)."""
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from servery_controller.notifications.notification_sinks import SmtpServer
 
 
 class ControllerSettings(BaseSettings):
     """Each can be set as ``SERVERY_<NAME>``."""
 
-    model_config = SettingsConfigDict(env_prefix="SERVERY_")
+    model_config = SettingsConfigDict(env_prefix="SERVERY_", hide_input_in_errors=True)
 
     admin_token: SecretStr
     """The bootstrap administrator's token. Whoever has it may do everything; only its SHA-256 is published."""
+    encryption_key: SecretStr
+    """32 random bytes in Base64. What is secret in Postgres is encrypted with it; losing it loses those secrets."""
+    public_url: str = ""
+    """Where clients reach the gateway (``http://host:port``), for models that call back; empty: not said."""
     admin_user: str = "admin"
     """The user the bootstrap token stands for: recorded as the creator of endpoints."""
     workspace_id: str = "1"
     """Numeric, as clients parse it (``X-Databricks-Org-Id``)."""
+    served_regions: str = ""
+    """Regions whose workspaces are served, with commas between; empty: all. Workspaces without one are served."""
+    signing_key_days: float = 30.0
+    """A new key signs OAuth access tokens after so many days."""
+    access_repair_seconds: float = 60.0
+    """How often what gateways know of principals and tokens is compared with Postgres. Changes are published
+    at once; this finds what expired, and what was lost."""
     model_timeout_seconds: float = 60.0
     """Longest a model may compute for one request, for new endpoints. Databricks' documented limit."""
+    max_stream_seconds: float = Field(default=600.0, gt=0)
+    """Longest a streamed answer may go on, however lively it is; between two pieces of it the endpoint's timeout
+    applies, to the model and to the client alike. Replicas that are stopped finish their streams: for so long an
+    update may use the old config's resources too."""
+    max_endpoints_per_workspace: int = 1000
+    """Databricks' documented limit. What a creation beyond it is answered says so."""
+    notifications_smtp_url: SecretStr | None = None
+    """Mail server for ``email_notifications``: ``smtp://user:password@host:port?from=address``, or ``smtps://…``;
+    ``&starttls=always`` or ``never`` where the server's offer should not decide. None: no mail is sent."""
+    notifications_webhook_url: SecretStr | None = None
+    """Gets the same notifications as JSON by POST; secret, as such addresses often hold a key. None: not called."""
     deployment_timeout_seconds: float = 3600.0
     """Longest a config may be pending, builds included, before it fails: whoever waits for it gets an answer."""
     reconcile_poll_seconds: float = 1.0
@@ -30,3 +54,17 @@ class ControllerSettings(BaseSettings):
     second. Before, an absent replica proves nothing."""
     lease_seconds: float = 5.0
     """A leader that does not renew for this long is replaced: the longest standstill after its death."""
+
+    @field_validator("notifications_smtp_url")
+    @classmethod
+    def _is_a_mail_server(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            SmtpServer.parse(url.get_secret_value())
+        return url
+
+    @field_validator("notifications_webhook_url")
+    @classmethod
+    def _is_an_http_address(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return url

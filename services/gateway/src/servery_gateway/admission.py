@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import NoReturn
 
-from servery_common.contracts.routes import EndpointRoute, Identity, ServedEntityRoute
-from servery_common.errors import BadRequest, EndpointNotFound, NotFound, Unavailable
+from servery_common.contracts.access import Identity
+from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
+from servery_common.errors import BadRequest, EndpointNotFound, NotFound, PermissionDenied, Unavailable
 from servery_gateway.load_balancing import choose_served_entity
 from servery_gateway.routing_table import Snapshot
 
@@ -15,6 +16,10 @@ NO_ENDPOINT = (
     "The given endpoint does not exist, please retry after checking the specified model and "
     "version deployment exists."
 )
+NOT_SUPPORTED = (
+    "Your workspace is not currently supported. This installation does not serve the region of your workspace; "
+    "ask its operator which regions are served, or use a workspace in one of them."
+)
 DEPLOYING_RETRY_AFTER = 2
 
 JSON = "application/json"
@@ -22,13 +27,30 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 def find_route(snapshot: Snapshot, identity: Identity, name: str) -> EndpointRoute:
-    """Return the caller's endpoint of this name. Raises EndpointNotFound, BadRequest or Unavailable."""
+    """Return the caller's endpoint of this name, if they may query it.
+
+    Raises BadRequest (workspace not supported; endpoint stopped or failed), EndpointNotFound, PermissionDenied or
+    Unavailable.
+    """
+    if not identity.supported:
+        raise BadRequest(NOT_SUPPORTED)
     route = snapshot.by_name.get((identity.workspace_id, name))
     if route is None:
         raise EndpointNotFound(NO_ENDPOINT)
+    require_query_permission(route, identity)
     if route.status != "serving":
         _refuse(route)
     return route
+
+
+def require_query_permission(route: EndpointRoute, identity: Identity) -> None:
+    """Raise PermissionDenied unless the caller, or a group of theirs, was granted to query, or administrates."""
+    if identity.admin or not identity.grantees.isdisjoint(route.query_grantees):
+        return
+    raise PermissionDenied(
+        f"{_who(identity)} does not have CAN_QUERY permission on endpoint '{route.name}'. Ask somebody who "
+        "has CAN_MANAGE permission on it, such as its creator, or an administrator of the workspace, to grant it."
+    )
 
 
 def find_served_entity(route: EndpointRoute, served: str | None, point: float) -> ServedEntityRoute:
@@ -64,6 +86,11 @@ def time_budget(timeout_seconds: float, margin: float) -> float:
     ``margin`` comes off the timeout, but never more than a twentieth of it.
     """
     return timeout_seconds - min(margin, timeout_seconds / 20)
+
+
+def _who(identity: Identity) -> str:
+    kind = "User" if identity.kind == "user" else "Service principal"
+    return f"{kind} '{identity.user_name}'"
 
 
 def _refuse(route: EndpointRoute) -> NoReturn:

@@ -4,8 +4,12 @@ Successes pass through byte for byte. Of errors, only the codes the clients know
 status, always as a JSON object. A 5xx means that the platform failed, so a model's own becomes a 400; clients retry a
 5xx, and running the same body through the same model again helps nobody. ``present`` is the one place where an
 error made by a model gets its last form.
+
+databricks-sdk also retries, for five minutes, an error of any status whose message contains one of a few phrases. In
+a model's message their first letter changes its case: the comparison is case-sensitive, the reader is not.
 """
 
+import re
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -18,6 +22,23 @@ from servery_gateway.transport import Outcome
 
 MAX_PLAIN_TEXT = 4096
 """Characters of a plain-text error that are shown."""
+_RETRIED = re.compile(
+    "|".join(
+        map(
+            re.escape,
+            (
+                "com.databricks.backend.manager.util.UnknownWorkerEnvironmentException",
+                "does not have any associated worker environments",
+                "There is no worker environment with id",
+                "Unknown worker environment",
+                "ClusterNotReadyException",
+                "Unexpected error",
+                "Please try again later or try a faster operation.",
+                "RPC token bucket limit has been exceeded",
+            ),
+        )
+    )
+)
 
 
 def scoring_answer(outcome: Outcome) -> Answer:
@@ -40,7 +61,13 @@ def present(error: dict[str, Any]) -> Answer:
     status = HTTP_STATUS.get(code, 500)
     if status >= 500:
         code, status = "BAD_REQUEST", 400
-    return Answer(status, orjson.dumps({**error, "error_code": code}))
+    message = not_retriable(error["message"])
+    return Answer(status, orjson.dumps({**error, "error_code": code, "message": message}))
+
+
+def not_retriable(message: str) -> str:
+    """Return the message without the phrases that make databricks-sdk send the request again."""
+    return _RETRIED.sub(lambda phrase: phrase[0][0].swapcase() + phrase[0][1:], message)
 
 
 def _json_error(body: bytes) -> dict[str, Any] | None:

@@ -6,8 +6,10 @@ for scoring as long as no replica can be reached.
 
 import asyncio
 import contextlib
+import logging
 import random
 import secrets
+import time
 from collections.abc import Coroutine, Generator
 from typing import Any, Protocol
 
@@ -15,8 +17,6 @@ import structlog
 import uvicorn
 from nats import errors
 
-from servery_common.contracts import subjects
-from servery_common.contracts.routes import EndpointRoute, Identity
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.connection import connect_inference
 from servery_common.messaging.port import Bus
@@ -24,16 +24,24 @@ from servery_common.service import ServiceContext
 from servery_common.settings import NatsSettings
 from servery_gateway.asgi import GatewayApp
 from servery_gateway.auth import Authenticator
-from servery_gateway.dispatcher import Dispatcher, DispatchLimits
+from servery_gateway.dispatch_limits import DispatchLimits
+from servery_gateway.dispatcher import Dispatcher
 from servery_gateway.load_reporter import report_load
 from servery_gateway.management import ManagementHandler
+from servery_gateway.metrics_reporter import report_metrics
 from servery_gateway.nats_transport import NatsTransport
+from servery_gateway.oauth import TokenEndpoint
+from servery_gateway.public_routes import PublicRoutes
+from servery_gateway.rate_limits import RateLimiter
 from servery_gateway.request_body import BodyBudget
+from servery_gateway.request_meter import RequestMeters
 from servery_gateway.request_trace import RequestTracer
-from servery_gateway.routing_table import RoutingTable, Snapshot
+from servery_gateway.routing_table import BUCKETS, RoutingTable, Snapshot
 from servery_gateway.scoring import ScoringHandler
 from servery_gateway.settings import GatewaySettings
 from servery_gateway.snapshot_file import SnapshotFile, SnapshotWriter
+from servery_gateway.streaming import is_news
+from servery_gateway.token_finder import TokenFinder
 
 KEEP_ALIVE_SECONDS = 75
 """An idle client connection is kept this long; longer than the usual 60 s of load balancers, so that they
@@ -75,23 +83,38 @@ class GatewayService:
         self._writer = SnapshotWriter(file, settings.snapshot_debounce)
         self.transport = NatsTransport(self.gateway_id, settings.max_answer_bytes)
         self.dispatcher = Dispatcher(
-            self.transport, DispatchLimits(settings.accept_timeout, settings.replica_wait), random.random
+            self.transport,
+            DispatchLimits(settings.accept_timeout, settings.replica_wait),
+            random.random,
         )
         self.transport.listen(self.dispatcher)
-        authenticator = Authenticator()
-        self.table.observe(lambda snapshot: authenticator.update(snapshot.identities))
-        self.table.observe(self._update_dispatcher)
+        authenticator = Authenticator(TokenFinder(lambda: self.bus, time.monotonic))
+        public = PublicRoutes(self.why_not_ready)
+        self.table.observe(authenticator.update)
+        self.table.observe(public.update, ("identities", "signing_keys"))
+        self.meters = RequestMeters()
+        self.table.observe(self._update_dispatcher, ("routes",))
+        self.table.observe(lambda snapshot: self.meters.update(snapshot.routes.values()), ("routes",))
         self.table.observe(self._writer.note)
+        self.limiter = RateLimiter()
         self.bodies = BodyBudget(settings.max_held_body_bytes)
         app = GatewayApp(
             scoring=ScoringHandler(
-                settings, self.table, authenticator, self.dispatcher, self.bodies, RequestTracer()
+                settings,
+                self.table,
+                authenticator,
+                self.limiter,
+                self.dispatcher,
+                self.bodies,
+                RequestTracer(),
+                self.meters,
             ),
             management=ManagementHandler(settings, authenticator, self, self.bodies),
             authenticator=authenticator,
-            why_not_ready=self.why_not_ready,
-            workspace_id=settings.workspace_id,
+            tokens=TokenEndpoint(lambda: self.bus, self.bodies),
+            public=public,
         )
+        logging.getLogger("uvicorn.error").addFilter(is_news)
         self._server = _Server(
             uvicorn.Config(
                 app,  # pyright: ignore[reportArgumentType]  (uvicorn's own protocol of the same shape)
@@ -103,7 +126,8 @@ class GatewayService:
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=False,
+                proxy_headers=bool(settings.trusted_proxies),
+                forwarded_allow_ips=settings.trusted_proxies,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=int(settings.stop_grace),
             )
@@ -131,6 +155,10 @@ class GatewayService:
         spawn("inference-connection", self._connect_inference())
         spawn("bus", self._run_bus(spawn))
         spawn("load-reporter", report_load(self.dispatcher, self.gateway_id, lambda: self.bus))
+        spawn(
+            "metrics-reporter",
+            report_metrics(self.meters, self.dispatcher, self.gateway_id, lambda: self.bus),
+        )
         spawn("ticker", self._tick())
         self._http = spawn("http", self._serve_http())
         while not self._server.started:
@@ -176,25 +204,22 @@ class GatewayService:
     async def _run_bus(self, spawn: Spawner) -> None:
         async with connect_bus(self._nats, name=f"gateway-{self.gateway_id}") as bus:
             self.bus = bus
-            spawn("watch-routes", self._watch_routes(bus))
-            spawn("watch-identities", self._watch_identities(bus))
+            for name in BUCKETS:
+                spawn(f"watch-{name}", self._watch(bus, name))
             await asyncio.Event().wait()
 
-    async def _watch_routes(self, bus: Bus) -> None:
+    async def _watch(self, bus: Bus, name: str) -> None:
         loop = asyncio.get_running_loop()
-        async for change in bus.kv_watch(subjects.ROUTES_BUCKET, EndpointRoute):
-            self.table.apply_route(change, loop.time())
-
-    async def _watch_identities(self, bus: Bus) -> None:
-        loop = asyncio.get_running_loop()
-        async for change in bus.kv_watch(subjects.IDENTITIES_BUCKET, Identity):
-            self.table.apply_identity(change, loop.time())
+        bucket, message = BUCKETS[name]
+        async for change in bus.kv_watch(bucket, message):
+            self.table.apply(name, change, loop.time())
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self.table.expire(loop.time())
+            self.limiter.forget_idle()
             self.dispatcher.probe()
 
 

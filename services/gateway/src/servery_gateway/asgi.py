@@ -5,26 +5,33 @@ A wrong method is a 400 and not a 405, because MLflow's client takes a status it
 retries. Unknown paths are 404 NOT_FOUND; where a token would be needed, only after it was checked.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import structlog
 
-from servery_common.errors import BadRequest, Internal, NotFound, ServeryError
+from servery_common.errors import BadRequest, Internal, NotFound, NotImplementedByServery, ServeryError
 from servery_gateway.auth import Authenticator
 from servery_gateway.http import (
     Answer,
+    ClientDisconnected,
     Header,
     Receive,
     Scope,
     Send,
     error_answer,
     expects_continue,
-    json_answer,
+    header_value,
     request_id_of,
     send_answer,
 )
 from servery_gateway.management import ManagementHandler
+from servery_gateway.oauth import TokenEndpoint
+from servery_gateway.public_routes import TOKEN_PATH, PublicRoutes
 from servery_gateway.scoring import ScoringHandler, Target
+
+OPENAI_PATHS = frozenset(
+    f"/serving-endpoints/{api}" for api in ("chat/completions", "completions", "embeddings", "responses")
+)
 
 log = structlog.get_logger(__name__)
 
@@ -38,16 +45,14 @@ class GatewayApp:
         scoring: ScoringHandler,
         management: ManagementHandler,
         authenticator: Authenticator,
-        why_not_ready: Callable[[], str | None],
-        workspace_id: str,
+        tokens: TokenEndpoint,
+        public: PublicRoutes,
     ) -> None:
         self._scoring = scoring
         self._management = management
         self._authenticator = authenticator
-        self._why_not_ready = why_not_ready
-        # databricks-sdk asks for this before every session, mlflow's client before every call, and both
-        # retry a 429 or 503 here for minutes: it is answered from memory, whatever state the gateway is in.
-        self._config = json_answer({"workspace_id": workspace_id})
+        self._tokens = tokens
+        self._public = public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Implement ASGI. The server is started without lifespan and websockets."""
@@ -60,50 +65,54 @@ class GatewayApp:
             elif path.startswith("/api/2.0/"):
                 await self._management.handle(scope, headers, receive, send)
             else:
-                await self._other(scope, headers, target, send)
+                await self._other(scope, headers, target, receive, send)
         except Exception:
             log.exception("request_failed", path=path)
             await self._failed(headers, send)
 
     async def _other(
-        self, scope: Scope, headers: Mapping[bytes, bytes], target: Target | None, send: Send
+        self,
+        scope: Scope,
+        headers: Mapping[bytes, bytes],
+        target: Target | None,
+        receive: Receive,
+        send: Send,
     ) -> None:
         response_headers: list[Header] = [(b"x-request-id", request_id_of(headers))]
-        if expects_continue(headers):
-            response_headers.append((b"connection", b"close"))
+        path = scope["path"].rstrip("/")
         try:
-            answer = self._public_answer(scope["path"].rstrip("/"), scope["method"])
-            if answer is None:
-                answer = self._unknown(scope, headers, target)
+            if path == TOKEN_PATH:
+                answer = await self._tokens.answer(scope["method"], headers, receive)
+            else:
+                if expects_continue(headers):
+                    response_headers.append((b"connection", b"close"))
+                answer = self._public.answer(scope, path, headers)
+                if answer is None:
+                    answer = await self._unknown(scope, headers, target, response_headers)
         except ServeryError as error:
             answer = error_answer(error)
+        except ClientDisconnected:
+            return
         await send_answer(send, answer, response_headers)
 
-    def _public_answer(self, path: str, method: str) -> Answer | None:
-        """Return the answer of the paths that need no token, None for any other path."""
-        match path:
-            case "/.well-known/databricks-config":
-                answer = self._config
-            case "/healthz":
-                answer = json_answer({"status": "alive"})
-            case "/readyz":
-                reason = self._why_not_ready()
-                ready = json_answer({"status": "ready"})
-                answer = (
-                    ready if reason is None else json_answer({"status": "not ready", "reason": reason}, 503)
-                )
-            case _:
-                return None
-        if method not in ("GET", "HEAD"):
-            raise BadRequest(f"{method} is not supported here; use GET.")
-        return answer
-
-    def _unknown(self, scope: Scope, headers: Mapping[bytes, bytes], target: Target | None) -> Answer:
+    async def _unknown(
+        self,
+        scope: Scope,
+        headers: Mapping[bytes, bytes],
+        target: Target | None,
+        response_headers: list[Header],
+    ) -> Answer:
         path, method = scope["path"], scope["method"]
         if path.startswith(("/api/", "/serving-endpoints/")):
-            self._authenticator.authenticate(headers.get(b"authorization"))
+            identity, _ = await self._authenticator.authenticate(headers.get(b"authorization"))
+            response_headers.append((b"x-databricks-org-id", header_value(identity.workspace_id)))
         if target is not None:
             raise BadRequest(f"{method} is not supported for scoring; use POST.")
+        if path.rstrip("/") in OPENAI_PATHS:
+            raise NotImplementedByServery(
+                "OpenAI's paths are not offered: endpoints are addressed by name. Send the same body to "
+                '/serving-endpoints/<endpoint>/invocations, with "stream": true for a streamed answer.'
+            )
         raise NotFound(f"No API found for '{method} {path}'.", error_code="NOT_FOUND")
 
     async def _failed(self, headers: Mapping[bytes, bytes], send: Send) -> None:

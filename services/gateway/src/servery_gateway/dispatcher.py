@@ -28,47 +28,20 @@ import structlog
 
 from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
 from servery_common.errors import DeadlineExceeded, ResourceExhausted, Unavailable
-from servery_gateway.entity_pool import EntityPool, Replica, ScoringRequest, Ticket
-from servery_gateway.messages import (
-    BUS_LOST,
-    NO_REPLICA,
-    NOT_ACCEPTED,
-    QUEUE_FULL,
-    REPLICA_DIED,
-    TIMED_OUT,
+from servery_gateway import dispatch_limits, messages
+from servery_gateway.answer_stream import AnswerStream, BrokenOff
+from servery_gateway.dispatch_limits import DispatchLimits
+from servery_gateway.entity_pool import (
+    CallerLeft,
+    EntityPool,
+    EntityWithdrawn,
+    Replica,
+    ScoringRequest,
+    Ticket,
 )
 from servery_gateway.transport import Outcome, ReplicaRequest, ReplicaTransport
 
-BUSY_REST = 0.025
-"""Seconds a replica gets nothing after it refused as busy: other gateways fill its slots too."""
-SILENT_REST = 1.0
-"""Seconds a replica gets nothing after it was silent or draining; the route usually drops it by then."""
-GONE_REST = 0.25
-"""Seconds until a replica nobody listens for is tried again. Asking is cheap, the answer is immediate, and after a
-restart of NATS agents are back a moment later than the gateway."""
-REFUSED_REST = {"draining": SILENT_REST, "unknown": GONE_REST}
-MAX_SILENCES = 2
-"""Attempts that may end in silence: the first one and one more."""
-PROBE_AFTER = 1.0
-"""Seconds after which an accepted request makes the dispatcher ask whether its replica is still there."""
-
 log = structlog.get_logger(__name__)
-
-
-class EntityWithdrawn(Exception):
-    """The served entity left the route while the request waited; another one may take it."""
-
-
-class CallerLeft(Exception):
-    """The client went away; nobody waits for the outcome."""
-
-
-@dataclass(slots=True)
-class DispatchLimits:
-    """How patient the dispatcher is, in seconds."""
-
-    accept_timeout: float = 0.3
-    replica_wait: float = 5.0
 
 
 @dataclass(slots=True)
@@ -112,7 +85,7 @@ class Dispatcher:
             and pool.is_full
             and (pool.queue or pool.pick(self._loop.time(), self.random) is None)
         ):
-            raise ResourceExhausted(QUEUE_FULL, retry_after=1)
+            raise ResourceExhausted(messages.QUEUE_FULL, retry_after=1)
 
     def submit(self, request: ScoringRequest) -> Ticket:
         """Take a request in. Raises Unavailable, ResourceExhausted (queue full) or EntityWithdrawn."""
@@ -120,18 +93,18 @@ class Dispatcher:
         if pool is None:
             raise EntityWithdrawn
         if not self.transport.connected:
-            raise Unavailable(BUS_LOST, retry_after=1)
-        ticket = Ticket(request, pool, self._loop.create_future())
+            raise Unavailable(messages.BUS_LOST, retry_after=1)
+        ticket = Ticket(request, pool, self._loop.create_future(), self._loop.time())
         if pool.queue or not self._place(ticket):
             if pool.is_full:
-                raise ResourceExhausted(QUEUE_FULL, retry_after=1)
+                raise ResourceExhausted(messages.QUEUE_FULL, retry_after=1)
             self._wait(ticket)
         ticket.deadline_timer = self._loop.call_at(request.deadline, self._expire, ticket)
         return ticket
 
     def abandon(self, ticket: Ticket) -> None:
         """The caller left: stop the work and free the slot. Nothing happens when it has ended."""
-        if not ticket.outcome.done():
+        if not ticket.is_over:
             self._withdraw(ticket)
             self._end(ticket, CallerLeft())
 
@@ -145,13 +118,15 @@ class Dispatcher:
         return len(self._attempts) + sum(len(pool.queue) for pool in self._pools.values())
 
     def probe(self) -> None:
-        """Ask replicas that have been silent about accepted work whether they are still there."""
-        long_ago = self._loop.time() - PROBE_AFTER
-        for replica_id in {
-            ticket.replica.id
-            for ticket in self._attempts.values()
-            if ticket.replica and ticket.accepted_at is not None and ticket.accepted_at < long_ago
-        }:
+        """Ask replicas that are at work for long whether they are there, and say which streams are still wanted."""
+        long_ago = self._loop.time() - dispatch_limits.PROBE_AFTER
+        silent: set[str] = set()
+        for ticket in self._attempts.values():
+            if ticket.replica and ticket.stream is not None:
+                self.transport.acknowledge(ticket.replica.id, ticket.attempt, 0)
+            elif ticket.replica and ticket.accepted_at is not None and ticket.accepted_at < long_ago:
+                silent.add(ticket.replica.id)
+        for replica_id in silent:
             self.transport.probe(replica_id)
 
     # What the transport reports
@@ -172,11 +147,11 @@ class Dispatcher:
             return
         if ticket.accepted_at is not None:
             # Not allowed by the protocol. Running it elsewhere would be the one unforgivable answer.
-            self._end(ticket, Unavailable(REPLICA_DIED, retry_after=1))
+            self._end(ticket, Unavailable(messages.REPLICA_DIED, retry_after=1))
         elif reason == "expired" and ticket.request.deadline <= self._loop.time():
-            self._end(ticket, DeadlineExceeded(TIMED_OUT))
+            self._end(ticket, DeadlineExceeded(messages.TIMED_OUT))
         else:
-            self._again(ticket, rest=REFUSED_REST.get(reason, BUSY_REST))
+            self._again(ticket, rest=dispatch_limits.REFUSED_REST.get(reason, dispatch_limits.BUSY_REST))
 
     def on_progress(self, id: int) -> None:
         """Implement TransportListener: a long body takes longer than the accept timeout to arrive."""
@@ -191,10 +166,44 @@ class Dispatcher:
             return
         if ticket.replica is not None:
             ticket.replica.rests_until = 0.0
-        if outcome.lost:
-            self._end(ticket, Unavailable(REPLICA_DIED, retry_after=1))
-        else:
-            self._end(ticket, outcome)
+        lost = Unavailable(messages.REPLICA_DIED, retry_after=1)
+        self._end(ticket, lost if outcome.lost else outcome)
+
+    def on_stream(self, id: int, status: int, content_type: str) -> None:
+        """Implement TransportListener: hand the answer out; the ticket keeps its slot until the answer ends."""
+        self.on_accept(id)
+        ticket = self._attempts.get(id)
+        if ticket is None or ticket.replica is None or ticket.stream is not None:
+            return
+        ticket.replica.rests_until = 0.0
+        replica_id = ticket.replica.id
+        ticket.request.body = b""  # Not sent again, and an answer may take its time.
+
+        def taken(count: int) -> None:
+            if count:
+                self.transport.acknowledge(replica_id, id, count)
+            self._expect_more(ticket)
+
+        ticket.stream = AnswerStream(status, content_type, taken)
+        ticket.stream_ends_at = self._loop.time() + ticket.request.stream_seconds
+        self._expect_more(ticket)
+        ticket.outcome.set_result(ticket.stream)
+
+    def on_piece(self, id: int, piece: bytes) -> None:
+        """Implement TransportListener."""
+        ticket = self._attempts.get(id)
+        if ticket is not None and ticket.stream is not None:
+            ticket.stream.put(piece)
+            self._expect_more(ticket)
+
+    def on_stream_end(self, id: int, failure: Outcome | None, predict_ms: float | None) -> None:
+        """Implement TransportListener."""
+        ticket = self._attempts.get(id)
+        if ticket is None or ticket.stream is None:
+            return
+        ticket.stream.predict_ms = predict_ms
+        lost = Unavailable(messages.REPLICA_DIED, retry_after=1)
+        self._end(ticket, None if failure is None else lost if failure.lost else BrokenOff(failure))
 
     def on_gone(self, replica_id: str) -> None:
         """Implement TransportListener."""
@@ -206,12 +215,12 @@ class Dispatcher:
             replica = pool.replicas.get(replica_id)
             if replica is not None:
                 replica.gone = True
-                self._rest(pool, replica, GONE_REST)
+                self._rest(pool, replica, dispatch_limits.GONE_REST)
         for ticket in hit:
             if ticket.accepted_at is not None:
-                self._end(ticket, Unavailable(REPLICA_DIED, retry_after=1))
+                self._end(ticket, Unavailable(messages.REPLICA_DIED, retry_after=1))
             else:
-                self._again(ticket, rest=GONE_REST)
+                self._again(ticket, rest=dispatch_limits.GONE_REST)
 
     def on_disconnect(self) -> None:
         """Implement TransportListener: fail everything now rather than each at its deadline."""
@@ -219,14 +228,12 @@ class Dispatcher:
         for pool in self._pools.values():
             lost.extend(pool.queue)
         for ticket in lost:
-            self._end(ticket, Unavailable(BUS_LOST, retry_after=1), drain=False)
+            self._end(ticket, Unavailable(messages.BUS_LOST, retry_after=1), drain=False)
 
     # Transitions of a ticket
 
     def _follow(self, route: EndpointRoute, entity: ServedEntityRoute, now: float) -> EntityPool:
-        pool = self._pools.get(entity.served_entity_id)
-        if pool is None:
-            return EntityPool(route, entity, now)
+        pool = self._pools.get(entity.served_entity_id) or EntityPool(route, entity, now)
         pool.update(route, entity)
         return pool
 
@@ -239,6 +246,7 @@ class Dispatcher:
         self._last_attempt += 1
         ticket.attempt = self._last_attempt
         ticket.replica = replica
+        ticket.sent_at = now
         ticket.accepted_at = None
         replica.in_flight += 1
         pool.load.change(now, in_flight=1)
@@ -253,6 +261,7 @@ class Dispatcher:
                 body=request.body,
                 ttl_ms=max(1, int((request.deadline - now) * 1000)),
                 sent_at_ms=time.time_ns() // 1_000_000,
+                stream_ttl_ms=int(request.stream_seconds * 1000),
                 traceparent=request.trace.sent(replica.id),
             ),
         )
@@ -280,7 +289,7 @@ class Dispatcher:
                 self.limits.replica_wait, self._look_after_waiting, ticket
             )
         else:
-            self._end(ticket, Unavailable(NO_REPLICA, retry_after=1))
+            self._end(ticket, Unavailable(messages.NO_REPLICA, retry_after=1))
 
     def _drain(self, pool: EntityPool) -> None:
         """Send waiting requests, first come first served, as long as there are free slots."""
@@ -318,11 +327,11 @@ class Dispatcher:
         ticket.silences += 1
         log.warning("request_not_accepted", replica_id=replica.id, request_id=ticket.request.request_id)
         self._withdraw(ticket)
-        if ticket.silences >= MAX_SILENCES:
-            self._rest(ticket.pool, replica, SILENT_REST)
-            self._end(ticket, Unavailable(NOT_ACCEPTED, retry_after=1))
+        if ticket.silences >= dispatch_limits.MAX_SILENCES:
+            self._rest(ticket.pool, replica, dispatch_limits.SILENT_REST)
+            self._end(ticket, Unavailable(messages.NOT_ACCEPTED, retry_after=1))
         else:
-            self._again(ticket, rest=SILENT_REST)
+            self._again(ticket, rest=dispatch_limits.SILENT_REST)
 
     def _again(self, ticket: Ticket, *, rest: float) -> None:
         """An attempt came to nothing: let its replica rest, and bring the request to another one."""
@@ -344,10 +353,16 @@ class Dispatcher:
         if ticket.attempt and ticket.replica is not None:
             self.transport.cancel(ticket.replica.id, ticket.attempt)
 
+    def _expect_more(self, ticket: Ticket) -> None:
+        """A streamed answer goes on: it has ``stream_gap`` seconds again, within its longest time."""
+        _stop(ticket.deadline_timer)
+        latest = min(self._loop.time() + ticket.request.stream_gap, ticket.stream_ends_at)
+        ticket.deadline_timer = self._loop.call_at(latest, self._expire, ticket)
+
     def _expire(self, ticket: Ticket) -> None:
-        if not ticket.outcome.done():
+        if not ticket.is_over:
             self._withdraw(ticket)
-            self._end(ticket, DeadlineExceeded(TIMED_OUT))
+            self._end(ticket, DeadlineExceeded(messages.TIMED_OUT))
 
     def _free_slot(self, ticket: Ticket) -> None:
         _stop(ticket.accept_timer)
@@ -358,7 +373,7 @@ class Dispatcher:
             ticket.attempt = 0
             ticket.replica = None
 
-    def _end(self, ticket: Ticket, how: Outcome | Exception, *, drain: bool = True) -> None:
+    def _end(self, ticket: Ticket, how: Outcome | Exception | None, *, drain: bool = True) -> None:
         """Settle the ticket whatever state it is in, and give its slot to the next in the queue."""
         pool = ticket.pool
         if ticket.attempt:
@@ -369,11 +384,13 @@ class Dispatcher:
         pool.load.change(self._loop.time(), ended=1)
         _stop(ticket.deadline_timer)
         _stop(ticket.queue_timer)
-        if not ticket.outcome.done():
-            if isinstance(how, Outcome):
-                ticket.outcome.set_result(how)
-            else:
+        if ticket.stream is not None:
+            ticket.stream.end(how if isinstance(how, Exception) else None)
+        elif not ticket.outcome.done():
+            if isinstance(how, Exception):
                 ticket.outcome.set_exception(how)
+            elif how is not None:
+                ticket.outcome.set_result(how)
         if drain and pool.queue:
             self._drain(pool)
 

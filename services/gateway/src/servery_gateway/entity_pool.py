@@ -11,10 +11,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
+from servery_gateway.answer_stream import AnswerStream
 from servery_gateway.load_balancing import power_of_two_choices
 from servery_gateway.load_meter import LoadMeter
 from servery_gateway.request_trace import RequestTrace
 from servery_gateway.transport import Outcome
+
+
+class EntityWithdrawn(Exception):
+    """The served entity left the route while the request waited; another one may take it."""
+
+
+class CallerLeft(Exception):
+    """The client went away; nobody waits for the outcome."""
 
 
 class Replica:
@@ -92,15 +101,29 @@ class ScoringRequest:
     deadline: float
     """On the event loop's clock."""
     trace: RequestTrace
+    stream_gap: float = 60.0
+    """Seconds in which a streamed answer has to go on: the model makes an item, or the client takes some."""
+    stream_seconds: float = 600.0
+    """Longest it may go on altogether."""
 
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A request in the dispatcher. ``outcome`` ends with an Outcome, a ServeryError or EntityWithdrawn."""
+    """A request in the dispatcher.
+
+    ``outcome`` ends with an Outcome, with an AnswerStream that has begun, a ServeryError or EntityWithdrawn.
+    """
 
     request: ScoringRequest
     pool: EntityPool
-    outcome: asyncio.Future[Outcome]
+    outcome: asyncio.Future[Outcome | AnswerStream]
+    submitted_at: float
+    """On the event loop's clock, as ``sent_at``."""
+    sent_at: float | None = None
+    """When it left for a replica last; None as long as it never did."""
+    stream: AnswerStream | None = None
+    stream_ends_at: float = 0.0
+    """On the event loop's clock: a streamed answer that goes on longer is broken off."""
     deadline_timer: asyncio.TimerHandle | None = None
     queue_timer: asyncio.TimerHandle | None = None
     accept_timer: asyncio.TimerHandle | None = None
@@ -109,3 +132,13 @@ class Ticket:
     replica: Replica | None = None
     accepted_at: float | None = None
     silences: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.outcome.done() if self.stream is None else self.stream.ended
+
+    @property
+    def queue_ms(self) -> float | None:
+        """How long it waited for a replica; None when it never got one."""
+        return None if self.sent_at is None else (self.sent_at - self.submitted_at) * 1000

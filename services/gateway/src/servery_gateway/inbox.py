@@ -8,18 +8,22 @@ from typing import Any
 
 from servery_gateway.transport import Outcome
 
+LONGEST_PREDICT_US = 86_400_000_000
+"""A day. What a replica says of its times is only believed so far."""
+
 
 class AnswerTooLong(Exception):
     """The answer is longer than this gateway takes."""
 
 
 class _Partial:
-    __slots__ = ("body", "content_type", "lost", "status", "total")
+    __slots__ = ("body", "content_type", "lost", "predict_ms", "status", "total")
 
     def __init__(self, head: dict[str, Any], total: int) -> None:
         self.status = int(head.get("status", 500))
         self.content_type = str(head.get("ct", ""))
         self.lost = bool(head.get("lost", False))
+        self.predict_ms = predict_ms(head)
         self.total = total
         self.body = bytearray()
 
@@ -42,6 +46,7 @@ class Inbox:
                 str(head.get("ct", "")),
                 bytes(piece),
                 bool(head.get("lost", False)),
+                predict_ms(head),
             )
         self._partial[id] = _Partial(head, total)
         return self.chunk(id, piece)
@@ -55,7 +60,9 @@ class Inbox:
         if len(partial.body) < partial.total:
             return None
         del self._partial[id]
-        return Outcome(partial.status, partial.content_type, bytes(partial.body), partial.lost)
+        return Outcome(
+            partial.status, partial.content_type, bytes(partial.body), partial.lost, partial.predict_ms
+        )
 
     def forget(self, id: int) -> None:
         """Nobody waits for this answer any more."""
@@ -64,3 +71,13 @@ class Inbox:
     def clear(self) -> None:
         """Nothing that has begun will be finished."""
         self._partial.clear()
+
+
+def predict_ms(head: dict[str, Any]) -> float | None:
+    """Return how long the model's prediction took by the head of a RESULT or END; None when it does not say."""
+    # Two epoch nanoseconds, written by the model's process: they may be anything.
+    match head.get("t"):
+        case {"predict": [int(began), int(ended)]} if ended >= began:
+            return min((ended - began) // 1000, LONGEST_PREDICT_US) / 1000
+        case _:
+            return None

@@ -1,6 +1,13 @@
-"""Choose a served entity by weight and a replica by load. Pure: randomness is an argument."""
+"""Choose a served entity by weight and a replica by load. Pure: randomness is an argument.
 
-from collections.abc import Callable, Sequence
+The points of an endpoint's requests are steps of the golden ratio around a circle, which fill every stretch of it in
+proportion, all the time: of any n requests in a row each served entity gets its share to within a few requests, where
+random points would be off by the square root of n. Neighbouring requests land far apart, so shares are mixed and
+not served in blocks.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from servery_common.contracts.routes import ServedEntityRoute
@@ -13,6 +20,29 @@ class Loaded(Protocol):
 
 
 R = TypeVar("R", bound=Loaded)
+
+GOLDEN_STEP = (math.sqrt(5) - 1) / 2
+
+
+class TrafficPoints:
+    """The next point, in [0, 1), of each endpoint. ``random`` says where on the circle an endpoint begins, so that
+    several gateways are not in step."""
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._random = random
+        self._last: dict[str, float] = {}
+
+    def next(self, endpoint_id: str) -> float:
+        """Return the point for another request to this endpoint."""
+        last = self._last.get(endpoint_id)
+        point = self._random() if last is None else (last + GOLDEN_STEP) % 1.0
+        self._last[endpoint_id] = point
+        return point
+
+    def keep(self, endpoint_ids: Iterable[str]) -> None:
+        """Forget all other endpoints."""
+        kept = set(endpoint_ids)
+        self._last = {name: point for name, point in self._last.items() if name in kept}
 
 
 def choose_served_entity(entities: Sequence[ServedEntityRoute], point: float) -> ServedEntityRoute | None:

@@ -13,11 +13,10 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from servery_common.contracts import subjects
 from servery_common.contracts.management import HttpAnswer, HttpCall
-from servery_common.contracts.routes import Identity
 from servery_common.errors import BadRequest, ServeryError, Unavailable
 from servery_common.messaging.port import Bus
 from servery_common.tracing import extract
-from servery_gateway.auth import Authenticator
+from servery_gateway.auth import Authenticator, Caller
 from servery_gateway.http import (
     JSON,
     Answer,
@@ -79,9 +78,9 @@ class ManagementHandler:
         ) as span:
             span.set_attribute("servery.request_id", request_id.decode())
             try:
-                identity = self._admit(method, headers, response_headers)
+                caller = await self._admit(method, headers, response_headers)
                 content = await self._read_body(body, response_headers)
-                answer = await self._carry(make_call(scope, headers, request_id, content, identity))
+                answer = await self._carry(make_call(scope, headers, request_id, content, caller))
             except ServeryError as error:
                 answer = error_answer(error)
             except ClientDisconnected:
@@ -93,18 +92,20 @@ class ManagementHandler:
                 span.set_status(Status(StatusCode.ERROR))
         await send_answer(send, answer, response_headers)
 
-    def _admit(self, method: str, headers: Mapping[bytes, bytes], response_headers: list[Header]) -> Identity:
+    async def _admit(
+        self, method: str, headers: Mapping[bytes, bytes], response_headers: list[Header]
+    ) -> Caller:
         """Decide on the headers alone. Raises a ServeryError."""
         try:
-            identity = self._authenticator.authenticate(headers.get(b"authorization"))
-            response_headers.append((b"x-databricks-org-id", header_value(identity.workspace_id)))
+            caller = await self._authenticator.authenticate(headers.get(b"authorization"))
+            response_headers.append((b"x-databricks-org-id", header_value(caller.identity.workspace_id)))
             if method not in METHODS:
                 raise BadRequest(f"{method} is not supported here.")
         except ServeryError:
             if expects_continue(headers):
                 response_headers.append((b"connection", b"close"))
             raise
-        return identity
+        return caller
 
     async def _read_body(self, body: RequestBody, response_headers: list[Header]) -> bytes:
         deadline = asyncio.get_running_loop().time() + self._settings.management_timeout
@@ -133,7 +134,7 @@ class ManagementHandler:
 
 
 def make_call(
-    scope: Scope, headers: Mapping[bytes, bytes], request_id: bytes, body: bytes, identity: Identity
+    scope: Scope, headers: Mapping[bytes, bytes], request_id: bytes, body: bytes, caller: Caller
 ) -> HttpCall:
     """Return the call as it travels. Raises BadRequest."""
     try:
@@ -148,7 +149,8 @@ def make_call(
         query=scope["query_string"].decode("latin-1"),
         headers={**carried, "x-request-id": request_id.decode()},
         body=text,
-        identity=identity,
+        identity=caller.identity,
+        scope=caller.scope,
         host=f"{scope['scheme']}://{header_value(headers.get(b'host', b'').decode('latin-1')).decode()}",
     )
 

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from servery_common.contracts import frames, subjects
-from servery_gateway.inbox import AnswerTooLong, Inbox
+from servery_gateway.inbox import AnswerTooLong, Inbox, predict_ms
 from servery_gateway.outbox import Frame, Outbox
 from servery_gateway.transport import Outcome, ReplicaRequest, TransportListener
 
@@ -25,6 +25,7 @@ BACK_PRESSURE_SECONDS = 0.001
 MAX_UNREAD_BYTES = 512 * 1024 * 1024
 """Answers nats-py holds before it drops some. Windows keep the sum far below."""
 
+JSON = "application/json"
 _INFER_PREFIX = subjects.infer("x")[:-1]
 
 log = structlog.get_logger(__name__)
@@ -39,6 +40,8 @@ class NatsTransport:
         self._listener: TransportListener | None = None
         self._outboxes: dict[str, Outbox] = {}
         self._replica_of: dict[int, str] = {}
+        self._streams: set[int] = set()
+        """Attempts whose answer is being streamed."""
         self._inbox = Inbox(max_answer_bytes)
         self._max_answer_bytes = max_answer_bytes
         self._wake = asyncio.Event()
@@ -56,6 +59,7 @@ class NatsTransport:
         """Forget everything under way and report it; to be called when the connection is lost."""
         self._outboxes.clear()
         self._replica_of.clear()
+        self._streams.clear()
         self._inbox.clear()
         if self._listener is not None:
             self._listener.on_disconnect()
@@ -74,9 +78,16 @@ class NatsTransport:
     def cancel(self, replica_id: str, id: int) -> None:
         """Implement ReplicaTransport."""
         self._replica_of.pop(id, None)
+        self._streams.discard(id)
         self._inbox.forget(id)
         self._outbox(replica_id).cancel(id)
         self._wake.set()
+
+    def acknowledge(self, replica_id: str, id: int, count: int) -> None:
+        """Implement ReplicaTransport."""
+        if id in self._replica_of:
+            self._outbox(replica_id).acknowledge_answer(id, count)
+            self._wake.set()
 
     def probe(self, replica_id: str) -> None:
         """Implement ReplicaTransport: an empty frame means nothing to an agent, and shows whether there is one."""
@@ -154,6 +165,11 @@ class NatsTransport:
             return
         if kind == frames.ACCEPT:
             listener.on_accept(attempt)
+        elif kind == frames.RESULT and head.get("stream"):
+            self._streams.add(attempt)
+            listener.on_stream(attempt, int(head.get("status", 200)), str(head.get("ct", "")))
+        elif attempt in self._streams:
+            self._on_stream_record(listener, replica_id, record)
         elif kind in (frames.RESULT, frames.CHUNK):
             self._on_answer(listener, replica_id, record)
         elif kind == frames.REFUSE:
@@ -163,6 +179,17 @@ class NatsTransport:
             self._outbox(replica_id).open_window(attempt, int(head.get("bytes", 0)))
             self._wake.set()
             listener.on_progress(attempt)
+
+    def _on_stream_record(self, listener: TransportListener, replica_id: str, record: frames.Record) -> None:
+        kind, attempt, head, body = record
+        if kind == frames.CHUNK:
+            listener.on_piece(attempt, bytes(body))
+        elif kind == frames.END:
+            self._forget(replica_id, attempt)
+            failure = None
+            if "status" in head:
+                failure = Outcome(int(head["status"]), JSON, bytes(body), bool(head.get("lost", False)))
+            listener.on_stream_end(attempt, failure, predict_ms(head))
 
     def _on_answer(self, listener: TransportListener, replica_id: str, record: frames.Record) -> None:
         take = self._take_result if record.kind == frames.RESULT else self._take_chunk
@@ -188,6 +215,7 @@ class NatsTransport:
     def _forget(self, replica_id: str, id: int) -> None:
         """The attempt is over."""
         self._replica_of.pop(id, None)
+        self._streams.discard(id)
         outbox = self._outboxes.get(replica_id)
         if outbox is not None:
             outbox.forget(id)

@@ -150,6 +150,7 @@ def _request_head(request: ReplicaRequest, total: int | None = None) -> dict[str
         "ttl": request.ttl_ms,
         "rid": request.request_id,
         "at": request.sent_at_ms,
+        "stream_ttl": request.stream_ttl_ms,
     }
     if request.traceparent is not None:
         head["tp"] = request.traceparent

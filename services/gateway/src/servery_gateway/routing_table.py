@@ -15,14 +15,28 @@ fine. So only a delete marker removes a key at once, and absence from a listing 
   revoked meanwhile must not live for ever.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import InitVar, dataclass, field
+from typing import Any, Generic, TypeVar
 
-from servery_common.contracts.routes import EndpointRoute, Identity
+from servery_common.contracts import subjects
+from servery_common.contracts.access import Identity, SigningKey, TokenGrant
+from servery_common.contracts.message import Message
+from servery_common.contracts.routes import EndpointRoute
 from servery_common.messaging.port import KvChange
 
-V = TypeVar("V", EndpointRoute, Identity)
+V = TypeVar("V", bound=Message)
+
+BUCKETS: Mapping[str, tuple[str, type[Message]]] = {
+    "routes": (subjects.ROUTES_BUCKET, EndpointRoute),
+    "identities": (subjects.PRINCIPALS_BUCKET, Identity),
+    "tokens": (subjects.TOKENS_BUCKET, TokenGrant),
+    "signing_keys": (subjects.SIGNING_KEYS_BUCKET, SigningKey),
+}
+"""What a snapshot is made of: its field -> the bucket and what is in it."""
+INCARNATIONS = "incarnations"
+FIELDS = (*BUCKETS, INCARNATIONS)
+"""All fields of a snapshot that change."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +46,22 @@ class Snapshot:
     routes: Mapping[str, EndpointRoute] = field(default_factory=dict[str, EndpointRoute])
     """By endpoint id."""
     identities: Mapping[str, Identity] = field(default_factory=dict[str, Identity])
+    """By principal id."""
+    tokens: Mapping[str, TokenGrant] = field(default_factory=dict[str, TokenGrant])
     """By hex SHA-256 of the token."""
-    routes_incarnation: str = ""
-    identities_incarnation: str = ""
+    signing_keys: Mapping[str, SigningKey] = field(default_factory=dict[str, SigningKey])
+    """By key id."""
+    incarnations: Mapping[str, str] = field(default_factory=dict[str, str])
+    """By field: which life of its bucket it was made from."""
     by_name: Mapping[tuple[str, str], EndpointRoute] = field(init=False)
     """By workspace id and endpoint name."""
+    before: InitVar["Snapshot | None"] = None
+    """The snapshot that this one replaces: what is derived of an unchanged field is taken over from it."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, before: "Snapshot | None") -> None:
+        if before is not None and before.routes is self.routes:
+            object.__setattr__(self, "by_name", before.by_name)
+            return
         names: dict[tuple[str, str], EndpointRoute] = {}
         for route in self.routes.values():
             key = (route.workspace_id, route.name)
@@ -119,43 +142,43 @@ class RoutingTable:
 
     def __init__(self, snapshot: Snapshot, absence_grace: float) -> None:
         self.snapshot = snapshot
-        self._routes = BucketView(snapshot.routes, snapshot.routes_incarnation, absence_grace)
-        self._identities = BucketView(snapshot.identities, snapshot.identities_incarnation, absence_grace)
-        self._observers: list[Callable[[Snapshot], None]] = []
+        self._views: dict[str, BucketView[Any]] = {
+            name: BucketView(getattr(snapshot, name), snapshot.incarnations.get(name, ""), absence_grace)
+            for name in BUCKETS
+        }
+        self._observers: list[tuple[Callable[[Snapshot], None], Collection[str]]] = []
 
-    def observe(self, observer: Callable[[Snapshot], None]) -> None:
-        """Call back with the present snapshot, and with every new one."""
-        self._observers.append(observer)
+    def observe(self, observer: Callable[[Snapshot], None], fields: Collection[str] = FIELDS) -> None:
+        """Call back with the present snapshot, and with every new one in which one of these fields changed."""
+        self._observers.append((observer, fields))
         observer(self.snapshot)
 
     @property
     def loaded(self) -> bool:
-        """Whether there is something to route by: both listings were complete, or an earlier run left them."""
-        known = self._routes.loaded and self._identities.loaded
+        """Whether there is something to route by: all listings were complete, or an earlier run left them."""
+        known = all(view.loaded for view in self._views.values())
         return known or bool(self.snapshot.routes or self.snapshot.identities)
 
-    def apply_route(self, change: KvChange[EndpointRoute], now: float) -> None:
-        """Follow the bucket of routes."""
-        if self._routes.apply(change, now) or change.caught_up:
-            self._replace()
-
-    def apply_identity(self, change: KvChange[Identity], now: float) -> None:
-        """Follow the bucket of tokens."""
-        if self._identities.apply(change, now) or change.caught_up:
+    def apply(self, name: str, change: KvChange[Any], now: float) -> None:
+        """Follow the bucket behind one field of the snapshot."""
+        if self._views[name].apply(change, now) or change.caught_up:
             self._replace()
 
     def expire(self, now: float) -> None:
         """To be called every few seconds: removes what a lost bucket did not get back."""
-        if self._routes.expire(now) | self._identities.expire(now):
+        changed = [view.expire(now) for view in self._views.values()]
+        if any(changed):
             self._replace()
 
     def _replace(self) -> None:
-        self.snapshot = replace(
-            self.snapshot,
-            routes=self._routes.values,
-            identities=self._identities.values,
-            routes_incarnation=self._routes.incarnation,
-            identities_incarnation=self._identities.incarnation,
-        )
-        for observer in self._observers:
-            observer(self.snapshot)
+        before = self.snapshot
+        values = {name: view.values for name, view in self._views.items()}
+        incarnations = {name: view.incarnation for name, view in self._views.items()}
+        changed = {name for name, value in values.items() if value is not getattr(before, name)}
+        if incarnations != before.incarnations:
+            changed.add(INCARNATIONS)
+        self.snapshot = Snapshot(**values, incarnations=incarnations, before=before)
+        # A token comes and goes far more often than a route, of which there may be thousands to follow.
+        for observer, fields in self._observers:
+            if not changed.isdisjoint(fields):
+                observer(self.snapshot)

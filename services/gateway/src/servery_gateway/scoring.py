@@ -5,16 +5,19 @@ The order matters: everything that can be decided on the headers is decided befo
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from servery_common.contracts.routes import EndpointRoute, Identity, ServedEntityRoute
+from servery_common.contracts.access import Identity
+from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
 from servery_common.errors import BadRequest, ServeryError, Unavailable
 from servery_gateway import admission
+from servery_gateway.answer_stream import AnswerStream
 from servery_gateway.answers import scoring_answer
 from servery_gateway.auth import Authenticator
-from servery_gateway.dispatcher import CallerLeft, Dispatcher, EntityWithdrawn
-from servery_gateway.entity_pool import ScoringRequest
+from servery_gateway.dispatcher import Dispatcher
+from servery_gateway.entity_pool import CallerLeft, EntityWithdrawn, ScoringRequest, Ticket
 from servery_gateway.failure_log import FailureLog
 from servery_gateway.http import (
     Answer,
@@ -29,10 +32,14 @@ from servery_gateway.http import (
     request_id_of,
     send_answer,
 )
+from servery_gateway.load_balancing import TrafficPoints
+from servery_gateway.rate_limits import RateLimiter
 from servery_gateway.request_body import BodyBudget, RequestBody
+from servery_gateway.request_meter import EntityMeter, RequestMeters
 from servery_gateway.request_trace import RequestTrace, RequestTracer
 from servery_gateway.routing_table import RoutingTable
 from servery_gateway.settings import GatewaySettings
+from servery_gateway.streaming import send_stream
 
 MAX_REROUTES = 3
 """How often a request may find its served entity gone from the route before it is told to come back."""
@@ -47,12 +54,24 @@ class Target(NamedTuple):
     served_entity: str | None = None
 
 
+class _Streamed(NamedTuple):
+    """An answer that has begun and is to be sent as it comes."""
+
+    stream: AnswerStream
+    ticket: Ticket
+    watch: DisconnectWatch
+
+
 class _Exchange:
     """One request and what is known about its answer so far."""
 
     __slots__ = (
+        "began",
         "body",
         "headers",
+        "meter",
+        "predict_ms",
+        "queue_ms",
         "receive",
         "request_id",
         "response_headers",
@@ -69,6 +88,7 @@ class _Exchange:
         budget: BodyBudget,
         trace: RequestTrace,
     ) -> None:
+        self.began = time.perf_counter()
         self.target = target
         self.headers = headers
         self.receive = receive
@@ -78,6 +98,9 @@ class _Exchange:
         self.request_id = request_id.decode()
         self.response_headers: list[Header] = [(b"x-request-id", request_id)]
         self.served_entity: str | None = None
+        self.meter: EntityMeter | None = None
+        self.queue_ms: float | None = None
+        self.predict_ms: float | None = None
 
 
 class ScoringHandler:
@@ -88,18 +111,23 @@ class ScoringHandler:
         settings: GatewaySettings,
         table: RoutingTable,
         authenticator: Authenticator,
+        limiter: RateLimiter,
         dispatcher: Dispatcher,
         budget: BodyBudget,
         tracer: RequestTracer,
-        draw: Callable[[], float] = random.random,
+        meters: RequestMeters,
+        random: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
         self._table = table
         self._authenticator = authenticator
+        self._limiter = limiter
         self._dispatcher = dispatcher
         self._budget = budget
         self._tracer = tracer
-        self._draw = draw
+        self._meters = meters
+        self._points = TrafficPoints(random)
+        table.observe(lambda snapshot: self._points.keep(snapshot.routes), ("routes",))
         self._failures = FailureLog()
 
     async def handle(
@@ -117,22 +145,50 @@ class ScoringHandler:
             return
         finally:
             exchange.body.release()
-        exchange.trace.ended(answer.status)
-        if answer.status >= 400:
+        if exchange.served_entity is not None:
+            exchange.response_headers.append((b"served-model-name", header_value(exchange.served_entity)))
+        if isinstance(answer, _Streamed):
+            await self._stream(exchange, answer, send)
+            return
+        # Before it is sent: how fast the client reads is not the endpoint's latency.
+        self._ended(exchange, answer.status, reason)
+        await send_answer(send, answer, exchange.response_headers)
+
+    async def _stream(self, exchange: _Exchange, answer: _Streamed, send: Send) -> None:
+        try:
+            broken_off = await send_stream(send, answer.stream, exchange.response_headers)
+        except CallerLeft:
+            exchange.trace.ended(CLIENT_CLOSED_REQUEST)
+            return
+        finally:
+            answer.watch.stop()
+            self._dispatcher.abandon(answer.ticket)
+        exchange.predict_ms = answer.stream.predict_ms
+        status, reason = broken_off or (answer.stream.status, "")
+        self._ended(exchange, status, reason, at=answer.stream.ended_at)
+
+    def _ended(self, exchange: _Exchange, status: int, reason: str, *, at: float | None = None) -> None:
+        """Record the end; ``at`` (on ``time.perf_counter``) when the answer was ready earlier than now."""
+        exchange.trace.ended(status)
+        if exchange.meter is not None:
+            exchange.meter.record(
+                status,
+                ((time.perf_counter() if at is None else at) - exchange.began) * 1000,
+                queue_ms=exchange.queue_ms,
+                predict_ms=exchange.predict_ms,
+            )
+        if status >= 400:
             self._failures.note(
-                answer.status,
+                status,
                 reason,
-                endpoint=target.endpoint,
+                endpoint=exchange.target.endpoint,
                 request_id=exchange.request_id,
                 trace_id=exchange.trace.trace_id,
             )
-        if exchange.served_entity is not None:
-            exchange.response_headers.append((b"served-model-name", header_value(exchange.served_entity)))
-        await send_answer(send, answer, exchange.response_headers)
 
-    async def _answer(self, exchange: _Exchange) -> Answer:
+    async def _answer(self, exchange: _Exchange) -> Answer | _Streamed:
         try:
-            identity, route, entity, content_type = self._admit(exchange)
+            identity, route, entity, content_type = await self._admit(exchange)
         except ServeryError:
             if expects_continue(exchange.headers):
                 exchange.response_headers.append((b"connection", b"close"))
@@ -143,26 +199,39 @@ class ScoringHandler:
         for _ in range(MAX_REROUTES):
             exchange.trace.admitted(route.name, entity.name, exchange.request_id, len(body))
             request = ScoringRequest(
-                entity.served_entity_id, content_type, exchange.request_id, body, deadline, exchange.trace
+                entity.served_entity_id,
+                content_type,
+                exchange.request_id,
+                body,
+                deadline,
+                exchange.trace,
+                stream_gap=route.timeout_seconds,
+                stream_seconds=route.max_stream_seconds,
             )
             try:
-                return await self._dispatch(request, exchange.receive)
+                return await self._dispatch(request, exchange)
             except EntityWithdrawn:
                 # The endpoint was updated while the request waited: it may be served by what came instead.
                 route, entity = self._route(exchange, identity)
         raise Unavailable("The endpoint is being updated. Try again in a moment.")
 
-    def _admit(self, exchange: _Exchange) -> tuple[Identity, EndpointRoute, ServedEntityRoute, str]:
+    async def _admit(self, exchange: _Exchange) -> tuple[Identity, EndpointRoute, ServedEntityRoute, str]:
         """Decide on the headers alone. Raises a ServeryError."""
-        identity = self._authenticator.authenticate(exchange.headers.get(b"authorization"))
+        identity, _ = await self._authenticator.authenticate(exchange.headers.get(b"authorization"))
         exchange.response_headers.append((b"x-databricks-org-id", header_value(identity.workspace_id)))
         route, entity = self._route(exchange, identity)
-        return identity, route, entity, admission.content_type_of(exchange.headers)
+        content_type = admission.content_type_of(exchange.headers)
+        self._limiter.admit(route, identity)  # last: what is refused for another reason is no call
+        return identity, route, entity, content_type
 
     def _route(self, exchange: _Exchange, identity: Identity) -> tuple[EndpointRoute, ServedEntityRoute]:
         route = admission.find_route(self._table.snapshot, identity, exchange.target.endpoint)
-        entity = admission.find_served_entity(route, exchange.target.served_entity, self._draw())
+        named = exchange.target.served_entity
+        # Requests that name their served entity take no point from those that are split.
+        point = self._points.next(route.endpoint_id) if named is None else 0.0
+        entity = admission.find_served_entity(route, named, point)
         exchange.served_entity = entity.name
+        exchange.meter = self._meters.of(entity.served_entity_id)
         return route, entity
 
     async def _read_body(self, exchange: _Exchange, entity: ServedEntityRoute, deadline: float) -> bytes:
@@ -178,11 +247,19 @@ class ScoringHandler:
             exchange.response_headers.append((b"connection", b"close"))
         raise refused
 
-    async def _dispatch(self, request: ScoringRequest, receive: Receive) -> Answer:
+    async def _dispatch(self, request: ScoringRequest, exchange: _Exchange) -> Answer | _Streamed:
         ticket = self._dispatcher.submit(request)
-        watch = DisconnectWatch(receive, lambda: self._dispatcher.abandon(ticket))
+        watch = DisconnectWatch(exchange.receive, lambda: self._dispatcher.abandon(ticket))
+        begun = False
         try:
-            return scoring_answer(await ticket.outcome)
+            outcome = await ticket.outcome
+            if isinstance(outcome, AnswerStream):
+                begun = True
+                return _Streamed(outcome, ticket, watch)
+            exchange.predict_ms = outcome.predict_ms
+            return scoring_answer(outcome)
         finally:
-            watch.stop()
-            self._dispatcher.abandon(ticket)
+            exchange.queue_ms = ticket.queue_ms
+            if not begun:
+                watch.stop()
+                self._dispatcher.abandon(ticket)

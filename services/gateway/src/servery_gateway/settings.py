@@ -23,8 +23,9 @@ class GatewaySettings(BaseSettings):
     """Port to listen on."""
     data_dir: Path = Field(default=Path(".servery/gateway"), validation_alias="SERVERY_DATA_DIR")
     """Where the last-known-good routing snapshot is kept."""
-    workspace_id: str = Field(default="1", pattern=r"^[0-9]+$")
-    """Number told to clients that have not authenticated; databricks-sdk turns it into an int."""
+    trusted_proxies: str = ""
+    """Addresses or networks, separated by commas, of proxies that end TLS before this gateway. Their X-Forwarded-Proto
+    is believed: clients are told https addresses. Empty: the header is ignored."""
     max_body_bytes: int = 16 * 1024 * 1024
     """Longest scoring request. Databricks' limit."""
     max_drain_bytes: int = 64 * 1024 * 1024
@@ -49,7 +50,7 @@ class GatewaySettings(BaseSettings):
     management_timeout: float = 30.0
     """How long the controller may take for a management call."""
     stop_grace: float = Field(default=58.0, ge=0)
-    """On SIGTERM, after ``stop_delay``, requests in flight have this long."""
+    """On SIGTERM, after ``stop_delay``, requests in flight have this long, streamed answers too."""
     stop_delay: float = Field(default=0.0, ge=0)
     """On SIGTERM /readyz fails this long before the port closes, for load balancers that poll it. Together with
     ``stop_grace`` at most 59 s: ``servery_common.service`` ends the process after 60 s."""

@@ -12,10 +12,9 @@ import orjson
 import structlog
 from pydantic import ValidationError
 
-from servery_common.contracts.routes import EndpointRoute, Identity
-from servery_gateway.routing_table import Snapshot
+from servery_gateway.routing_table import BUCKETS, Snapshot
 
-FORMAT = 1
+FORMAT = 2
 
 log = structlog.get_logger(__name__)
 
@@ -84,17 +83,11 @@ class SnapshotWriter:
 
 def encode(snapshot: Snapshot) -> bytes:
     """Return the file's content."""
-    return orjson.dumps(
-        {
-            "format": FORMAT,
-            "routes_incarnation": snapshot.routes_incarnation,
-            "identities_incarnation": snapshot.identities_incarnation,
-            "routes": {key: route.model_dump(mode="json") for key, route in snapshot.routes.items()},
-            "identities": {
-                key: identity.model_dump(mode="json") for key, identity in snapshot.identities.items()
-            },
-        }
-    )
+    buckets = {
+        name: {key: value.model_dump(mode="json") for key, value in getattr(snapshot, name).items()}
+        for name in BUCKETS
+    }
+    return orjson.dumps({"format": FORMAT, "incarnations": dict(snapshot.incarnations), **buckets})
 
 
 def decode(content: bytes) -> Snapshot:
@@ -103,11 +96,10 @@ def decode(content: bytes) -> Snapshot:
     if parsed["format"] != FORMAT:
         raise ValueError(f"unknown format {parsed['format']!r}")
     try:
-        return Snapshot(
-            routes={key: EndpointRoute.model_validate(value) for key, value in parsed["routes"].items()},
-            identities={key: Identity.model_validate(value) for key, value in parsed["identities"].items()},
-            routes_incarnation=str(parsed["routes_incarnation"]),
-            identities_incarnation=str(parsed["identities_incarnation"]),
-        )
+        buckets: dict[str, Any] = {
+            name: {key: message.model_validate(value) for key, value in parsed[name].items()}
+            for name, (_, message) in BUCKETS.items()
+        }
+        return Snapshot(**buckets, incarnations=dict(parsed["incarnations"]))
     except (ValidationError, AttributeError) as error:
         raise ValueError(str(error)) from error

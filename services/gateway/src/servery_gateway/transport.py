@@ -21,6 +21,8 @@ class ReplicaRequest:
     """Milliseconds the caller still waits. Relative, so that clocks need not agree."""
     sent_at_ms: int
     """Epoch milliseconds of the gateway's clock: lets an agent that was frozen see that a request is old."""
+    stream_ttl_ms: int
+    """Longest the answer may go on when it is streamed."""
     traceparent: str | None = None
 
 
@@ -32,6 +34,8 @@ class Outcome(NamedTuple):
     body: bytes
     lost: bool = False
     """The model process died while it worked on the request."""
+    predict_ms: float | None = None
+    """How long the model's ``predict`` ran; None when it did not, or the replica does not say."""
 
 
 class TransportListener(Protocol):
@@ -51,6 +55,18 @@ class TransportListener(Protocol):
 
     def on_result(self, id: int, outcome: Outcome) -> None:
         """The replica answered."""
+        ...
+
+    def on_stream(self, id: int, status: int, content_type: str) -> None:
+        """The replica begins to stream its answer."""
+        ...
+
+    def on_piece(self, id: int, piece: bytes) -> None:
+        """More of a streamed answer."""
+        ...
+
+    def on_stream_end(self, id: int, failure: Outcome | None, predict_ms: float | None) -> None:
+        """A streamed answer is whole, or broke off with ``failure``; ``predict_ms`` as in Outcome."""
         ...
 
     def on_gone(self, replica_id: str) -> None:
@@ -76,6 +92,10 @@ class ReplicaTransport(Protocol):
 
     def cancel(self, replica_id: str, id: int) -> None:
         """Tell the replica that nobody waits any more, after the request itself; forget the id."""
+        ...
+
+    def acknowledge(self, replica_id: str, id: int, count: int) -> None:
+        """Tell the replica that the client took ``count`` bytes of a streamed answer; 0: that it is still there."""
         ...
 
     def probe(self, replica_id: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any, Optional
 
 from servery_runner.scoring import Scorer
 
-SERVING_MARKERS = {"_MLFLOW_IS_IN_SERVING_ENVIRONMENT": "true", "IS_IN_DB_MODEL_SERVING_ENV": "true"}
-"""Environment variables by which a model can tell that it serves: MLflow's own and Databricks'."""
+SERVING_MARKERS = {"_MLFLOW_IS_IN_SERVING_ENVIRONMENT": "true"}
+"""Environment variables by which MLflow can tell that it serves. Databricks' come with the order to load."""
 
 LONGEST_ERROR = 2_000
 LONGEST_TRACEBACK = 8_000

@@ -1,4 +1,4 @@
-"""The runner: one model, one socket. Loads on LOAD, answers each REQUEST with one RESULT.
+"""The runner: one model, one socket. Loads on LOAD, answers each REQUEST with one RESULT, or a stream and its END.
 
 Threads: the main thread loads and then sleeps; the reader takes records off the socket, so that the end
 of the agent is noticed at once, whatever the model does; ``slots`` threads predict.
@@ -6,6 +6,7 @@ of the agent is noticed at once, whatever the model does; ``slots`` threads pred
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -13,12 +14,13 @@ import queue
 import socket
 import threading
 import time
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from servery_common.contracts import frames
-from servery_runner import loading, process
+from servery_runner import loading, process, request_body
 from servery_runner.channel import Channel
-from servery_runner.scoring import Scorer
+from servery_runner.scoring import AnswerStream, Scorer
+from servery_runner.streaming import EVENT_STREAM, Flow, pieces
 
 CLIENT_CLOSED_REQUEST = 499
 """Status of a request that was cancelled before it started: answered so that each REQUEST gets one RESULT."""
@@ -60,6 +62,7 @@ class _Requests:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._waiting: dict[int, frames.Record] = {}
+        self._flows: dict[int, Flow] = {}
         self._order: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def read(self) -> NoReturn:
@@ -69,10 +72,24 @@ class _Requests:
             if record is None:
                 os._exit(0)
             if record.kind == frames.REQUEST:
+                self._flows[record.id] = Flow()
                 self._waiting[record.id] = record
                 self._order.put(record.id)
-            elif record.kind == frames.CANCEL and self._waiting.pop(record.id, None) is not None:
-                self._channel.send(frames.RESULT, record.id, {"status": CLIENT_CLOSED_REQUEST})
+            elif record.kind == frames.CANCEL:
+                self._cancel(record.id)
+            elif record.kind == frames.WINDOW:
+                flow = self._flows.get(record.id)
+                if flow is not None:
+                    flow.acknowledge(record.head["bytes"])
+
+    def _cancel(self, id: int) -> None:
+        flow = self._flows.get(id)
+        if self._waiting.pop(id, None) is not None:
+            self._flows.pop(id, None)
+            self._channel.send(frames.RESULT, id, {"status": CLIENT_CLOSED_REQUEST})
+        elif flow is not None:
+            # A prediction that has begun cannot be taken back; a stream can end between two items.
+            flow.cancel()
 
     def work(self, scorer: Scorer) -> NoReturn:
         """Answer requests in order of arrival. Each pop is atomic: cancelled or started, never both."""
@@ -82,12 +99,36 @@ class _Requests:
                 self._answer(scorer, request)
 
     def _answer(self, scorer: Scorer, request: frames.Record) -> None:
-        answer = scorer.answer(bytes(request.body), request.head.get("ct") or "application/json")
-        head = {"status": answer.status, "ct": answer.content_type, "t": answer.timings}
+        flow = self._flows[request.id]
+        content_type = request.head.get("ct") or "application/json"
+        body = request_body.read(bytes(request.body), content_type, scorer.declared)
+        answer = (scorer.stream if body.stream else scorer.answer)(body.content, content_type)
         try:
-            self._channel.send(frames.RESULT, request.id, head, answer.body)
+            if isinstance(answer, AnswerStream):
+                self._stream(answer, request.id, flow)
+            else:
+                head = {"status": answer.status, "ct": answer.content_type, "t": answer.timings}
+                self._channel.send(frames.RESULT, request.id, head, answer.body)
         except OSError:
             os._exit(0)
+        finally:
+            del self._flows[request.id]
+
+    def _stream(self, answer: AnswerStream, id: int, flow: Flow) -> None:
+        """Send each event as soon as the model made it and the client has room for it."""
+        self._channel.send(frames.RESULT, id, {"status": 200, "ct": EVENT_STREAM, "stream": True})
+        with contextlib.closing(answer.events()) as events:
+            for piece in (piece for event in events for piece in pieces(event)):
+                if not flow.take(len(piece)):
+                    break
+                self._channel.send(frames.CHUNK, id, {}, piece)
+        head: dict[str, Any] = {"t": answer.timings()}
+        body = b""
+        if flow.cancelled:
+            head["status"] = CLIENT_CLOSED_REQUEST
+        elif answer.error is not None:
+            head["status"], body = answer.error
+        self._channel.send(frames.END, id, head, body)
 
 
 def _description(scorer: Scorer, example_predicted: bool, seconds: float) -> dict[str, object]:

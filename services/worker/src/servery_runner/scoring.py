@@ -2,16 +2,21 @@
 
 The work is done by MLflow's own ``scoring_server.invocations``; a stand-in for the model notes when
 ``predict`` began and ended, which splits the time into decode, predict and encode without touching
-anything private.
+anything private. For a streamed answer the stand-in calls ``predict_stream`` and keeps what it returned: MLflow's
+server does not stream, but its reading of bodies and its errors are the same.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import time
 import traceback
-from typing import Any, Callable, NamedTuple, Optional, Union
+from typing import Any, Callable, Generator, Iterator, NamedTuple, Optional, Union
+
+from servery_common.contracts import frames
+from servery_runner import request_body, streaming
 
 UNEXPECTED = (
     "Encountered an unexpected error while evaluating the model. Verify that the serialized input"
@@ -41,10 +46,40 @@ class Scorer:
         self._input_schema = model.metadata.get_input_schema()
         # Servers on FastAPI hand over the body as bytes, those on Flask as text; error messages quote it.
         self._takes_bytes = importlib.util.find_spec("mlflow.pyfunc.scoring_server.app") is not None
+        self._write_item = getattr(scoring_server, "unwrapped_predictions_to_json", json.dump)
+        self.declared = request_body.declared_names(model.metadata)
+        """Names in the model's signature; None without one."""
 
     def answer(self, body: bytes, content_type: str) -> Answer:
         """Never raises: whatever goes wrong is the answer."""
-        model = _TimedModel(self.model)
+        return self._score(_TimedModel(self.model), body, content_type)
+
+    def stream(self, body: bytes, content_type: str) -> Union[Answer, AnswerStream]:
+        """Begin to stream, the first item computed; an Answer when that failed. Never raises."""
+        if not streaming.can_stream(self.model):
+            return _cannot_stream()
+        model = _StreamedModel(self.model)
+        answer = self._score(model, body, content_type)
+        if model.unimplemented:
+            return _cannot_stream()
+        return AnswerStream(model, self) if model.items is not None else answer
+
+    def event(self, item: Any) -> bytes:
+        """One item of a streamed answer. Raises what writing it as JSON raises."""
+        return streaming.event(item, self._write_item)
+
+    def broken_off(self, model: _TimedModel, error: BaseException) -> tuple[int, bytes]:
+        """Status and body that tell of an error after the first item, as they would before it."""
+        if isinstance(error, self._mlflow_exception):
+            status, body = error.get_http_status_code(), error.serialize_as_json().encode()
+        else:
+            status, body = 400, _error_body(model, error).encode()
+        if len(body) > frames.CHUNK_BYTES:
+            # It travels in one record.
+            body = json.dumps({"error_code": "BAD_REQUEST", "message": UNEXPECTED}).encode()
+        return status, body
+
+    def _score(self, model: _TimedModel, body: bytes, content_type: str) -> Answer:
         started = time.time_ns()
         try:
             data = _decoded(body, content_type, self._takes_bytes)
@@ -87,6 +122,93 @@ class _TimedModel:
             "predict": (self.started, self.ended),
             "encode": (self.ended, ended),
         }
+
+
+class _StreamedModel(_TimedModel):
+    """Stands in for the model during one streamed request: keeps its items, the first one computed."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.items: Optional[Iterator[Any]] = None
+        self.unimplemented = False
+
+    def predict(self, data: Any, params: Optional[dict[str, Any]] = None) -> Any:
+        self.started = time.time_ns()
+        try:
+            items = iter(self._model.predict_stream(data, params=params))
+            first = list(itertools.islice(items, 1))
+        except NotImplementedError:
+            # MLflow's base classes of agents and chat models have a predict_stream that only says so.
+            self.unimplemented = True
+            raise
+        finally:
+            self.ended = time.time_ns()
+        self.items = _Resumed(first, items)
+        return []
+
+
+class _Resumed:
+    """The items of an iterator whose first one was taken already. Closing it closes the model's generator."""
+
+    def __init__(self, first: list[Any], rest: Iterator[Any]) -> None:
+        self._first = first
+        self._rest = rest
+
+    def __iter__(self) -> _Resumed:
+        return self
+
+    def __next__(self) -> Any:
+        return self._first.pop() if self._first else next(self._rest)
+
+    def close(self) -> None:
+        close = getattr(self._rest, "close", None)
+        if close is not None:
+            close()
+
+
+class AnswerStream:
+    """A streamed answer that has begun. Use it in the thread that began it: MLflow's context is the thread's."""
+
+    def __init__(self, model: _StreamedModel, scorer: Scorer) -> None:
+        self._model = model
+        self._scorer = scorer
+        self.error: Optional[tuple[int, bytes]] = None
+        """Status and body of what broke the answer off."""
+
+    def events(self) -> Generator[bytes, None, None]:
+        """Yield the items as events; ends early with ``error`` set when something goes wrong. Close it when done."""
+        items = self._model.items
+        try:
+            for item in items or ():
+                self._model.predicted = True
+                event = self._scorer.event(item)
+                self._model.predicted = False
+                yield event
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.error = self._scorer.broken_off(self._model, error)
+        finally:
+            self._model.ended = time.time_ns()
+            _close(items)
+
+    def timings(self) -> dict[str, tuple[int, int]]:
+        """As of an Answer, for what has happened by now."""
+        started, ended = self._model.started, self._model.ended
+        return {} if started is None or ended is None else {"predict": (started, ended)}
+
+
+def _close(items: Any) -> None:
+    try:
+        items.close()
+    except BaseException:
+        # The model's own cleaning up failed; its answer is over all the same, and its log should say why.
+        traceback.print_exc()
+
+
+def _cannot_stream() -> Answer:
+    error = {"error_code": "BAD_REQUEST", "message": streaming.CANNOT_STREAM}
+    return Answer(400, "application/json", json.dumps(error).encode(), {})
 
 
 def _decoded(body: bytes, content_type: str, takes_bytes: bool) -> Union[bytes, str]:

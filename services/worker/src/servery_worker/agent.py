@@ -2,7 +2,7 @@
 
 It never looks into a body. Whatever it accepted and its gateway did not cancel gets exactly one RESULT: from the
 runner, or from here when the runner died under it (``lost``), the deadline passed or the replica was stopped. It
-never runs a request twice.
+never runs a request twice. A RESULT that begins a stream is followed by exactly one END, from the same two places.
 """
 
 import asyncio
@@ -126,7 +126,7 @@ class Agent:
             elif record.kind == frames.CHUNK:
                 self._on_chunk(record, reply)
             elif record.kind == frames.WINDOW:
-                self._answers.on_window((reply, record.id), int(record.head["bytes"]))
+                self._on_window((reply, record.id), int(record.head["bytes"]))
             elif record.kind == frames.CANCEL:
                 self._on_cancel((reply, record.id))
         except (KeyError, TypeError, ValueError) as error:
@@ -152,7 +152,7 @@ class Agent:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(ttl_ms / 1000, self._launch.timeout_seconds)
         job = from_record(record, reply, next(self._numbers), deadline)
-        job.timer = loop.call_at(deadline + self._grace, self._on_deadline, job)
+        self._set_deadline(job, deadline)
         self._jobs[job.key] = job
         self._idle.clear()
         self._replies.send(reply, frames.encode(frames.ACCEPT, record.id))
@@ -187,6 +187,8 @@ class Agent:
         elif self._runner is not None:
             # It keeps its slot until the runner says so: a prediction that has begun cannot be taken back.
             self._runner.cancel(job.number)
+            if job.streaming:
+                self._expect_close(job)
 
     def _run_if_complete(self, job: Job) -> None:
         if self._runner is None or job.running or not job.incoming.complete:
@@ -198,24 +200,90 @@ class Agent:
         self._running[job.number] = job
         self._runner.request(job.number, job.runner_head, job.incoming.body)
 
+    def _on_window(self, key: tuple[str, int], count: int) -> None:
+        job = self._jobs.get(key)
+        if job is None or not job.streaming:
+            self._answers.on_window(key, count)
+        elif self._runner is not None:
+            self._heard_of(job)
+            if count:
+                job.unacknowledged = max(0, job.unacknowledged - count)
+                self._runner.open_window(job.number, count)
+
     def _on_deadline(self, job: Job) -> None:
         if not job.running:
             self._fail(job, DeadlineExceeded(TOO_SLOW))
-            return
-        job.overdue = True
-        self._on_overdue()
+        elif job.streaming and not job.cancelled and self._runner is not None:
+            # Its gateway is gone, or did not notice its end: a stream can be ended without the others' runner.
+            self._runner.cancel(job.number)
+            self._send_end(job, {"status": 504}, json.dumps(DeadlineExceeded(TOO_SLOW).body()).encode())
+            job.cancelled = True
+            self._expect_close(job)
+        else:
+            job.overdue = True
+            self._on_overdue()
 
     def _on_result(self, record: frames.Record) -> None:
+        """Take an answer from the runner. Raises FrameError for what is none."""
         job = self._running.get(record.id)
         if job is None:
             return
-        head = {
-            "status": int(record.head["status"]),
-            "ct": str(record.head.get("ct") or JSON),
-            "t": dict(record.head.get("t") or {}),
-        }
-        self.answered += 1
-        self._finish(job, head, record.body)
+        if record.kind == frames.CHUNK:
+            self._on_piece(job, record.body)
+        elif record.kind == frames.END:
+            if not job.streaming or len(record.body) > frames.CHUNK_BYTES:
+                raise frames.FrameError("the end of no stream, or a longer one than a record holds")
+            head: dict[str, Any] = {"t": dict(record.head.get("t") or {})}
+            if record.body:
+                head["status"] = int(record.head["status"])
+            self.answered += 1
+            self._finish(job, head, record.body)
+        elif job.streaming:
+            raise frames.FrameError("a second result")
+        elif record.head.get("stream"):
+            job.streaming = True
+            job.stream_ends_at = asyncio.get_running_loop().time() + job.stream_seconds
+            head = {"status": 200, "ct": str(record.head.get("ct") or JSON), "stream": True}
+            if not job.cancelled:
+                self._replies.send(job.reply, frames.encode(frames.RESULT, job.id, head))
+                self._heard_of(job)
+            self._on_piece(job, record.body)
+        else:
+            head = {
+                "status": int(record.head["status"]),
+                "ct": str(record.head.get("ct") or JSON),
+                "t": dict(record.head.get("t") or {}),
+            }
+            self.answered += 1
+            self._finish(job, head, record.body)
+
+    def _on_piece(self, job: Job, piece: bytes | memoryview) -> None:
+        job.unacknowledged += len(piece)
+        if not job.streaming or job.unacknowledged > frames.STREAM_WINDOW_BYTES:
+            raise frames.FrameError("more of an answer than its window allows")
+        job.moved_at = asyncio.get_running_loop().time()
+        if piece and not job.cancelled:
+            self._replies.send(job.reply, frames.encode(frames.CHUNK, job.id, None, piece))
+
+    def _heard_of(self, job: Job) -> None:
+        """The gateway still wants this stream. What the model makes is no sign of that, and renews nothing."""
+        if not job.cancelled:
+            now = asyncio.get_running_loop().time()
+            self._set_deadline(job, min(now + self._launch.timeout_seconds, job.stream_ends_at))
+
+    def _expect_close(self, job: Job) -> None:
+        """A stream was canceled: its model has the rest of its time for the piece it is at, then costs its process."""
+        now = asyncio.get_running_loop().time()
+        self._set_deadline(job, max(now, job.moved_at + self._launch.timeout_seconds))
+
+    def _set_deadline(self, job: Job, deadline: float) -> None:
+        if job.timer is not None:
+            job.timer.cancel()
+        loop = asyncio.get_running_loop()
+        job.timer = loop.call_at(deadline + self._grace, self._on_deadline, job)
+
+    def _send_end(self, job: Job, head: dict[str, Any], body: bytes | memoryview) -> None:
+        self._replies.send(job.reply, frames.encode(frames.END, job.id, head, body))
 
     def _fail(self, job: Job, error: ServeryError, *, lost: bool = False) -> None:
         log.warning(
@@ -226,7 +294,9 @@ class Agent:
             trace_id=spans.trace_id(job.traceparent),
             error=error.message,
         )
-        head: dict[str, Any] = {"status": error.status, "ct": JSON}
+        head: dict[str, Any] = (
+            {"status": error.status} if job.streaming else {"status": error.status, "ct": JSON}
+        )
         if lost:
             head["lost"] = True
         self._finish(job, head, json.dumps(error.body()).encode())
@@ -235,7 +305,10 @@ class Agent:
         self._forget(job)
         if job.cancelled:
             return
-        self._answers.send(job.key, head, body)
+        if job.streaming:
+            self._send_end(job, head, body)
+        else:
+            self._answers.send(job.key, head, body)
         if spans.sampled(job.traceparent):
             spans.record(
                 job.traceparent,
@@ -246,7 +319,7 @@ class Agent:
                 },
                 started_ns=job.accepted_ns,
                 ended_ns=time.time_ns(),
-                status=head["status"],
+                status=head.get("status", 200),
                 timings=head.get("t", {}),
             )
 

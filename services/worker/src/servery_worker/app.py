@@ -21,10 +21,12 @@ from servery_common.settings import NatsSettings
 from servery_worker import overlay
 from servery_worker.heartbeat import Heartbeat
 from servery_worker.launcher import Launcher
+from servery_worker.model_token import ModelTokens
 from servery_worker.replica import Replica
 from servery_worker.replicas import Replicas
 from servery_worker.replies import Replies
 from servery_worker.settings import WorkerSettings
+from servery_worker.usage import UsageMeter, read_limits
 from servery_worker.verify import Verifier
 from servery_worker.warm_parents import WarmParents
 
@@ -53,6 +55,7 @@ async def main(context: ServiceContext) -> None:
         )
         launcher = Launcher(
             parents,
+            ModelTokens(bus),
             overlay=overlay_directory,
             scratch=scratch,
             load_timeout=settings.load_timeout_seconds,
@@ -74,10 +77,12 @@ async def main(context: ServiceContext) -> None:
             spawn=context.spawn,
             make=make,
         )
+        usage = UsageMeter(replicas.pids, read_limits())
         heartbeat = Heartbeat(
             bus,
             replicas,
             parents,
+            usage,
             worker_id=worker_id,
             capacity_slots=settings.capacity_slots,
             interval=settings.heartbeat_seconds,
@@ -93,6 +98,7 @@ async def main(context: ServiceContext) -> None:
                 Verifier(launcher).verify,
                 queue=subjects.WORKER_QUEUE,
             )
+            context.spawn("usage", usage.run())
             context.spawn("heartbeat", heartbeat.run())
             log.info("worker_ready", worker_id=worker_id, capacity_slots=settings.capacity_slots)
             context.ready()

@@ -3,10 +3,11 @@
 import uuid
 
 from servery_common.contracts import subjects
-from servery_common.contracts.replicas import WorkerHeartbeat
+from servery_common.contracts.replicas import ReplicaObservation, WorkerHeartbeat
 from servery_common.messaging.port import Bus
 from servery_common.service import wait_any
 from servery_worker.replicas import Replicas
+from servery_worker.usage import UsageMeter
 from servery_worker.warm_parents import WarmParents
 
 
@@ -18,6 +19,7 @@ class Heartbeat:
         bus: Bus,
         replicas: Replicas,
         parents: WarmParents,
+        usage: UsageMeter,
         *,
         worker_id: str,
         capacity_slots: int,
@@ -26,6 +28,7 @@ class Heartbeat:
         self._bus = bus
         self._replicas = replicas
         self._parents = parents
+        self._usage = usage
         self._worker_id = worker_id
         self._capacity_slots = capacity_slots
         self._interval = interval
@@ -47,7 +50,11 @@ class Heartbeat:
                 worker_id=self._worker_id,
                 incarnation=self._incarnation,
                 capacity_slots=self._capacity_slots,
-                replicas=self._replicas.observe(),
+                replicas=tuple(self._with_usage(seen) for seen in self._replicas.observe()),
                 warm_environments=self._parents.warm_keys(),
             ),
         )
+
+    def _with_usage(self, seen: ReplicaObservation) -> ReplicaObservation:
+        usage = self._usage.of(seen.replica_id)
+        return seen if usage is None else seen.model_copy(update=usage._asdict())

@@ -1,6 +1,7 @@
 """One accepted request."""
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from servery_worker.bodies import Incoming
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """From ACCEPT to RESULT. ``id`` is the gateway's, ``number`` the agent's own, unique over all gateways."""
+    """From ACCEPT to RESULT or END. ``id`` is the gateway's, ``number`` the agent's own, unique over all gateways."""
 
     reply: str
     id: int
@@ -27,6 +28,16 @@ class Job:
     running: bool = False
     overdue: bool = False
     cancelled: bool = False
+    streaming: bool = False
+    """Its RESULT has begun; CHUNKs and an END are to come."""
+    unacknowledged: int = 0
+    """Bytes of its stream that the gateway has not taken in."""
+    stream_seconds: float = math.inf
+    """Longest its answer may be streamed."""
+    stream_ends_at: float = math.inf
+    """Event-loop time, once it is streaming, as ``moved_at``."""
+    moved_at: float = 0.0
+    """When the model last made a piece."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -54,4 +65,5 @@ def from_record(record: frames.Record, reply: str, number: int, deadline: float)
         traceparent=str(head.get("tp") or ""),
         deadline=deadline,
         incoming=Incoming(total, record.body),
+        stream_seconds=float(head.get("stream_ttl", math.inf)) / 1000,
     )

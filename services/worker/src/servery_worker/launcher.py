@@ -12,8 +12,11 @@ from pathlib import Path
 import structlog
 
 from servery_common.contracts.builds import Artifacts
+from servery_common.redaction import Redactor
 from servery_worker import frameworks
+from servery_worker.model_credentials import ModelCredentials
 from servery_worker.model_log import ModelLog
+from servery_worker.model_token import ModelTokens
 from servery_worker.process import kill_group, read_pipe, spawn
 from servery_worker.runner import Runner, RunnerFailed
 from servery_worker.warm_parent import WarmParent, WarmParentFailed
@@ -28,8 +31,17 @@ QUICK_LOAD_SECONDS = 2.0
 class Launcher:
     """Starts runners and has them load their model."""
 
-    def __init__(self, parents: WarmParents, *, overlay: Path, scratch: Path, load_timeout: float) -> None:
+    def __init__(
+        self,
+        parents: WarmParents,
+        tokens: ModelTokens,
+        *,
+        overlay: Path,
+        scratch: Path,
+        load_timeout: float,
+    ) -> None:
         self._parents = parents
+        self._tokens = tokens
         self._overlay = overlay
         self._scratch = scratch
         self._load_timeout = load_timeout
@@ -39,15 +51,25 @@ class Launcher:
         artifacts: Artifacts,
         output: ModelLog,
         *,
+        served_entity_id: str,
         environment_vars: Mapping[str, str],
         slots: int,
         verify: bool = False,
     ) -> Runner:
-        """Return a runner that has loaded the model. Raises RunnerFailed and nothing else; then no process is left."""
+        """Return a runner that has loaded the model. Raises RunnerFailed and nothing else; then no process is left.
+
+        The model acts as the creator of ``served_entity_id``; empty: as nobody. What it is given is not in the error.
+        """
         try:
-            return await self._start(artifacts, output, environment_vars, slots, verify=verify)
-        except RunnerFailed:
-            raise
+            return await self._start(
+                artifacts, output, served_entity_id, environment_vars, slots, verify=verify
+            )
+        except RunnerFailed as failure:
+            # Its error is the model's own exception, and is told in heartbeats, logs and the endpoint's state.
+            redact = Redactor(environment_vars.values())
+            raise RunnerFailed(
+                failure.stage, redact(failure.error), redact(failure.traceback)
+            ) from failure.__cause__
         except WarmParentFailed as error:
             raise RunnerFailed(error.stage, str(error)) from error
         except Exception as error:
@@ -56,15 +78,18 @@ class Launcher:
             raise RunnerFailed("start", _reason(error)) from error
 
     async def dispose(self, runner: Runner) -> None:
-        """Kill a runner, keep what it printed to the end, remove its directory."""
+        """Kill a runner, keep what it printed to the end, remove its directories."""
         runner.kill()
         await runner.drained()
+        if runner.credentials is not None:
+            await runner.credentials.close()
         await asyncio.to_thread(shutil.rmtree, runner.directory, ignore_errors=True)
 
     async def _start(
         self,
         artifacts: Artifacts,
         output: ModelLog,
+        served_entity_id: str,
         environment_vars: Mapping[str, str],
         slots: int,
         *,
@@ -74,6 +99,9 @@ class Launcher:
         # Its own working directory: a file one model writes must not be found by another.
         runner = Runner(Path(tempfile.mkdtemp(prefix="runner-", dir=self._scratch)))
         try:
+            runner.credentials = ModelCredentials(self._tokens, served_entity_id, self._scratch)
+            # With the order to load, not from the warm parent: that one is shared by models of many people.
+            given = await runner.credentials.open() | dict(environment_vars)
             forked = await self._start_process(runner, artifacts, output)
             head = {
                 "model_path": artifacts.model_path,
@@ -83,7 +111,7 @@ class Launcher:
             }
             loading = time.monotonic()
             async with asyncio.timeout(self._load_timeout):
-                await runner.load(head, dict(environment_vars))
+                await runner.load(head, given)
             runner.quick = forked and time.monotonic() - loading < QUICK_LOAD_SECONDS
         except TimeoutError:
             await self.dispose(runner)

@@ -64,7 +64,10 @@ async def read_pipe(read_end: int, log: ModelLog) -> LogPipe:
         os.set_blocking(read_end, False)
         _, pipe = await asyncio.get_running_loop().connect_read_pipe(lambda: LogPipe(log), file)
     except BaseException:
-        file.close()
+        # A cancelled connect has closed it; saying so must not take the place of the cancellation, or a replica that
+        # is stopped while it starts a runner would never end.
+        with contextlib.suppress(OSError):
+            file.close()
         raise
     return pipe
 

@@ -65,6 +65,11 @@ class Replica:
             restarts=self.restarts,
         )
 
+    @property
+    def pid(self) -> int | None:
+        """The process that holds the model now, if there is one."""
+        return self._runner.pid if self._runner is not None else None
+
     async def run(self) -> None:
         """Serve until ``stop``, STOPPED at the end. Returns; it does not raise because of what the model does."""
         serving = asyncio.create_task(self._subscribe_and_serve(), name=f"runner of {self.launch.replica_id}")
@@ -145,6 +150,7 @@ class Replica:
         return await self._launcher.start(
             self.launch.artifacts,
             self.log,
+            served_entity_id=self.launch.served_entity_id,
             environment_vars=self.launch.environment_vars,
             slots=self.launch.slots,
         )

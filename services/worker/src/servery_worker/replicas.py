@@ -105,6 +105,11 @@ class Replicas:
                 del self._replicas[observation.replica_id]
         return seen
 
+    def pids(self) -> dict[str, int]:
+        """The processes that hold models now, by replica id."""
+        processes = ((replica_id, replica.pid) for replica_id, replica in self._replicas.items())
+        return {replica_id: pid for replica_id, pid in processes if pid is not None}
+
     async def drain(self, grace: float) -> None:
         """Take nothing new, finish what was accepted for at most ``grace`` seconds, stop everything."""
         self._draining = True

@@ -11,6 +11,7 @@ from typing import Any, cast
 import structlog
 
 from servery_common.contracts import frames
+from servery_worker.model_credentials import ModelCredentials
 from servery_worker.model_log import LogPipe
 from servery_worker.process import describe_exit, ended_itself
 from servery_worker.record_stream import RecordStream
@@ -42,6 +43,7 @@ class Runner(asyncio.Protocol):
         self.pid = 0
         self.quick = False
         """It was forked and loaded within a moment; its replacement will be too."""
+        self.credentials: ModelCredentials | None = None
         self.dead = asyncio.Event()
         self.on_result: Callable[[frames.Record], None] = _drop
         self.description: dict[str, Any] = {}
@@ -85,12 +87,16 @@ class Runner(asyncio.Protocol):
         raise RunnerFailed(self._stage, f"The model's process {reason}.")
 
     def request(self, id: int, head: dict[str, Any], body: bytes | memoryview) -> None:
-        """Hand over a request; its RESULT comes to ``on_result``."""
+        """Hand over a request; its RESULT, and CHUNKs and END of a stream, come to ``on_result``."""
         self._write(frames.encode(frames.REQUEST, id, head, body))
 
     def cancel(self, id: int) -> None:
-        """Drop a request if it has not started. It gets its RESULT in any case."""
+        """Drop a request that has not started, end one that streams. It gets its RESULT or END in any case."""
         self._write(frames.encode(frames.CANCEL, id))
+
+    def open_window(self, id: int, count: int) -> None:
+        """The client took ``count`` bytes of a stream."""
+        self._write(frames.encode(frames.WINDOW, id, {"bytes": count}))
 
     def kill(self) -> None:
         """End it and everything it started."""
@@ -137,7 +143,7 @@ class Runner(asyncio.Protocol):
         self._end()
 
     def _handle(self, record: frames.Record) -> None:
-        if record.kind == frames.RESULT:
+        if record.kind in (frames.RESULT, frames.CHUNK, frames.END):
             self.on_result(record)
         elif self._loaded.done():
             raise frames.FrameError(f"record of kind {record.kind} after loading")

@@ -53,6 +53,7 @@ class Verifier:
                 runner = await self._launcher.start(
                     order.artifacts,
                     ModelLog(on_line),
+                    served_entity_id=order.served_entity_id,
                     environment_vars=order.environment_vars,
                     slots=1,
                     verify=True,

@@ -6,7 +6,6 @@ With --json, standard output carries exactly what the API answered.
 from __future__ import annotations
 
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,12 +17,16 @@ from servery_local.commands.options import (
     DataDir,
     EndpointName,
     find_client,
+    moment,
     print_json,
+    print_table,
 )
 from servery_local.errors import LocalError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+HEADINGS = ("NAME", "READY", "UPDATE", "MODELS", "CREATED")
 
 
 def query(
@@ -54,7 +57,7 @@ def list_(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR, as_json:
     if as_json:
         print_json(answer)
     else:
-        _print_table(answer.get("endpoints", []))
+        print_table(HEADINGS, [_row(endpoint) for endpoint in answer.get("endpoints", [])])
 
 
 def get(
@@ -98,28 +101,19 @@ def _read_body(data: str) -> bytes:
     return data.encode()
 
 
-def _print_table(endpoints: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _row(endpoint: dict[str, Any]) -> tuple[object, ...]:
+    from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("NAME", "READY", "UPDATE", "MODELS", "CREATED"):
-        table.add_column(heading, no_wrap=True)
-    for endpoint in endpoints:
-        state = endpoint.get("state", {})
-        config = endpoint.get("config") or endpoint.get("pending_config") or {}
-        models = ", ".join(
-            f"{entity.get('entity_name')}/{entity.get('entity_version')}"
-            for entity in config.get("served_entities", [])
-        )
-        table.add_row(
-            endpoint["name"],
-            _coloured(state.get("ready", "")),
-            _coloured(state.get("config_update", "")),
-            models,
-            _timestamp(endpoint.get("creation_timestamp")),
-        )
-    Console(highlight=False).print(table)
+    state = endpoint.get("state", {})
+    config = endpoint.get("config") or endpoint.get("pending_config") or {}
+    models = (f"{e.get('entity_name')}/{e.get('entity_version')}" for e in config.get("served_entities", []))
+    return (
+        endpoint["name"],
+        Text.from_markup(_coloured(state.get("ready", ""))),
+        Text.from_markup(_coloured(state.get("config_update", ""))),
+        ", ".join(models),
+        moment(endpoint.get("creation_timestamp")),
+    )
 
 
 def _print_endpoint(endpoint: dict[str, Any], console: Console) -> None:
@@ -128,7 +122,7 @@ def _print_endpoint(endpoint: dict[str, Any], console: Console) -> None:
     console.print(f"ready    {_coloured(state.get('ready', ''))}")
     console.print(f"update   {_coloured(state.get('config_update', ''))}")
     console.print(f"creator  {endpoint.get('creator') or '-'}", markup=False)
-    console.print(f"created  {_timestamp(endpoint.get('creation_timestamp'))}")
+    console.print(f"created  {moment(endpoint.get('creation_timestamp'))}")
     for title, key in (("serving", "config"), ("pending", "pending_config")):
         config = endpoint.get(key)
         if not config:
@@ -168,10 +162,3 @@ def _coloured(state: str) -> str:
     if state.endswith(("FAILED", "ABORTED", "CANCELED")):
         return f"[red]{state}[/]"
     return f"[yellow]{state}[/]" if state in {"IN_PROGRESS", "NOT_READY"} else state
-
-
-def _timestamp(milliseconds: int | None) -> str:
-    if milliseconds is None:
-        return "-"
-    moment = datetime.fromtimestamp(milliseconds / 1000).astimezone()
-    return moment.strftime("%Y-%m-%d %H:%M:%S")

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from pydantic import Field
+
 from servery_common.contracts.message import Message, Value
 from servery_common.contracts.states import BuildState
 
@@ -34,8 +36,18 @@ class BuildRequested(Message, type="servery.build.requested.v1"):
     model_name: str
     model_version: str
     """A number, as resolved."""
-    environment_vars: dict[str, str] = {}
+
+
+class ReadModelEnvironment(Message, type="servery.model.environment.read.v1"):
+    """Ask for the environment variables of a served entity's model, secrets resolved. Never stored on the way."""
+
+    served_entity_id: str
+
+
+class ModelEnvironment(Message, type="servery.model.environment.v1"):
     """Given to the model process when it is verified, as it will be when it serves."""
+
+    variables: dict[str, str] = Field(repr=False)
 
 
 class Artifacts(Value):
@@ -74,6 +86,7 @@ class FailureCode(StrEnum):
     PACKAGE_NOT_FOUND = "PACKAGE_NOT_FOUND"
     VERSION_CONFLICT = "VERSION_CONFLICT"
     PYTHON_NOT_AVAILABLE = "PYTHON_NOT_AVAILABLE"
+    ENVIRONMENT_VARIABLE = "ENVIRONMENT_VARIABLE"
     INSTALL_FAILED = "INSTALL_FAILED"
     IMPORT_ERROR = "IMPORT_ERROR"
     LOAD_FAILED = "LOAD_FAILED"
@@ -107,6 +120,24 @@ class BuildStatus(Message, type="servery.build.status.v1"):
     reason: str = ""
     code: str = ""
     artifacts: Artifacts | None = None
+
+
+class DescribeModel(Message, type="servery.model.describe.v1"):
+    """Ask what the model of a build takes and gives."""
+
+    build_id: str
+
+
+class ModelDescription(Message, type="servery.model.description.v1"):
+    """What the model was logged with. All fields are JSON as MLflow writes it; None: logged without."""
+
+    build_id: str
+    inputs: str | None = None
+    """The signature's input schema."""
+    outputs: str | None = None
+    params: str | None = None
+    input_example: str | None = None
+    """A request body that the model was logged with; None also when it is too long to be shown."""
 
 
 class ReadBuildLog(Message, type="servery.build.log.read.v1"):

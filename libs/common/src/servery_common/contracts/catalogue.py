@@ -7,7 +7,7 @@ The JSON Schemas, ``docs/events.md`` and ``docs/asyncapi.yaml`` are generated fr
 from dataclasses import dataclass
 from enum import StrEnum
 
-from servery_common.contracts import builds, management, replicas, routes, scaling, subjects
+from servery_common.contracts import access, builds, management, metrics, replicas, routes, scaling, subjects
 from servery_common.contracts.message import Message
 
 
@@ -55,17 +55,26 @@ HTTP = subjects.controller_http()
 SCALE = subjects.controller_scale()
 RESOLVE = subjects.builder_resolve()
 DESCRIBE = subjects.builder_describe()
+DESCRIBE_MODEL = subjects.builder_describe_model()
 BUILD_LOG = subjects.builder_log()
 VERIFY = subjects.worker_verify()
 ENSURE = "servery.api.worker.ensure.<worker_id>"
 STOP = "servery.api.worker.stop.<worker_id>"
 REPLICA_LOG = "servery.api.worker.log.<worker_id>"
 HEARTBEAT = "servery.signals.worker.heartbeat.<worker_id>"
+METRICS = "servery.signals.gateway.metrics.<gateway_id>"
+CHANGED = subjects.endpoints_changed()
 LOAD = "servery.signals.gateway.load.<gateway_id>"
 BUILD = "servery.jobs.build.<build_id>"
 BUILD_EVENT = "servery.events.build"
 ROUTE = f"{subjects.ROUTES_BUCKET}/<endpoint_id>"
-IDENTITY = f"{subjects.IDENTITIES_BUCKET}/<token_sha256>"
+IDENTITY = f"{subjects.PRINCIPALS_BUCKET}/<principal_id>"
+TOKEN = f"{subjects.TOKENS_BUCKET}/<token_sha256>"
+SIGNING_KEY = f"{subjects.SIGNING_KEYS_BUCKET}/<key_id>"
+FIND_TOKEN = subjects.controller_find_token()
+ISSUE_TOKEN = subjects.controller_issue_token()
+MODEL_TOKEN = subjects.controller_issue_model_token()
+MODEL_ENVIRONMENT = subjects.controller_model_environment()
 
 
 def _request(message: type[Message], carrier: str, producer: Service, consumer: Service) -> Entry:
@@ -84,12 +93,22 @@ def _event(message: type[Message], happened: str) -> Entry:
 CATALOGUE: tuple[Entry, ...] = (
     _request(management.HttpCall, HTTP, GATEWAY, CONTROLLER),
     _reply(management.HttpAnswer, (HTTP,), CONTROLLER, GATEWAY),
+    _request(access.FindToken, FIND_TOKEN, GATEWAY, CONTROLLER),
+    _reply(access.TokenFound, (FIND_TOKEN,), CONTROLLER, GATEWAY),
+    _request(access.IssueToken, ISSUE_TOKEN, GATEWAY, CONTROLLER),
+    _reply(access.TokenIssued, (ISSUE_TOKEN,), CONTROLLER, GATEWAY),
+    _request(access.IssueModelToken, MODEL_TOKEN, WORKER, CONTROLLER),
+    _reply(access.ModelTokenIssued, (MODEL_TOKEN,), CONTROLLER, WORKER),
+    _request(builds.ReadModelEnvironment, MODEL_ENVIRONMENT, BUILDER, CONTROLLER),
+    _reply(builds.ModelEnvironment, (MODEL_ENVIRONMENT,), CONTROLLER, BUILDER),
     _request(scaling.ScaleRequest, SCALE, SCALER, CONTROLLER),
     _reply(scaling.ScaleAnswer, (SCALE,), CONTROLLER, SCALER),
     _request(builds.ResolveModel, RESOLVE, CONTROLLER, BUILDER),
     _reply(builds.ModelResolved, (RESOLVE,), BUILDER, CONTROLLER),
     _request(builds.DescribeBuild, DESCRIBE, CONTROLLER, BUILDER),
     _reply(builds.BuildStatus, (DESCRIBE,), BUILDER, CONTROLLER),
+    _request(builds.DescribeModel, DESCRIBE_MODEL, CONTROLLER, BUILDER),
+    _reply(builds.ModelDescription, (DESCRIBE_MODEL,), BUILDER, CONTROLLER),
     _request(builds.ReadBuildLog, BUILD_LOG, CONTROLLER, BUILDER),
     _reply(builds.BuildLog, (BUILD_LOG,), BUILDER, CONTROLLER),
     _request(replicas.VerifyModel, VERIFY, BUILDER, WORKER),
@@ -102,12 +121,16 @@ CATALOGUE: tuple[Entry, ...] = (
     _reply(replicas.ReplicaLog, (REPLICA_LOG,), WORKER, CONTROLLER),
     Entry(replicas.WorkerHeartbeat, Guarantee.SIGNAL, (HEARTBEAT,), (WORKER,), (CONTROLLER,)),
     Entry(scaling.GatewayLoad, Guarantee.SIGNAL, (LOAD,), (GATEWAY,), (SCALER,)),
+    Entry(metrics.GatewayMetrics, Guarantee.SIGNAL, (METRICS,), (GATEWAY,), (CONTROLLER,)),
+    Entry(routes.EndpointsChanged, Guarantee.SIGNAL, (CHANGED,), (CONTROLLER,), (CONTROLLER,)),
     Entry(builds.BuildRequested, Guarantee.JOB, (BUILD,), (CONTROLLER,), (BUILDER,)),
     _event(builds.BuildStarted, "started"),
     _event(builds.BuildSucceeded, "succeeded"),
     _event(builds.BuildFailed, "failed"),
     Entry(routes.EndpointRoute, Guarantee.STATE, (ROUTE,), (CONTROLLER,), (GATEWAY, SCALER)),
-    Entry(routes.Identity, Guarantee.STATE, (IDENTITY,), (CONTROLLER,), (GATEWAY,)),
+    Entry(access.Identity, Guarantee.STATE, (IDENTITY,), (CONTROLLER,), (GATEWAY,)),
+    Entry(access.TokenGrant, Guarantee.STATE, (TOKEN,), (CONTROLLER,), (GATEWAY,)),
+    Entry(access.SigningKey, Guarantee.STATE, (SIGNING_KEY,), (CONTROLLER,), (GATEWAY,)),
 )
 
 

@@ -9,14 +9,21 @@ a fixed header, a small JSON head and raw bytes::
 Who sends what::
 
     gateway -> agent    REQUEST, CHUNK, CANCEL, WINDOW
-    agent   -> gateway  ACCEPT, REFUSE, RESULT, CHUNK, WINDOW
-    agent   -> runner   LOAD, REQUEST, CANCEL            (over a socket pair)
-    runner  -> agent    READY, FAILED, RESULT
+    agent   -> gateway  ACCEPT, REFUSE, RESULT, CHUNK, END, WINDOW
+    agent   -> runner   LOAD, REQUEST, CANCEL, WINDOW    (over a socket pair)
+    runner  -> agent    READY, FAILED, RESULT, CHUNK, END
 
 The id names one request between two ends and is chosen by the sender of the REQUEST. A body longer than
 ``CHUNK_BYTES`` is cut: the first record carries ``total`` in its head and the first piece, CHUNK records
 the rest in order. A sender keeps at most ``WINDOW_BYTES`` of one body unacknowledged; the receiver opens the
 window with WINDOW records (``bytes`` in the head) as it takes pieces in.
+
+An answer whose length nobody knows yet is streamed: a RESULT with ``stream`` in its head and the first bytes, CHUNKs
+as there is more, and one END. The runner keeps at most ``STREAM_WINDOW_BYTES`` of it unacknowledged; WINDOW records
+come from the gateway as the client takes the bytes, through the agent, so a slow client slows the model and no
+process holds more than a window. As long as its client is there, a gateway sends one at least every few seconds, of 0
+bytes if need be: an agent ends a stream of which it heard nothing for the endpoint's timeout. An END that is missing,
+or has a body, means that the answer is not whole.
 
 Python 3.9 and up: this file is also part of the runner overlay, inside the model's own environment.
 """
@@ -34,6 +41,8 @@ CHUNK_BYTES = 512 * 1024
 """Longest body piece of a record: half of NATS' default message limit."""
 WINDOW_BYTES = 4 * 1024 * 1024
 """Bytes of one body that may be under way unacknowledged; far below NATS' 64 MiB of pending bytes."""
+STREAM_WINDOW_BYTES = 1024 * 1024
+"""Bytes of one streamed answer that may be under way unacknowledged: two of the longest pieces."""
 
 ACCEPT_WITHIN_MS = 250
 """An agent that reads a REQUEST this long after it was sent refuses it as ``expired``. A gateway gives an attempt up
@@ -42,25 +51,30 @@ later than that, so that no replica starts what was given to another one meanwhi
 # Kinds of records.
 REQUEST = 1
 """Head: ``ct`` content type, ``ttl`` milliseconds left, ``tp`` traceparent, ``rid`` request id, ``total`` bytes of
-body, ``at`` epoch milliseconds when the gateway sent it (an agent that was frozen can see that a request is old)."""
+body, ``at`` epoch milliseconds when the gateway sent it (an agent that was frozen can see that a request is old),
+``stream_ttl`` milliseconds that the answer may go on from its beginning when it is streamed."""
 CHUNK = 2
 CANCEL = 3
 """The caller left, or its deadline passed."""
 WINDOW = 4
-"""Head: ``bytes`` taken in since the last WINDOW record."""
+"""Head: ``bytes`` taken in since the last WINDOW record; 0 says only that a streamed answer is still wanted."""
 ACCEPT = 5
 """The agent took the request: it will be answered by it or not at all, and never run elsewhere."""
 REFUSE = 6
 """Head: ``reason`` busy | draining | expired | unknown. The request was not run; another replica may."""
 RESULT = 7
 """Head: ``status`` HTTP status, ``ct`` content type, ``total``, ``t`` {stage: [start_ns, end_ns]} in epoch
-nanoseconds; ``lost`` true when the runner died under the request."""
+nanoseconds; ``lost`` true when the runner died under the request; ``stream`` true when the body is only the first
+bytes of an answer that ends with END."""
 LOAD = 8
 """Head: what the runner should load; the first record on a fresh socket."""
 READY = 9
 """The model is loaded. Head: what is known of it."""
 FAILED = 10
 """The model cannot be loaded. Head: ``stage``, ``error``, ``traceback``."""
+END = 11
+"""Last record of a streamed answer. Head: ``t`` and ``lost`` as in RESULT, and ``status`` with the error in the body
+when the answer broke off."""
 
 
 class Record(NamedTuple):

@@ -13,7 +13,12 @@ from pydantic import BaseModel, ConfigDict
 class Value(BaseModel):
     """A part of a message: immutable, unknown fields ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        # A message may hold secrets, and what an error says is logged.
+        hide_input_in_errors=True,
+    )
 
 
 class Message(Value):

@@ -1,5 +1,7 @@
 """What the controller, the builder and the workers say to each other about replicas."""
 
+from pydantic import Field
+
 from servery_common.contracts.builds import Artifacts
 from servery_common.contracts.message import Message, Value
 from servery_common.contracts.states import ReplicaState
@@ -14,7 +16,7 @@ class ReplicaLaunch(Value):
     served_entity_id: str
     served_entity_name: str
     artifacts: Artifacts
-    environment_vars: dict[str, str] = {}
+    environment_vars: dict[str, str] = Field(default={}, repr=False)
     slots: int
     """Requests the replica works on at the same time."""
     timeout_seconds: float = 60.0
@@ -67,6 +69,12 @@ class ReplicaObservation(Value):
     slots: int = 1
     in_flight: int = 0
     restarts: int = 0
+    cpu_percent: float | None = None
+    """Of the processors the model's process may use, 0 to 100; None as long as nothing was measured."""
+    memory_bytes: int | None = None
+    """Resident memory of the model's process."""
+    memory_limit_bytes: int | None = None
+    """Most it can have: its control group's limit, or what the machine has."""
 
 
 class WorkerHeartbeat(Message, type="servery.worker.heartbeat.v1"):
@@ -86,8 +94,10 @@ class VerifyModel(Message, type="servery.model.verify.v1"):
     """Load the model in its environment and predict its input example, in an untrusted process."""
 
     build_id: str
+    served_entity_id: str = ""
+    """For whose creator the model acts while it is verified."""
     artifacts: Artifacts
-    environment_vars: dict[str, str] = {}
+    environment_vars: dict[str, str] = Field(default={}, repr=False)
     timeout_seconds: float = 600.0
 
 

@@ -1,8 +1,7 @@
 """The routing snapshot: all a gateway needs to score without asking anyone.
 
 The controller writes one ``EndpointRoute`` per endpoint to the KV bucket ``servery-routes`` (key: endpoint
-id) and one ``Identity`` per token to ``servery-identities`` (key: hex SHA-256 of the token). Last value
-wins; a deleted key means gone.
+id). Last value wins; a deleted key means gone. Who may call at all: ``contracts.access``.
 """
 
 from typing import Literal
@@ -33,6 +32,13 @@ class ServedEntityRoute(Value):
     slots_per_replica: int = 4
 
 
+class RateLimit(Value):
+    """At most ``calls`` requests per minute, counted for the whole endpoint or for each caller."""
+
+    key: Literal["endpoint", "user"] = "endpoint"
+    calls: int
+
+
 class EndpointRoute(Message, type="servery.route.v1"):
     """Where the requests of one endpoint go."""
 
@@ -47,16 +53,16 @@ class EndpointRoute(Message, type="servery.route.v1"):
     """Why it does not serve, for people."""
     served_entities: tuple[ServedEntityRoute, ...] = ()
     timeout_seconds: float = 60.0
+    max_stream_seconds: float = 600.0
+    """Longest a streamed answer may go on from its beginning. A replica that is stopped is given as long."""
     max_queued: int = 40
     """Requests that may wait for a slot in one gateway before it answers 429."""
+    query_grantees: tuple[str, ...] = ()
+    """Who may query, as in ``Identity.grantees``; administrators of the workspace always may."""
+    rate_limits: tuple[RateLimit, ...] = ()
 
 
-class Identity(Message, type="servery.identity.v1"):
-    """Who a token stands for."""
+class EndpointsChanged(Message, type="servery.endpoints.changed.v1"):
+    """Somebody waits for the leading controller to tell gateways of what was changed about these endpoints."""
 
-    token_sha256: str
-    user_name: str
-    workspace_id: str
-    admin: bool = False
-    expires_at_ms: int | None = None
-    """Epoch milliseconds; None: does not expire."""
+    endpoint_ids: tuple[str, ...]

@@ -23,7 +23,9 @@ JOBS_STREAM = "SERVERY_JOBS"
 JOBS_WILDCARD = "servery.jobs.>"
 
 ROUTES_BUCKET = "servery-routes"
-IDENTITIES_BUCKET = "servery-identities"
+PRINCIPALS_BUCKET = "servery-principals"
+TOKENS_BUCKET = "servery-tokens"
+SIGNING_KEYS_BUCKET = "servery-signing-keys"
 
 CONTROLLER_QUEUE = "controller"
 BUILDER_QUEUE = "builder"
@@ -52,6 +54,26 @@ def controller_scale() -> str:
     return "servery.api.controller.scale"
 
 
+def controller_find_token() -> str:
+    """Whether a token a gateway does not know is valid."""
+    return "servery.api.controller.find_token"
+
+
+def controller_issue_token() -> str:
+    """An OAuth access token for a client's id and secret."""
+    return "servery.api.controller.issue_token"
+
+
+def controller_issue_model_token() -> str:
+    """A token for the process of a served entity's model."""
+    return "servery.api.controller.issue_model_token"
+
+
+def controller_model_environment() -> str:
+    """The environment variables of a served entity, with secrets resolved."""
+    return "servery.api.controller.model_environment"
+
+
 def builder_resolve() -> str:
     """Which model version a name and version or alias mean."""
     return "servery.api.builder.resolve"
@@ -65,6 +87,11 @@ def builder_describe() -> str:
 def builder_log() -> str:
     """The log of a build."""
     return "servery.api.builder.log"
+
+
+def builder_describe_model() -> str:
+    """The signature and the input example of a built model."""
+    return "servery.api.builder.describe_model"
 
 
 def worker_verify() -> str:
@@ -107,6 +134,16 @@ def gateway_load(gateway_id: str) -> str:
     return f"servery.signals.gateway.load.{token(gateway_id)}"
 
 
+def gateway_metrics(gateway_id: str) -> str:
+    """What one gateway measured of each served entity, every two seconds."""
+    return f"servery.signals.gateway.metrics.{token(gateway_id)}"
+
+
+def endpoints_changed() -> str:
+    """Endpoints the leading controller should look at now."""
+    return "servery.signals.controller.endpoints_changed"
+
+
 def build_job(build_id: str) -> str:
     """Work order: build a model version."""
     return f"servery.jobs.build.{token(build_id)}"
@@ -118,6 +155,7 @@ def build_event(happened: str, build_id: str) -> str:
 
 
 ALL_WORKER_HEARTBEATS = "servery.signals.worker.heartbeat.*"
+ALL_GATEWAY_METRICS = "servery.signals.gateway.metrics.*"
 ALL_GATEWAY_LOADS = "servery.signals.gateway.load.*"
 ALL_BUILD_EVENTS = "servery.events.build.*.*"
 ALL_BUILD_JOBS = "servery.jobs.build.*"

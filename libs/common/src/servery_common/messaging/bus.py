@@ -190,8 +190,8 @@ class NatsBus(Bus):
     async def kv_put(self, bucket: str, key: str, message: Message, *, expected: int | None = None) -> int:
         return await self._buckets.put(bucket, key, message, expected)
 
-    async def kv_delete(self, bucket: str, key: str) -> None:
-        await self._buckets.delete(bucket, key)
+    async def kv_delete(self, bucket: str, key: str, *, expected: int | None = None) -> None:
+        await self._buckets.delete(bucket, key, expected)
 
     async def kv_keys(self, bucket: str) -> list[str]:
         return await self._buckets.keys(bucket)

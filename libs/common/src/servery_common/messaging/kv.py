@@ -51,11 +51,9 @@ class Buckets:
     async def put(self, bucket: str, key: str, message: Message, expected: int | None = None) -> int:
         """See ``Bus.kv_put``."""
         headers = {envelope.CE_TYPE: message.message_type}
-        if expected is not None:
-            headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
-        return await self._store(bucket, key, envelope.encode(message), headers)
+        return await self._store(bucket, key, envelope.encode(message), headers, expected)
 
-    async def delete(self, bucket: str, key: str) -> None:
+    async def delete(self, bucket: str, key: str, expected: int | None = None) -> None:
         """See ``Bus.kv_delete``."""
         # The marker expires: without that, buckets would grow by every key they ever had.
         headers = {
@@ -63,7 +61,7 @@ class Buckets:
             "Nats-Rollup": "sub",
             "Nats-TTL": str(streams.DELETE_MARKER_SECONDS),
         }
-        await self._store(bucket, key, b"", headers)
+        await self._store(bucket, key, b"", headers, expected)
 
     async def keys(self, bucket: str) -> list[str]:
         """See ``Bus.kv_keys``."""
@@ -98,13 +96,15 @@ class Buckets:
                 log.info("bucket_watch_interrupted", bucket=bucket, error=repr(error))
             await asyncio.sleep(next(delays))
 
-    async def _store(self, bucket: str, key: str, payload: bytes, headers: dict[str, str]) -> int:
+    async def _store(
+        self, bucket: str, key: str, payload: bytes, headers: dict[str, str], expected: int | None
+    ) -> int:
+        if expected is not None:
+            headers = headers | {"Nats-Expected-Last-Subject-Sequence": str(expected)}
         if not self._client.is_connected:
             raise _not_available(bucket)
         try:
-            stored = await self._js.publish(
-                streams.bucket_subject(bucket, key), payload, headers=dict(headers)
-            )
+            stored = await self._js.publish(streams.bucket_subject(bucket, key), payload, headers=headers)
         except nats_errors.MaxPayloadError as error:
             raise too_large(len(payload), self._client.max_payload) from error
         except _FAILURES as error:

@@ -153,8 +153,11 @@ class Bus(Protocol):
         """
         ...
 
-    async def kv_delete(self, bucket: str, key: str) -> None:
-        """Delete a key; deleting an unknown one is fine. Raises Unavailable."""
+    async def kv_delete(self, bucket: str, key: str, *, expected: int | None = None) -> None:
+        """Delete a key; deleting an unknown one is fine. Raises Unavailable.
+
+        With ``expected``, only if the key's last revision is that one; else raises Conflict.
+        """
         ...
 
     async def kv_keys(self, bucket: str) -> list[str]:

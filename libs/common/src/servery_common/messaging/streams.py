@@ -75,7 +75,9 @@ DECLARED: tuple[StreamConfig, ...] = (
         duplicate_window=DUPLICATE_WINDOW_SECONDS,
     ),
     _bucket(subjects.ROUTES_BUCKET),
-    _bucket(subjects.IDENTITIES_BUCKET),
+    _bucket(subjects.PRINCIPALS_BUCKET),
+    _bucket(subjects.TOKENS_BUCKET),
+    _bucket(subjects.SIGNING_KEYS_BUCKET),
 )
 
 

@@ -148,18 +148,14 @@ class InMemoryBus(Bus):
 
     async def kv_put(self, bucket: str, key: str, message: Message, *, expected: int | None = None) -> int:
         self._check()
-        if expected is not None and expected != self._revisions.get((bucket, key), 0):
-            raise Conflict(f"The key {key} of the bucket {bucket} was changed meanwhile.")
-        self._revision += 1
-        self._revisions[bucket, key] = self._revision
+        self._new_revision(bucket, key, expected)
         self.buckets.setdefault(bucket, {})[key] = message
         self._changed(bucket, KvChange(kind="put", key=key, value=message, revision=self._revision))
         return self._revision
 
-    async def kv_delete(self, bucket: str, key: str) -> None:
+    async def kv_delete(self, bucket: str, key: str, *, expected: int | None = None) -> None:
         self._check()
-        self._revision += 1
-        self._revisions[bucket, key] = self._revision
+        self._new_revision(bucket, key, expected)
         if self.buckets.setdefault(bucket, {}).pop(key, None) is not None:
             self._changed(bucket, KvChange(kind="delete", key=key, revision=self._revision))
 
@@ -180,6 +176,12 @@ class InMemoryBus(Bus):
                 yield await changes.get()
         finally:
             watchers.remove(changes)
+
+    def _new_revision(self, bucket: str, key: str, expected: int | None) -> None:
+        if expected is not None and expected != self._revisions.get((bucket, key), 0):
+            raise Conflict(f"The key {key} of the bucket {bucket} was changed meanwhile.")
+        self._revision += 1
+        self._revisions[bucket, key] = self._revision
 
     def _changed(self, bucket: str, change: KvChange[Any]) -> None:
         for changes in self._watchers.get(bucket, []):

@@ -14,12 +14,11 @@ from importlib.resources.abc import Traversable
 
 import structlog
 
+from servery_common.postgres.advisory_locks import AdvisoryLock, hold
 from servery_common.postgres.pool import Pool
 
 log = structlog.get_logger(__name__)
 
-_LOCK = 0x5E52_7E27_0001
-"""Any number nobody else uses as an advisory lock."""
 _WAIT_SECONDS = 120.0
 _CREATE = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -56,7 +55,7 @@ async def migrate(pool: Pool, directory: Traversable | None = None) -> list[str]
         # The wait for another migrating process may be long; waits for tables in use may not.
         await connection.execute(f"SET LOCAL statement_timeout = '{_WAIT_SECONDS:.0f}s'")
         await connection.execute(f"SET LOCAL lock_timeout = '{_WAIT_SECONDS:.0f}s'")
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK, timeout=_WAIT_SECONDS)
+        await hold(connection, AdvisoryLock.MIGRATIONS, timeout=_WAIT_SECONDS)
         await connection.execute("SET LOCAL lock_timeout = '5s'")
         await connection.execute(_CREATE)
         rows = await connection.fetch("SELECT name, checksum FROM schema_migrations")

@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 
 import structlog
 
-from servery_builder.domain.redaction import Redactor
+from servery_builder.artifacts import store_errors
 from servery_common.contracts.builds import ModelResolved
 from servery_common.errors import Internal, InvalidParameter, NotFound, ServeryError, Unavailable
+from servery_common.redaction import Redactor
 
 log = structlog.get_logger(__name__)
 
@@ -98,6 +99,9 @@ class MlflowRegistry:
         log.warning("mlflow_call_failed", code=code, error=f"{type(error).__name__}: {text}")
         if code in {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}:
             return Internal(f"MLflow at {self.address} refused Servery's credentials: {text}")
+        problem = store_errors.explain(error)
+        if problem is not None:
+            return Internal(problem)
         if isinstance(error, FileNotFoundError | NotADirectoryError) or code == "RESOURCE_DOES_NOT_EXIST":
             return ArtifactMissing(text)
         return Unavailable(f"MLflow at {self.address} does not answer: {_short(text)}")

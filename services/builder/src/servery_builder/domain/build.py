@@ -76,6 +76,6 @@ class Build:
     build_id: str
     model_name: str
     model_version: str
-    environment_vars: Mapping[str, str]
+    served_entity_id: str
     attempts: int
     """How often a builder has started it, this time included."""

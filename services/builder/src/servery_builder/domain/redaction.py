@@ -1,41 +1,7 @@
-"""Take secrets out of text before it is stored or shown.
-
-Build logs repeat what other programs print: index URLs with credentials, presigned downloads, the values of
-a served entity's environment variables in a model's own traceback. All of it passes through here.
-"""
+"""Which variables of the builder's own process are credentials, to be masked in every build log."""
 
 import re
 from collections.abc import Iterable
-
-MASK = "[REDACTED]"
-
-# Shorter values ("1", "on", "cpu") are settings, and masking them would make the log unreadable.
-_SHORTEST_SECRET = 4
-
-# Every repetition is bounded: what passes through here may be megabytes without a single space.
-_URL_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]{0,20}://)[^/\s@'\"`]{1,2000}@")
-_URL_SECRET_PARAMETERS = re.compile(
-    r"(?P<name>[?&](?:sig|signature|token|access_token|api_key|password|se|sv|X-Amz-[A-Za-z\-]+|X-Goog-[A-Za-z\-]+)=)"
-    r"[^&\s'\"`)]+",
-    re.IGNORECASE,
-)
-
-
-class Redactor:
-    """Masks known secret values and the credentials in URLs."""
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        # Longest first, so that a value that contains another one is masked whole.
-        values = sorted({value for value in secrets if len(value) >= _SHORTEST_SECRET}, key=len, reverse=True)
-        self._values = re.compile("|".join(re.escape(value) for value in values)) if values else None
-
-    def __call__(self, text: str) -> str:
-        """Return ``text`` with every secret replaced by ``[REDACTED]``."""
-        if self._values is not None:
-            text = self._values.sub(MASK, text)
-        text = _URL_CREDENTIALS.sub(rf"\g<scheme>{MASK}@", text)
-        return _URL_SECRET_PARAMETERS.sub(rf"\g<name>{MASK}", text)
-
 
 _SECRET_NAME = re.compile(
     r"(?:UV|MLFLOW|AWS|AZURE)_\w*(?:PASSWORD|TOKEN|SECRET|CREDENTIAL|ACCESS_KEY|API_KEY)", re.IGNORECASE

@@ -10,7 +10,10 @@ from fastapi import FastAPI
 
 from servery_common.contracts.management import HttpAnswer, HttpCall
 from servery_common.errors import NotFound
-from servery_controller.api.endpoints import IDENTITY
+from servery_controller.api.callers import IDENTITY, SCOPE
+
+JSON_API = "/api/2.0/"
+"""Below it every body is JSON, whatever the caller calls it: ``curl -d`` without a header says it sends a form."""
 
 
 class ApiCarrier:
@@ -53,7 +56,9 @@ def _scope(call: HttpCall, path: str) -> dict[str, Any]:
         port = host.port
     except ValueError:  # whatever the caller wrote into the Host header
         port = None
-    headers = [(k.lower().encode("latin-1"), v.encode("latin-1", "replace")) for k, v in call.headers.items()]
+    headers = {k.lower().encode("latin-1"): v.encode("latin-1", "replace") for k, v in call.headers.items()}
+    if path.startswith(JSON_API):
+        headers[b"content-type"] = b"application/json"
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -64,10 +69,11 @@ def _scope(call: HttpCall, path: str) -> dict[str, Any]:
         "raw_path": call.path.encode("latin-1", "replace"),
         "query_string": call.query.encode("latin-1", "replace"),
         "root_path": "",
-        "headers": [*headers, (b"host", host.netloc.encode("latin-1", "replace"))],
+        "headers": [*headers.items(), (b"host", host.netloc.encode("latin-1", "replace"))],
         "server": (host.hostname or "servery", port or (443 if host.scheme == "https" else 80)),
         "client": None,
         IDENTITY: call.identity,
+        SCOPE: call.scope,
     }
 
 

@@ -5,26 +5,32 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from servery_common.contracts.routes import Identity
+from servery_controller.api.callers import SERVED_WORKSPACES_ONLY, Caller
 from servery_controller.api.present import detailed, listed
-from servery_controller.api.schemas import ConfigInput, CreateInput
+from servery_controller.api.schemas import ConfigInput, CreateInput, config_version_in
 from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.backend import ComputeBackend
 from servery_controller.domain.endpoint import Deployment
-from servery_controller.endpoint_service import CreateRequest, EndpointService
+from servery_controller.domain.permissions import level_of
+from servery_controller.endpoints.endpoint_service import CreateRequest, EndpointService
 
 LOG_TAIL = 1000
-IDENTITY = "servery.identity"
-"""Where the carrier puts the authenticated caller in the ASGI scope."""
 
 
-def caller_of(request: Request) -> Identity:
-    """The caller, as the gateway authenticated them."""
-    return request.scope[IDENTITY]
+def host_of(request: Request) -> str:
+    """Where the client reached the gateway: ``http://host:port/``."""
+    return str(request.base_url)
 
 
-Caller = Annotated[Identity, Depends(caller_of)]
-ConfigVersion = Annotated[int | None, Query(ge=0, le=2**31 - 1)]
+async def config_version_of(
+    request: Request, config_version: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None
+) -> int | None:
+    """The config version asked about. Databricks' documentation writes it into the body of a GET, too."""
+    return config_version if config_version is not None else config_version_in(await request.body())
+
+
+Host = Annotated[str, Depends(host_of)]
+ConfigVersion = Annotated[int | None, Depends(config_version_of)]
 
 
 def endpoints_router(
@@ -34,9 +40,13 @@ def endpoints_router(
     withdraw_route: Callable[[str], Awaitable[None]],
 ) -> APIRouter:
     """The routes. ``withdraw_route`` tells gateways of a deletion before it is answered."""
-    router = APIRouter(prefix="/api/2.0/serving-endpoints", tags=["serving-endpoints"])
+    router = APIRouter(
+        prefix="/api/2.0/serving-endpoints",
+        tags=["serving-endpoints"],
+        dependencies=SERVED_WORKSPACES_ONLY,
+    )
 
-    async def create_endpoint(body: CreateInput, caller: Caller) -> dict[str, Any]:
+    async def create_endpoint(body: CreateInput, caller: Caller, host: Host) -> dict[str, Any]:
         """Create a serving endpoint."""
         deployment = await service.create(
             CreateRequest(
@@ -45,14 +55,17 @@ def endpoints_router(
                 description=body.description or "",
                 tags=tuple((tag.key, tag.value) for tag in body.tags or ()),
                 route_optimized=bool(body.route_optimized),
+                rate_limits=body.wanted_rate_limits(),
+                email_notifications=body.email_notifications.to_domain(),
+                budget_policy_id=body.budget_policy_id,
             ),
             caller,
         )
-        return detailed(deployment)
+        return detailed(deployment, host)
 
     async def list_endpoints(caller: Caller) -> dict[str, Any]:
         """List the serving endpoints of the workspace."""
-        return {"endpoints": [listed(d) for d in await service.find_all(caller)]}
+        return {"endpoints": [listed(d, level_of(caller, d.grants)) for d in await service.find_all(caller)]}
 
     # mlflow.deployments writes the collection with a trailing slash and follows no redirect.
     for path in ("", "/"):
@@ -60,9 +73,10 @@ def endpoints_router(
         router.get(path, include_in_schema=not path)(list_endpoints)
 
     @router.get("/{name}")
-    async def get_endpoint(name: str, caller: Caller) -> dict[str, Any]:
+    async def get_endpoint(name: str, caller: Caller, host: Host) -> dict[str, Any]:
         """Get one serving endpoint."""
-        return detailed(await service.get(name, caller))
+        deployment = await service.get(name, caller)
+        return detailed(deployment, host, level_of(caller, deployment.grants))
 
     @router.delete("/{name}")
     async def delete_endpoint(name: str, caller: Caller) -> dict[str, Any]:
@@ -71,18 +85,18 @@ def endpoints_router(
         return {}
 
     @router.put("/{name}/config")
-    async def update_config(name: str, body: ConfigInput, caller: Caller) -> dict[str, Any]:
+    async def update_config(name: str, body: ConfigInput, caller: Caller, host: Host) -> dict[str, Any]:
         """Start a new config version; the active one serves until it is ready."""
-        return detailed(await service.update_config(name, body.to_request(), caller))
+        return detailed(await service.update_config(name, body.to_request(), caller), host)
 
     @router.post("/{name}/config:cancel")
-    async def cancel_update(name: str, caller: Caller) -> dict[str, Any]:
+    async def cancel_update(name: str, caller: Caller, host: Host) -> dict[str, Any]:
         """Give up the update under way; the active config stays."""
-        return detailed(await service.cancel_update(name, caller))
+        return detailed(await service.cancel_update(name, caller), host)
 
     @router.get("/{name}/served-models/{served}/build-logs")
     async def build_logs(
-        name: str, served: str, caller: Caller, config_version: ConfigVersion = None
+        name: str, served: str, caller: Caller, config_version: ConfigVersion
     ) -> dict[str, str]:
         """The build log of a served entity."""
         _, entity = await service.served_entity(name, served, config_version, caller)
@@ -90,7 +104,7 @@ def endpoints_router(
 
     @router.get("/{name}/served-models/{served}/logs")
     async def server_logs(
-        name: str, served: str, caller: Caller, config_version: ConfigVersion = None
+        name: str, served: str, caller: Caller, config_version: ConfigVersion
     ) -> dict[str, str]:
         """What the model of a served entity printed, replica by replica."""
         deployment, entity = await service.served_entity(name, served, config_version, caller)

@@ -1,29 +1,53 @@
 """Endpoints as the management API answers them: Databricks' shapes, letter for letter. Pure."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from servery_common.contracts.routes import RateLimit
 from servery_common.contracts.states import ConfigUpdate, EndpointReady, Suspend
-from servery_controller.domain.endpoint import Config, ConfigPhase, Deployment, EntityPhase, ServedEntity
+from servery_controller.domain.endpoint import (
+    Config,
+    ConfigPhase,
+    Deployment,
+    EmailNotifications,
+    EntityPhase,
+    ServedEntity,
+)
 from servery_controller.domain.lifecycle import CONFIG_UPDATE, DEPLOYMENT_STATE
+from servery_controller.domain.permissions import PermissionLevel
+from servery_controller.domain.settings_rules import Tags
 from servery_controller.domain.sizes import DEFAULT_WORKLOAD_SIZE
 
+_CREATOR_KIND = {"user": "User", "service_principal": "ServicePrincipal"}
 
-def detailed(deployment: Deployment) -> dict[str, Any]:
-    """ServingEndpointDetailed. ``config`` is what gets traffic, ``pending_config`` what is (or failed) on its way."""
-    answer = _common(deployment)
-    active, newest = deployment.active, deployment.newest
-    if active is not None:
-        answer["config"] = _config(deployment, active)
+
+def detailed(
+    deployment: Deployment, host: str, level: PermissionLevel | None = PermissionLevel.CAN_MANAGE
+) -> dict[str, Any]:
+    """ServingEndpointDetailed, for a client that reached the gateway at ``host``.
+
+    ``config`` is what gets traffic (or did, when the endpoint is stopped), ``pending_config`` what is on its way, or
+    failed on it. ``level`` is the caller's; whoever may change the endpoint has CAN_MANAGE.
+    """
+    answer = _common(deployment, level)
+    current, newest = deployment.active or deployment.stopped, deployment.newest
+    if current is not None:
+        answer["config"] = _config(deployment, current)
     if newest is not None and newest.phase in (ConfigPhase.PENDING, ConfigPhase.FAILED, ConfigPhase.CANCELED):
         answer["pending_config"] = _config(deployment, newest) | {"start_time": _millis(newest.created_at)}
+    if deployment.endpoint.route_optimized:
+        # No data_plane_info: clients would exchange their token for one of this endpoint, which no token needs here.
+        answer["endpoint_url"] = (
+            f"{host.rstrip('/')}/serving-endpoints/{deployment.endpoint.name}/invocations"
+        )
     return answer
 
 
-def listed(deployment: Deployment) -> dict[str, Any]:
+def listed(deployment: Deployment, level: PermissionLevel | None) -> dict[str, Any]:
     """One item of the list: the config holds only which entities are served."""
-    answer = _common(deployment)
-    shown = deployment.active or deployment.newest
+    answer = _common(deployment, level)
+    shown = deployment.active or deployment.stopped or deployment.newest
     entities = deployment.entities_of(shown.version) if shown else ()
     answer["config"] = {
         "served_entities": [
@@ -48,26 +72,59 @@ def listed(deployment: Deployment) -> dict[str, Any]:
     return answer
 
 
-def _common(deployment: Deployment) -> dict[str, Any]:
+def _common(deployment: Deployment, level: PermissionLevel | None) -> dict[str, Any]:
     endpoint = deployment.endpoint
-    return {
+    answer: dict[str, Any] = {
         "name": endpoint.name,
         "id": endpoint.id,
         "creator": endpoint.creator,
-        "creator_display_name": endpoint.creator,
-        "creator_kind": "User",
+        "creator_display_name": endpoint.creator_display_name or endpoint.creator,
+        "creator_kind": _CREATOR_KIND[endpoint.creator_kind],
         "creation_timestamp": _millis(endpoint.created_at),
         "last_updated_timestamp": _millis(endpoint.updated_at),
         "state": {
             "ready": _ready(deployment),
             "config_update": _config_update(deployment),
-            "suspend": Suspend.NOT_SUSPENDED,
+            "suspend": _suspend(deployment),
         },
-        "tags": [{"key": key, "value": value} for key, value in endpoint.tags],
+        "tags": tags(endpoint.tags),
         "description": endpoint.description,
-        "permission_level": "CAN_MANAGE",
+        "permission_level": level,
         "route_optimized": endpoint.route_optimized,
+        # A custom model has neither: they tell foundation and external models apart.
+        "task": None,
+        "endpoint_type": None,
+        "email_notifications": email_notifications(endpoint.email_notifications),
     }
+    if endpoint.rate_limits:
+        limits = rate_limits(endpoint.rate_limits)
+        answer |= {"rate_limits": limits, "ai_gateway": {"rate_limits": limits}}
+    if endpoint.budget_policy_id is not None:
+        answer["budget_policy_id"] = endpoint.budget_policy_id
+    return answer
+
+
+def tags(given: Tags) -> list[dict[str, str]]:
+    """``tags``."""
+    return [{"key": key, "value": value} for key, value in given]
+
+
+def rate_limits(limits: Sequence[RateLimit]) -> list[dict[str, Any]]:
+    """``rate_limits``."""
+    return [{"key": limit.key, "calls": limit.calls, "renewal_period": "minute"} for limit in limits]
+
+
+def email_notifications(wanted: EmailNotifications) -> dict[str, list[str]]:
+    """``email_notifications``."""
+    return {
+        "on_update_success": list(wanted.on_update_success),
+        "on_update_failure": list(wanted.on_update_failure),
+    }
+
+
+def _suspend(deployment: Deployment) -> Suspend:
+    stopped = deployment.stopped is not None and not deployment.updating
+    return Suspend.SUSPENDED if stopped else Suspend.NOT_SUSPENDED
 
 
 def _ready(deployment: Deployment) -> EndpointReady:

@@ -1,55 +1,41 @@
 """Request bodies of the management API, in both families (``served_entities`` and legacy ``served_models``).
 
-Shapes follow databricks-sdk. Unknown fields are ignored, as Databricks does; values of the wrong type are
-refused. Meaning is checked in ``domain.request``.
+Shapes follow databricks-sdk. Meaning is checked in ``domain.request``.
 """
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field, ValidationError
 
+from servery_common.contracts.routes import RateLimit
 from servery_common.errors import InvalidParameter, NotImplementedByServery
+from servery_controller.api.body import ENDPOINT_NAME, Body, Text, Version, Whole, refused
+from servery_controller.api.settings_schemas import (
+    AiGatewayInput,
+    EmailNotificationsInput,
+    RateLimitInput,
+    TagInput,
+)
 from servery_controller.domain.endpoint import Route
 from servery_controller.domain.request import ConfigRequest, EntityRequest
-
-
-def _as_text(value: Any) -> Any:
-    # Versions are strings on the wire; people and YAML write numbers.
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _storable(value: str) -> str:
-    """Raise ValueError for text that no database or environment can hold."""
-    if "\0" in value:
-        raise ValueError("must not hold a NUL character")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError("must be valid Unicode: it holds half of a surrogate pair")
-    return value
-
-
-Text = Annotated[str, AfterValidator(_storable)]
-Version = Annotated[Text, BeforeValidator(_as_text)]
-
-
-class Body(BaseModel):
-    """Part of a request body."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
+from servery_controller.domain.sizes import WORKLOAD_SIZES, WORKLOAD_TYPES
 
 
 class Sizing(Body):
     """Fields served entities and served models share."""
 
     name: Text | None = None
-    workload_size: Text | None = None
-    workload_type: Text | None = None
-    min_provisioned_concurrency: int | None = None
-    max_provisioned_concurrency: int | None = None
+    workload_size: Text | None = Field(None, json_schema_extra={"enum": [*WORKLOAD_SIZES, None]})
+    workload_type: Text | None = Field(None, json_schema_extra={"enum": [*WORKLOAD_TYPES, None]})
+    min_provisioned_concurrency: Whole | None = None
+    max_provisioned_concurrency: Whole | None = None
     environment_vars: dict[Text, Text] | None = None
     instance_profile_arn: Text | None = None
     external_model: dict[str, Any] | None = None
-    min_provisioned_throughput: int | None = None
-    max_provisioned_throughput: int | None = None
+    min_provisioned_throughput: Whole | None = None
+    max_provisioned_throughput: Whole | None = None
+    provisioned_model_units: Whole | None = None
+    burst_scaling_enabled: bool | None = None
 
     def to_request(self, entity_name: str, entity_version: str, scale_to_zero_enabled: bool) -> EntityRequest:
         """Return the domain's value. Raises NotImplementedByServery for what serves no custom model."""
@@ -57,16 +43,19 @@ class Sizing(Body):
             raise NotImplementedByServery(
                 "external_model is not supported: Servery serves registered models."
             )
-        if self.min_provisioned_throughput is not None or self.max_provisioned_throughput is not None:
-            raise NotImplementedByServery(
-                "Provisioned throughput is not supported: give workload_size or provisioned concurrency."
-            )
+        for field in ("min_provisioned_throughput", "max_provisioned_throughput", "provisioned_model_units"):
+            if getattr(self, field) is not None:
+                raise NotImplementedByServery(
+                    f"{field} is not supported: give workload_size, or min/max_provisioned_concurrency."
+                )
+        if self.burst_scaling_enabled:
+            raise NotImplementedByServery("burst_scaling_enabled is not supported: leave it out.")
         return EntityRequest(
             entity_name=entity_name,
             entity_version=entity_version,
             name=self.name or "",
             workload_size=self.workload_size,
-            workload_type=self.workload_type or "CPU",
+            workload_type="CPU" if self.workload_type is None else self.workload_type,
             scale_to_zero_enabled=scale_to_zero_enabled,
             min_provisioned_concurrency=self.min_provisioned_concurrency,
             max_provisioned_concurrency=self.max_provisioned_concurrency,
@@ -96,7 +85,7 @@ class RouteInput(Body):
 
     served_entity_name: Text | None = None
     served_model_name: Text | None = None
-    traffic_percentage: int
+    traffic_percentage: Whole
 
 
 class TrafficConfigInput(Body):
@@ -111,6 +100,10 @@ class ConfigInput(Body):
     served_entities: list[ServedEntityInput] | None = None
     served_models: list[ServedModelInput] | None = None
     traffic_config: TrafficConfigInput | None = None
+    auto_capture_config: Annotated[
+        dict[str, Any] | None,
+        refused("auto_capture_config is not supported: Servery has no inference tables. Leave it out."),
+    ] = None
 
     def to_request(self) -> ConfigRequest:
         """Return the domain's value. Raises InvalidParameter for mixed families or missing names."""
@@ -126,21 +119,44 @@ class ConfigInput(Body):
         return ConfigRequest(entities=tuple(entities), routes=routes)
 
 
-class TagInput(Body):
-    """``tags[]``."""
-
-    key: Text
-    value: Text = ""
-
-
 class CreateInput(Body):
     """The body of a creation."""
 
-    name: Text
+    name: Text = Field(json_schema_extra={**ENDPOINT_NAME})
     config: ConfigInput | None = None
     description: Text | None = None
     tags: list[TagInput] | None = None
     route_optimized: bool | None = None
+    rate_limits: list[RateLimitInput] | None = None
+    ai_gateway: AiGatewayInput | None = None
+    email_notifications: EmailNotificationsInput = EmailNotificationsInput()
+    budget_policy_id: Text | None = None
+    telemetry_config: Annotated[
+        dict[str, Any] | None,
+        refused("telemetry_config is not supported: Servery exports OpenTelemetry itself. Leave it out."),
+    ] = None
+
+    def wanted_rate_limits(self) -> tuple[RateLimit, ...]:
+        """The rate limits, from either field. Raises InvalidParameter when both give some."""
+        legacy = tuple(limit.to_domain() for limit in self.rate_limits or ())
+        newer = self.ai_gateway.to_domain() if self.ai_gateway else ()
+        if legacy and newer:
+            raise InvalidParameter("Give either rate_limits or ai_gateway.rate_limits, not both.")
+        return legacy or newer
+
+
+class _VersionInput(Body):
+    config_version: Annotated[Whole, Field(ge=0, le=2**31 - 1)] | None = None
+
+
+def config_version_in(body: bytes) -> int | None:
+    """Return the config version that a body names, if it names one. Raises InvalidParameter."""
+    if not body.strip():
+        return None
+    try:
+        return _VersionInput.model_validate_json(body).config_version
+    except ValidationError as error:
+        raise InvalidParameter(f"The body of the request: {error.errors()[0]['msg']}.") from None
 
 
 def _from_entity(index: int, entity: ServedEntityInput) -> EntityRequest:

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from servery_common.contracts.access import PrincipalKind
 from servery_common.contracts.builds import Artifacts, BuildStatus
 from servery_common.contracts.replicas import ReplicaObservation
+from servery_common.contracts.routes import RateLimit
+from servery_controller.domain.permissions import Grantee, Grants, PermissionLevel
 
 
 class ConfigPhase(StrEnum):
@@ -19,6 +22,7 @@ class ConfigPhase(StrEnum):
         "PENDING"  #: its served entities are being built and started; an older config may serve meanwhile
     )
     ACTIVE = "ACTIVE"  #: it gets the traffic
+    STOPPED = "STOPPED"  #: was active until a person stopped the endpoint; kept to be started again
     FAILED = "FAILED"  #: a served entity could not be deployed; kept to show why until the next update
     CANCELED = "CANCELED"  #: given up on request before it was ready
     RETIRED = "RETIRED"  #: replaced by a newer one; only its draining replicas are left
@@ -32,7 +36,7 @@ class EntityPhase(StrEnum):
     READY = "READY"  #: every promised replica took requests once, and at least one does now
     RECOVERING = "RECOVERING"  #: was ready and lost its last ready replica; replacements are being started
     FAILED = "FAILED"  #: cannot be deployed without a change by a person
-    ABORTED = "ABORTED"  #: given up because its config failed or was canceled or replaced
+    ABORTED = "ABORTED"  #: given up because its config failed or was canceled, stopped or replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,9 @@ class ServedEntity:
     message: str
     created_at: datetime
     creator: str
+    """The name, for people."""
+    creator_id: str | None
+    """The principal its model acts as; None for one made before there were principals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,14 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class EmailNotifications:
+    """Who is told how an update of the endpoint ended: addresses."""
+
+    on_update_success: tuple[str, ...] = ()
+    on_update_failure: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """An endpoint as a person sees it, without its configs."""
 
@@ -119,6 +134,11 @@ class Endpoint:
     tags: tuple[tuple[str, str], ...]
     route_optimized: bool
     timeout_seconds: float
+    rate_limits: tuple[RateLimit, ...] = ()
+    email_notifications: EmailNotifications = field(default_factory=EmailNotifications)
+    budget_policy_id: str | None = None
+    creator_kind: PrincipalKind = "user"
+    creator_display_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +149,22 @@ class Deployment:
     configs: tuple[Config, ...]
     entities: tuple[ServedEntity, ...]
     replicas: tuple[Replica, ...]
+    grants: Grants = field(default_factory=dict[Grantee, PermissionLevel])
 
     @property
     def active(self) -> Config | None:
         """The config that gets the traffic."""
         return next((c for c in self.configs if c.phase is ConfigPhase.ACTIVE), None)
+
+    @property
+    def stopped(self) -> Config | None:
+        """The config that served until a person stopped the endpoint; it stays until another one is active."""
+        return next((c for c in self.configs if c.phase is ConfigPhase.STOPPED), None)
+
+    @property
+    def updating(self) -> bool:
+        """Whether a config is on its way."""
+        return self.newest is not None and self.newest.phase is ConfigPhase.PENDING
 
     @property
     def newest(self) -> Config | None:

@@ -8,6 +8,10 @@ in one transaction: there is never a moment with two. When one entity cannot be 
 FAILED, the other entities are ABORTED, and whatever was ACTIVE stays so. An entity of an ACTIVE config never
 fails: it recovers for as long as the config is wanted, because giving up would turn a passing fault into
 an outage. Only while its config is PENDING does time run out for an entity (TIMED_OUT).
+
+A person may stop what is ACTIVE: the config is STOPPED and its entities ABORTED. Starting makes a new PENDING config
+of it, and only when that one is ACTIVE is the STOPPED one RETIRED: a start that fails leaves the endpoint
+stopped, to be started again.
 """
 
 from collections.abc import Mapping
@@ -23,6 +27,7 @@ class ConfigEvent(StrEnum):
     ENTITIES_READY = "every served entity can take requests"
     ENTITY_FAILED = "a served entity cannot be deployed"
     CANCELED = "a person gave it up"
+    STOPPED = "a person stopped the endpoint"
     REPLACED = "a newer config became active or took its place"
 
 
@@ -35,7 +40,7 @@ class EntityEvent(StrEnum):
     REPLICAS_LOST = "no replica takes requests any more"
     CANNOT_START = "a replica cannot load the model"
     TIMED_OUT = "its config is still pending after the deployment timeout"
-    GIVEN_UP = "its config failed, was canceled or replaced"
+    GIVEN_UP = "its config failed, was canceled, stopped or replaced"
 
 
 CONFIG_TRANSITIONS: Mapping[ConfigPhase, Mapping[ConfigEvent, ConfigPhase]] = {
@@ -44,7 +49,11 @@ CONFIG_TRANSITIONS: Mapping[ConfigPhase, Mapping[ConfigEvent, ConfigPhase]] = {
         ConfigEvent.ENTITY_FAILED: ConfigPhase.FAILED,
         ConfigEvent.CANCELED: ConfigPhase.CANCELED,
     },
-    ConfigPhase.ACTIVE: {ConfigEvent.REPLACED: ConfigPhase.RETIRED},
+    ConfigPhase.ACTIVE: {
+        ConfigEvent.STOPPED: ConfigPhase.STOPPED,
+        ConfigEvent.REPLACED: ConfigPhase.RETIRED,
+    },
+    ConfigPhase.STOPPED: {ConfigEvent.REPLACED: ConfigPhase.RETIRED},
     # A failed or canceled config is shown until the next update, then retired.
     ConfigPhase.FAILED: {ConfigEvent.REPLACED: ConfigPhase.RETIRED},
     ConfigPhase.CANCELED: {ConfigEvent.REPLACED: ConfigPhase.RETIRED},
@@ -91,6 +100,7 @@ DEPLOYMENT_STATE: Mapping[EntityPhase, DeploymentState] = {
 CONFIG_UPDATE: Mapping[ConfigPhase, ConfigUpdate] = {
     ConfigPhase.PENDING: ConfigUpdate.IN_PROGRESS,
     ConfigPhase.ACTIVE: ConfigUpdate.NOT_UPDATING,
+    ConfigPhase.STOPPED: ConfigUpdate.NOT_UPDATING,
     ConfigPhase.FAILED: ConfigUpdate.UPDATE_FAILED,
     ConfigPhase.CANCELED: ConfigUpdate.UPDATE_CANCELED,
     ConfigPhase.RETIRED: ConfigUpdate.NOT_UPDATING,

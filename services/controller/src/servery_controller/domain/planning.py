@@ -20,6 +20,7 @@ from servery_controller.domain.endpoint import (
     Config,
     ConfigPhase,
     Deployment,
+    Endpoint,
     EntityPhase,
     Observation,
     Replica,
@@ -43,6 +44,7 @@ SETTLED = timedelta(seconds=30)
 STARTING = "The model is built; starting replicas."
 
 T = TypeVar("T")
+_CURRENT = (ConfigPhase.ACTIVE, ConfigPhase.STOPPED)
 _WANTED = (ConfigPhase.PENDING, ConfigPhase.ACTIVE)
 _UNDER_WAY = (EntityPhase.BUILDING, EntityPhase.STARTING, EntityPhase.RECOVERING)
 _RUNNING = (EntityPhase.STARTING, EntityPhase.READY, EntityPhase.RECOVERING)
@@ -78,12 +80,26 @@ class Plan:
     look_again: timedelta = SETTLED
 
 
-def plan(deployment: Deployment, seen: Observation, now: datetime, patience: timedelta) -> Plan:
-    """Return the next step for one endpoint. A config that is pending for longer than ``patience`` fails."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The installation's limits on time."""
+
+    patience: timedelta
+    """A config that is pending for longer fails."""
+    longest_stream: timedelta
+    """How long a streamed answer may go on from its beginning."""
+
+    def longest_answer(self, endpoint: Endpoint) -> timedelta:
+        """Return how long an accepted request may keep its replica: all the time to begin, then a whole stream."""
+        return timedelta(seconds=endpoint.timeout_seconds) + self.longest_stream
+
+
+def plan(deployment: Deployment, seen: Observation, now: datetime, limits: Limits) -> Plan:
+    """Return the next step for one endpoint."""
     if deployment.endpoint.deleted:
         return _plan_deletion(deployment, seen)
 
-    after = _judge(deployment, seen, now - patience)
+    after = _judge(deployment, seen, now - limits.patience)
     place, ensure, new, surplus = _plan_wanted_replicas(after, seen)
     stop, gone = _plan_unwanted_replicas(deployment, seen)
 
@@ -95,7 +111,7 @@ def plan(deployment: Deployment, seen: Observation, now: datetime, patience: tim
     return Plan(
         place=place,
         ensure=ensure,
-        route=route_of(after, seen),
+        route=route_of(after, seen, limits.longest_stream),
         stop=stop,
         order_builds=_lost_builds(after, seen, now),
         entities=changed_entities,
@@ -109,9 +125,23 @@ def plan(deployment: Deployment, seen: Observation, now: datetime, patience: tim
 
 def with_placement_problem(step: Plan, entity: ServedEntity, problem: str) -> Plan:
     """Return the step with the reason why a replica of ``entity`` found no place in the entity's message."""
-    told = replace(entity, message=f"Waiting for a place for a replica. {problem}")
-    if entity.phase is EntityPhase.READY or told == entity:
-        return step  # a READY one serves: that it has fewer replicas than promised is seen in the log
+    if entity.phase is EntityPhase.READY:
+        return step  # it serves: that it has fewer replicas than promised is seen in the log
+    return _with_message(step, entity, f"Waiting for a place for a replica. {problem}")
+
+
+def with_environment_problem(step: Plan, entity: ServedEntity, problem: str) -> Plan:
+    """Return the step with the reason why new replicas of ``entity`` cannot be given their environment variables.
+
+    Told of a READY one too: nothing repairs it but a person.
+    """
+    return _with_message(step, entity, f"No replica can be started. {problem}")
+
+
+def _with_message(step: Plan, entity: ServedEntity, message: str) -> Plan:
+    told = replace(entity, message=message)
+    if told == entity:
+        return step
     others = tuple(e for e in step.entities if e.id != entity.id)
     return replace(step, entities=(*others, told))
 
@@ -154,7 +184,7 @@ def _judge(deployment: Deployment, seen: Observation, too_old: datetime) -> Depl
         elif all(e.phase is EntityPhase.READY for e in own):
             configs[config.version] = _advance(config, ConfigEvent.ENTITIES_READY)
             for older in deployment.configs:
-                if older.version < config.version and older.phase is ConfigPhase.ACTIVE:
+                if older.version < config.version and older.phase in _CURRENT:
                     configs[older.version] = _advance(older, ConfigEvent.REPLACED)
                     for entity in deployment.entities_of(older.version):
                         entities[entity.id] = give_up(entity, "Replaced by a newer config.")
@@ -176,6 +206,9 @@ def _judge_entity(entity: ServedEntity, deployment: Deployment, seen: Observatio
                 reasons = _reasons(entity, deployment, seen)
                 message = f"No replica takes requests; replacing. {reasons}".rstrip()
                 return _advance_entity(entity, EntityEvent.REPLICAS_LOST, message)
+            wanted = [r for r in deployment.replicas_of(entity.id) if not r.stopping]
+            if seen.complete and not any(_missing(replica, seen) for replica in wanted):
+                return replace(entity, message="")  # whatever kept a replica from starting is over
         case EntityPhase.RECOVERING:
             if _ready(entity, deployment, seen):
                 return _advance_entity(entity, EntityEvent.REPLICA_READY, "")

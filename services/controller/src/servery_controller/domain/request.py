@@ -8,9 +8,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from servery_common.errors import InvalidParameter
+from servery_common.errors import InvalidParameter, NotImplementedByServery
 from servery_controller.domain.endpoint import Route
-from servery_controller.domain.sizes import WORKLOAD_SIZES, WORKLOAD_TYPES
+from servery_controller.domain.settings_rules import short as _short
+from servery_controller.domain.sizes import SUPPORTED_WORKLOAD_TYPES, WORKLOAD_SIZES, WORKLOAD_TYPES
 
 MAX_SERVED_ENTITIES = 10
 MAX_ENVIRONMENT_VARS = 30
@@ -136,6 +137,11 @@ def _check_size(entity: EntityRequest) -> None:
         raise InvalidParameter(
             f"Unknown workload_type {_short(entity.workload_type)}: use one of {', '.join(WORKLOAD_TYPES)}."
         )
+    if entity.workload_type not in SUPPORTED_WORKLOAD_TYPES:
+        raise NotImplementedByServery(
+            f"workload_type '{entity.workload_type}' needs a GPU, and Servery serves on CPUs only: "
+            f"use one of {', '.join(SUPPORTED_WORKLOAD_TYPES)}."
+        )
     low, high = entity.min_provisioned_concurrency, entity.max_provisioned_concurrency
     if low is None and high is None:
         return
@@ -163,8 +169,3 @@ def _check_environment(entity: EntityRequest) -> None:
         raise InvalidParameter(
             f"The environment_vars of a served entity hold {size} bytes; at most {MAX_ENVIRONMENT_BYTES} are allowed."
         )
-
-
-def _short(value: str) -> str:
-    """Quote a caller's value, cut to a length that is fit for a message."""
-    return repr(value if len(value) <= 100 else value[:100] + "…")

@@ -1,8 +1,11 @@
 """What gateways are told about one endpoint, from what is wanted and what is seen. Pure."""
 
+from datetime import timedelta
+
 from servery_common.contracts.routes import EndpointRoute, ReplicaRoute, RouteStatus, ServedEntityRoute
 from servery_common.contracts.states import ReplicaState
 from servery_controller.domain.endpoint import (
+    Config,
     ConfigPhase,
     Deployment,
     Endpoint,
@@ -10,13 +13,14 @@ from servery_controller.domain.endpoint import (
     Observation,
     ServedEntity,
 )
+from servery_controller.domain.permissions import query_grantees
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
 
 QUEUE_PER_SLOT = 10
 """Requests that may wait per slot: long enough for a scaler to react, short enough to be worth the wait (Knative)."""
 
 
-def route_of(deployment: Deployment, seen: Observation) -> EndpointRoute | None:
+def route_of(deployment: Deployment, seen: Observation, longest_stream: timedelta) -> EndpointRoute | None:
     """Return the snapshot for gateways, or None while too little is seen to replace the published one."""
     endpoint = deployment.endpoint
     active = deployment.active
@@ -30,6 +34,9 @@ def route_of(deployment: Deployment, seen: Observation) -> EndpointRoute | None:
             status=status,
             message=message,
             timeout_seconds=endpoint.timeout_seconds,
+            max_stream_seconds=longest_stream.total_seconds(),
+            rate_limits=endpoint.rate_limits,
+            query_grantees=query_grantees(deployment.grants),
         )
     if not seen.complete:
         # A controller that has just started has not heard every worker: an absent replica proves nothing.
@@ -56,7 +63,10 @@ def route_of(deployment: Deployment, seen: Observation) -> EndpointRoute | None:
             for e in entities
         ),
         timeout_seconds=endpoint.timeout_seconds,
+        max_stream_seconds=longest_stream.total_seconds(),
+        rate_limits=endpoint.rate_limits,
         max_queued=QUEUE_PER_SLOT * SLOTS_PER_REPLICA * max(1, sum(e.desired_replicas for e in entities)),
+        query_grantees=query_grantees(deployment.grants),
     )
 
 
@@ -75,10 +85,22 @@ def _why_not_serving(deployment: Deployment) -> tuple[RouteStatus, str]:
         return "failed", "The endpoint has no config. Update its config with at least one served entity."
     if newest.phase is ConfigPhase.PENDING:
         return "deploying", "The endpoint is being deployed and is not ready yet."
+    if deployment.stopped is not None:
+        return "stopped", _why_not_started(deployment, newest)
+    return "failed", f"The endpoint could not be deployed: {_why_entities_failed(deployment, newest)}"
+
+
+def _why_not_started(deployment: Deployment, newest: Config) -> str:
+    if newest.phase in (ConfigPhase.FAILED, ConfigPhase.CANCELED):
+        return f"The last try to start it ended: {_why_entities_failed(deployment, newest)}"
+    return ""
+
+
+def _why_entities_failed(deployment: Deployment, config: Config) -> str:
     messages = " ".join(
-        e.message for e in deployment.entities_of(newest.version) if e.phase is EntityPhase.FAILED
+        e.message for e in deployment.entities_of(config.version) if e.phase is EntityPhase.FAILED
     )
-    return "failed", f"The endpoint could not be deployed: {messages or 'the update was canceled.'}"
+    return messages or "the update was canceled."
 
 
 def _created_at_ms(endpoint: Endpoint) -> int:

@@ -24,6 +24,9 @@ WORKLOAD_TYPES = (
     "MULTIGPU_MEDIUM",
 )
 
+SUPPORTED_WORKLOAD_TYPES = tuple(t for t in WORKLOAD_TYPES if "GPU" not in t)
+"""Those that this installation can run."""
+
 DEFAULT_WORKLOAD_SIZE = "Small"
 
 

@@ -1,0 +1,103 @@
+"""What all gateways measured, per served entity. Pure: the time is an argument.
+
+Gateways tell their totals every two seconds, so each controller knows the same of the living ones, and one that has
+just started does so after that time. Counts of the last minute and of this moment are added up over the gateways; one
+that has been silent for ``SILENT_SECONDS`` is not counted among them.
+
+Histograms are not added up: each gateway's stay its own and only ever grow, as scrapers expect of a series. A sum would
+go back whenever it loses a gateway, and two controllers of which one is older would answer different sums in turn.
+Those of a gateway that has gone are kept for ``REMEMBERED_SECONDS``, so that the next scrape sees the last it counted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from servery_common.contracts.metrics import EntityMetrics, GatewayMetrics, Histogram, RequestCounts
+
+SILENT_SECONDS = 10.0
+"""Five reports that did not come."""
+REMEMBERED_SECONDS = 300.0
+"""Longer than the usual scrape intervals."""
+TIDY_SECONDS = 60.0
+
+BUCKETS = len(Histogram().counts)
+
+
+class Histograms(NamedTuple):
+    """What is measured in milliseconds."""
+
+    latency: Histogram = Histogram()
+    queue_time: Histogram = Histogram()
+    prediction: Histogram = Histogram()
+
+
+@dataclass(frozen=True, slots=True)
+class EntityTotals:
+    """One served entity in all gateways."""
+
+    last_minute: RequestCounts = field(default_factory=RequestCounts)
+    in_flight: int = 0
+    queued: int = 0
+    histograms: Mapping[str, Histograms] = field(default_factory=dict[str, Histograms])
+    """By gateway id."""
+
+
+class _Report(NamedTuple):
+    heard_at: float
+    metrics: EntityMetrics
+
+    @property
+    def histograms(self) -> Histograms:
+        return Histograms(self.metrics.latency, self.metrics.queue_time, self.metrics.prediction)
+
+
+class MetricsBook:
+    """Listens to gateways and knows what they measured."""
+
+    def __init__(self) -> None:
+        self._reports: dict[str, dict[str, _Report]] = {}
+        """The last one of each gateway, by served entity."""
+        self._tidied_at = 0.0
+
+    def hear(self, report: GatewayMetrics, now: float) -> None:
+        """Take the report of a gateway in. A lost one is made up for by the next."""
+        for metrics in report.entities:
+            reports = self._reports.setdefault(metrics.served_entity_id, {})
+            reports[report.gateway_id] = _Report(now, metrics)
+        if now - self._tidied_at >= TIDY_SECONDS:
+            self._tidied_at = now
+            self._tidy(now - REMEMBERED_SECONDS)
+
+    def totals(self, served_entity_id: str, now: float) -> EntityTotals:
+        """Return what is known of a served entity; all zero when nothing is."""
+        reports = self._reports.get(served_entity_id, {})
+        present = [report.metrics for report in reports.values() if now - report.heard_at <= SILENT_SECONDS]
+        return EntityTotals(
+            last_minute=RequestCounts(
+                requests=sum(m.last_minute.requests for m in present),
+                client_errors=sum(m.last_minute.client_errors for m in present),
+                server_errors=sum(m.last_minute.server_errors for m in present),
+            ),
+            in_flight=sum(m.in_flight for m in present),
+            queued=sum(m.queued for m in present),
+            histograms={
+                gateway: report.histograms
+                for gateway, report in reports.items()
+                if now - report.heard_at <= REMEMBERED_SECONDS and _has_our_buckets(report.histograms)
+            },
+        )
+
+    def _tidy(self, heard_before: float) -> None:
+        for served_entity_id, reports in list(self._reports.items()):
+            kept = {gateway: report for gateway, report in reports.items() if report.heard_at >= heard_before}
+            if kept:
+                self._reports[served_entity_id] = kept
+            else:
+                # No gateway routes to it any more: it was updated away or deleted.
+                del self._reports[served_entity_id]
+
+
+def _has_our_buckets(histograms: Histograms) -> bool:
+    """Whether the gateway is of a release that cuts durations into the same buckets: others would be misread."""
+    return all(len(histogram.counts) == BUCKETS for histogram in histograms)

@@ -1,0 +1,1 @@
+"""Use cases of endpoints, and all SQL about them."""

@@ -1,0 +1,131 @@
+"""What is counted of each served entity: answers by status, and how long they took. Pure: the time is an argument.
+
+Recording is on the way of every request: it adds to integers in lists that were made before. A request counts when
+its served entity was chosen and it got an answer; nobody is left to tell when the client went away.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable
+
+from servery_common.contracts.metrics import LATENCY_BUCKETS_MS, EntityMetrics, Histogram, RequestCounts
+from servery_common.contracts.routes import EndpointRoute
+
+WINDOW_SECONDS = 60.0
+
+
+class LatencyHistogram:
+    """Durations in fixed buckets."""
+
+    __slots__ = ("_counts", "_sum_ms")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(LATENCY_BUCKETS_MS) + 1)
+        self._sum_ms = 0.0
+
+    def record(self, milliseconds: float) -> None:
+        """Add one."""
+        self._counts[bisect_left(LATENCY_BUCKETS_MS, milliseconds)] += 1
+        self._sum_ms += milliseconds
+
+    def read(self) -> Histogram:
+        """Return what was recorded so far."""
+        return Histogram(counts=tuple(self._counts), sum_ms=round(self._sum_ms, 3))
+
+
+class EntityMeter:
+    """The counters of one served entity."""
+
+    __slots__ = (
+        "_client_errors",
+        "_latency",
+        "_marks",
+        "_prediction",
+        "_queue_time",
+        "_requests",
+        "_server_errors",
+    )
+
+    def __init__(self) -> None:
+        self._requests = 0
+        self._client_errors = 0
+        self._server_errors = 0
+        self._latency = LatencyHistogram()
+        self._queue_time = LatencyHistogram()
+        self._prediction = LatencyHistogram()
+        self._marks: deque[tuple[float, int, int, int]] = deque()
+        """The counters at each reading of the last minute; the first is the one the minute is counted from."""
+
+    def record(
+        self,
+        status: int,
+        latency_ms: float,
+        *,
+        queue_ms: float | None = None,
+        predict_ms: float | None = None,
+    ) -> None:
+        """Count an answer. ``queue_ms`` and ``predict_ms`` are None for a request that did not come so far."""
+        self._requests += 1
+        if status >= 500:
+            self._server_errors += 1
+        elif status >= 400:
+            self._client_errors += 1
+        self._latency.record(latency_ms)
+        if queue_ms is not None:
+            self._queue_time.record(queue_ms)
+        if predict_ms is not None:
+            self._prediction.record(predict_ms)
+
+    def read(self, now: float, served_entity_id: str, *, in_flight: int, queued: int) -> EntityMetrics:
+        """Return everything; to be called every few seconds, which is how exact the last minute is."""
+        last_minute = self._take_last_minute(now)
+        return EntityMetrics(
+            served_entity_id=served_entity_id,
+            last_minute=last_minute,
+            in_flight=in_flight,
+            queued=queued,
+            latency=self._latency.read(),
+            queue_time=self._queue_time.read(),
+            prediction=self._prediction.read(),
+        )
+
+    def _take_last_minute(self, now: float) -> RequestCounts:
+        marks = self._marks
+        # The newest mark that is at least a minute old stays: between two marks nothing is known.
+        while len(marks) > 1 and marks[1][0] <= now - WINDOW_SECONDS:
+            marks.popleft()
+        _, requests, client_errors, server_errors = marks[0] if marks else (now, 0, 0, 0)
+        if marks and marks[0][0] > now - WINDOW_SECONDS:
+            # Younger than a minute: all it ever counted is of the last one.
+            requests = client_errors = server_errors = 0
+        marks.append((now, self._requests, self._client_errors, self._server_errors))
+        return RequestCounts(
+            requests=self._requests - requests,
+            client_errors=self._client_errors - client_errors,
+            server_errors=self._server_errors - server_errors,
+        )
+
+
+class RequestMeters:
+    """The meters of all served entities that are routed to."""
+
+    def __init__(self) -> None:
+        self._meters: dict[str, EntityMeter] = {}
+
+    def update(self, routes: Iterable[EndpointRoute]) -> None:
+        """Follow the routes: a served entity that stays keeps its counters."""
+        self._meters = {
+            entity.served_entity_id: self._meters.get(entity.served_entity_id) or EntityMeter()
+            for route in routes
+            for entity in route.served_entities
+        }
+
+    def of(self, served_entity_id: str) -> EntityMeter | None:
+        """Return the meter of a served entity, None when it is not routed to."""
+        return self._meters.get(served_entity_id)
+
+    def items(self) -> Iterable[tuple[str, EntityMeter]]:
+        """All meters by served entity id."""
+        return self._meters.items()

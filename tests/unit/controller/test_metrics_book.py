@@ -1,0 +1,106 @@
+from servery_common.contracts.metrics import EntityMetrics, GatewayMetrics, Histogram, RequestCounts
+from servery_controller.domain.metrics_book import (
+    REMEMBERED_SECONDS,
+    SILENT_SECONDS,
+    EntityTotals,
+    MetricsBook,
+)
+
+
+def histogram(total: int) -> Histogram:
+    counts = [0] * len(Histogram().counts)
+    counts[3] = total
+    return Histogram(counts=tuple(counts), sum_ms=total * 10.0)
+
+
+def report(gateway: str, total: int, *, last_minute: int = 0, entity: str = "s1") -> GatewayMetrics:
+    metrics = EntityMetrics(
+        served_entity_id=entity,
+        last_minute=RequestCounts(requests=last_minute, client_errors=last_minute, server_errors=last_minute),
+        in_flight=1,
+        queued=2,
+        latency=histogram(total),
+        queue_time=histogram(total),
+        prediction=histogram(total),
+    )
+    return GatewayMetrics(gateway_id=gateway, entities=(metrics,))
+
+
+def answered(book: MetricsBook, now: float) -> dict[str, int]:
+    """By gateway."""
+    return {gateway: sum(h.latency.counts) for gateway, h in book.totals("s1", now).histograms.items()}
+
+
+def test_nothing_heard_is_all_zero() -> None:
+    assert MetricsBook().totals("s1", 0.0) == EntityTotals()
+
+
+def test_counts_of_gateways_are_added_up_and_a_repeated_report_changes_nothing() -> None:
+    book = MetricsBook()
+    book.hear(report("g1", 3, last_minute=2), 0.0)
+    book.hear(report("g2", 4, last_minute=1), 0.0)
+    book.hear(report("g2", 4, last_minute=1), 2.0)
+    totals = book.totals("s1", 3.0)
+    assert totals.last_minute == RequestCounts(requests=3, client_errors=3, server_errors=3)
+    assert (totals.in_flight, totals.queued) == (2, 4)
+
+
+def test_each_gateway_keeps_its_own_histograms() -> None:
+    book = MetricsBook()
+    book.hear(report("g1", 3), 0.0)
+    book.hear(report("g2", 4), 0.0)
+    for gateway, total in (("g1", 3), ("g2", 4)):
+        for heard in book.totals("s1", 1.0).histograms[gateway]:
+            assert (sum(heard.counts), heard.sum_ms) == (total, total * 10.0)
+
+
+def test_a_silent_gateway_leaves_the_last_minute_at_once_and_the_histograms_later() -> None:
+    book = MetricsBook()
+    book.hear(report("g1", 3, last_minute=3), 0.0)
+    assert book.totals("s1", SILENT_SECONDS).last_minute.requests == 3
+    later = SILENT_SECONDS + 1
+    assert book.totals("s1", later).last_minute.requests == 0
+    assert book.totals("s1", later).in_flight == 0
+    assert answered(book, later) == answered(book, REMEMBERED_SECONDS) == {"g1": 3}
+    assert answered(book, REMEMBERED_SECONDS + 1) == {}
+
+
+def test_controllers_that_started_at_different_times_tell_the_same_of_a_gateway() -> None:
+    older, newer = MetricsBook(), MetricsBook()
+    older.hear(report("gone", 5), 0.0)
+    for now, total in ((10.0, 1), (12.0, 2)):
+        for book in (older, newer):
+            book.hear(report("g1", total), now)
+        assert answered(older, now)["g1"] == answered(newer, now)["g1"] == total
+
+
+def test_a_gateway_that_was_cut_off_for_a_while_goes_on_where_it_is() -> None:
+    book = MetricsBook()
+    book.hear(report("g1", 5), 0.0)
+    book.hear(report("g2", 1), 900.0)
+    book.hear(report("g1", 6), 901.0)
+    assert answered(book, 901.0) == {"g1": 6, "g2": 1}
+
+
+def test_a_gateway_with_other_buckets_is_counted_but_has_no_histograms() -> None:
+    told = EntityMetrics(
+        served_entity_id="s1",
+        last_minute=RequestCounts(requests=1),
+        in_flight=1,
+        queued=0,
+        latency=Histogram(counts=(1, 2)),
+        queue_time=histogram(1),
+        prediction=histogram(1),
+    )
+    book = MetricsBook()
+    book.hear(GatewayMetrics(gateway_id="g1", entities=(told,)), 0.0)
+    assert book.totals("s1", 0.0).last_minute.requests == 1
+    assert answered(book, 0.0) == {}
+
+
+def test_a_served_entity_nobody_reports_any_more_is_forgotten() -> None:
+    book = MetricsBook()
+    book.hear(report("g1", 5), 0.0)
+    book.hear(report("g1", 1, entity="s2"), REMEMBERED_SECONDS + 1)
+    # Not merely left out of what is told: asked about an earlier moment, it is gone as well.
+    assert answered(book, 0.0) == {}
