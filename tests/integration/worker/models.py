@@ -39,6 +39,9 @@ class Obedient(PythonModel):
         if word == "sleep":
             time.sleep(float(argument))
             return ["slept"]
+        if word == "hang":
+            open(argument, "w").close()
+            time.sleep(600)
         if word == "big":
             return ["x" * int(argument)]
         if word == "length":

@@ -49,7 +49,11 @@ class Call:
 
     @property
     def status(self) -> int:
-        return self.head["status"]
+        return self.head.get("status", 200)
+
+    @property
+    def content_type(self) -> str:
+        return self.head.get("ct", "application/json")
 
     @property
     def json(self) -> Any:
@@ -110,7 +114,7 @@ class ScoringClient:
             elif record.kind == frames.WINDOW:
                 call.acknowledged += record.head["bytes"]
                 await self._send_rest(record.id)
-            elif call.streaming or record.head.get("stream"):
+            elif call.streaming or record.flags & frames.STREAM:
                 await self._on_stream(replica_id, call, record)
             else:
                 call.head |= record.head

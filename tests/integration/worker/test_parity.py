@@ -53,7 +53,7 @@ async def test_every_request_is_answered_as_mlflow_answers_it(
         expected = await asyncio.to_thread(mlflow_server.post, "/invocations", content=body, headers=headers)
         _, call = await client.send(replica_id, body, ct=content_type)
         await asyncio.wait_for(call.done.wait(), 10)
-        seen = (call.status, call.head["ct"], comparable(bytes(call.answer)))
+        seen = (call.status, call.content_type, comparable(bytes(call.answer)))
         wanted_type = expected.headers["content-type"].partition(";")[0]
         assert seen == (expected.status_code, wanted_type, comparable(expected.content)), body
     await orders.stop(replica_id)

@@ -41,12 +41,15 @@ async def pids(client: ScoringClient, replica_id: str) -> tuple[int, int]:
 
 
 async def test_a_killed_runner_is_replaced_and_its_requests_are_told(
-    client: ScoringClient, orders: WorkerOrders, obedient: Path
+    client: ScoringClient, orders: WorkerOrders, obedient: Path, tmp_path: Path
 ):
     replica_id = await orders.launch(obedient)
     runner, parent = await pids(client, replica_id)
-    _, lost = await client.send(replica_id, do_body("sleep:30"))
-    await asyncio.wait_for(lost.accepted.wait(), 5)
+    seen = tmp_path / "seen by the model"
+    _, lost = await client.send(replica_id, do_body(f"hang:{seen}"))
+    async with asyncio.timeout(10):
+        while not seen.exists():
+            await asyncio.sleep(0.01)
     os.kill(runner, signal.SIGKILL)
     await asyncio.wait_for(lost.done.wait(), 5)
     assert (lost.status, lost.head["lost"]) == (503, True)

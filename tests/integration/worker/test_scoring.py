@@ -23,17 +23,13 @@ async def replica(orders: WorkerOrders, obedient: Path):
 
 async def test_answers_like_mlflow(client: ScoringClient, replica: str):
     call = await client.ask(replica, "echo")
-    assert (call.status, call.head["ct"], call.json) == (200, "application/json", {"predictions": ["echo"]})
+    assert (call.status, call.content_type, call.json) == (200, "application/json", {"predictions": ["echo"]})
     assert call.accepted.is_set()
 
 
-async def test_tells_when_each_stage_began_and_ended(client: ScoringClient, replica: str):
+async def test_tells_how_long_the_model_predicted(client: ScoringClient, replica: str):
     call = await client.ask(replica, "sleep:0.05")
-    times = call.head["t"]
-    assert list(times) == ["decode", "predict", "encode"]
-    assert times["decode"][1] == times["predict"][0]
-    assert times["predict"][1] - times["predict"][0] >= 50_000_000
-    assert times["predict"][1] == times["encode"][0] <= times["encode"][1]
+    assert call.head["p"] >= 50_000
 
 
 @pytest.mark.parametrize(
@@ -65,7 +61,7 @@ async def test_a_raising_model_is_shown_its_traceback(client: ScoringClient, rep
 async def test_an_unknown_content_type_is_refused_as_mlflow_does(client: ScoringClient, replica: str):
     _, call = await client.send(replica, b"x", ct="text/html")
     await asyncio.wait_for(call.done.wait(), 10)
-    assert (call.status, call.head["ct"]) == (415, "text/plain")
+    assert (call.status, call.content_type) == (415, "text/plain")
 
 
 async def test_csv_is_read(client: ScoringClient, replica: str):

@@ -50,12 +50,12 @@ async def predicted(client: ScoringClient, replica: str, prompt: str, **more: An
 
 async def test_each_item_is_an_event_and_the_end_is_told(client: ScoringClient, replica: str) -> None:
     call = await finished(client, replica, "count:3")
-    assert call.head["status"] == 200
-    assert call.head["ct"] == "text/event-stream"
+    assert call.status == 200
+    assert call.content_type == "text/event-stream"
     assert call.events == [{"number": 0}, {"number": 1}, {"number": 2}]
     assert call.end is not None
     assert "status" not in call.end
-    assert set(call.end["t"]) == {"predict"}
+    assert call.end["p"] >= 0
 
 
 async def test_a_stream_without_items_is_one_that_ends(client: ScoringClient, replica: str) -> None:

@@ -37,7 +37,7 @@ class Sent:
     def results(self) -> list[tuple[int, int, bool]]:
         """Id, status, lost."""
         return [
-            (record.id, record.head["status"], record.head.get("lost", False))
+            (record.id, record.head.get("status", 200), record.head.get("lost", False))
             for _, record in self.records
             if record.kind == frames.RESULT
         ]
@@ -50,10 +50,13 @@ class FakeRunner:
         self.requests: list[tuple[int, dict[str, Any], bytes]] = []
         self.cancelled: list[int] = []
         self.windows: list[tuple[int, int]] = []
+        self.flags: list[int] = []
+        self.joined = 1
         self.on_result: Any = None
 
-    def request(self, id: int, head: dict[str, Any], body: bytes | memoryview) -> None:
+    def request(self, id: int, head: dict[str, Any], body: bytes | memoryview, flags: int = 0) -> None:
         self.requests.append((id, head, bytes(body)))
+        self.flags.append(flags)
 
     def cancel(self, id: int) -> None:
         self.cancelled.append(id)
@@ -62,9 +65,16 @@ class FakeRunner:
         self.windows.append((id, count))
 
     def answer(self, number: int, status: int = 200, body: bytes = b"{}") -> None:
-        self.on_result(
-            frames.Record(frames.RESULT, number, {"status": status, "ct": "application/json"}, body)
-        )
+        self.say(frames.RESULT, number, {"status": status, "ct": "application/json"}, body)
+
+    def begin(self, *numbers: int) -> None:
+        self.say(frames.BEGUN, 0, None, frames.pack_ids(list(numbers)))
+
+    def say(
+        self, kind: int, number: int, head: dict[str, Any] | None, body: bytes = b"", flags: int = 0
+    ) -> None:
+        (record,) = frames.scan(frames.encode(kind, number, head, body, flags))
+        self.on_result(record)
 
 
 @pytest.fixture
@@ -97,7 +107,7 @@ async def test_a_request_is_accepted_run_and_answered_under_the_gateways_id(
 ):
     await deliver(agent, request(70, b"body", rid="q"))
     [(number, head, body)] = runner.requests
-    assert (head, body) == ({"ct": "application/json", "rid": "q"}, b"body")
+    assert (head, body) == ({"until": pytest.approx(asyncio.get_running_loop().time() + 60, abs=5)}, b"body")
     runner.answer(number, body=b"answer")
     assert sent.kinds() == [frames.ACCEPT, frames.RESULT]
     assert sent.records[-1][1].id == 70
@@ -157,6 +167,7 @@ async def test_a_request_on_which_the_model_ended_its_process_is_refused_if_it_i
 ):
     for number in requests:
         await deliver(agent, request(number))
+    runner.begin(*requests)
     agent.suspend(holding=False)
     agent.bury("exited with status 3", ended_itself=True)
     assert [result[1] for result in sent.results()] == [status] * len(requests)
@@ -166,6 +177,7 @@ async def test_requests_of_a_dead_runner_are_lost_and_said_to_be(
     agent: Agent, runner: FakeRunner, sent: Sent
 ):
     await deliver(agent, request(1))
+    runner.begin(1)
     agent.suspend(holding=False)
     agent.bury("was killed by SIGKILL", ended_itself=False)
     assert sent.results() == [(1, 503, True)]
@@ -229,17 +241,106 @@ async def test_a_large_answer_waits_for_the_window(agent: Agent, runner: FakeRun
     assert sum(len(record.body) for _, record in sent.records) == len(body)
 
 
+async def test_what_the_model_of_a_dead_runner_had_not_seen_is_run_by_the_next(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    await deliver(agent, request(1), request(2))
+    runner.begin(1)
+    agent.suspend(holding=True)
+    agent.bury("was killed by SIGKILL", ended_itself=False)
+    assert sent.results() == [(1, 503, True)]
+    replacement = FakeRunner()
+    agent.attach(replacement)  # type: ignore[arg-type]
+    assert [number for number, _, _ in replacement.requests] == [2]
+
+
+async def test_what_the_model_had_not_seen_is_not_lost_when_there_is_no_next_runner(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    await deliver(agent, request(1))
+    agent.suspend(holding=False)
+    agent.bury("was killed by SIGKILL", ended_itself=False)
+    assert sent.results() == [(1, 503, False)]
+
+
+async def test_after_a_process_died_under_several_requests_each_is_predicted_by_itself(
+    agent: Agent, runner: FakeRunner
+):
+    await deliver(agent, request(1), request(2))
+    runner.begin(1, 2)
+    agent.suspend(holding=True)
+    agent.bury("was killed by SIGSEGV", ended_itself=True)
+    replacement = FakeRunner()
+    agent.attach(replacement)  # type: ignore[arg-type]
+    await deliver(agent, request(3))
+    assert replacement.flags == [frames.SOLO]
+
+
+async def test_a_replica_that_joins_requests_accepts_more_of_them(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    runner.joined = 8
+    agent.attach(runner)  # type: ignore[arg-type]
+    await deliver(agent, *(request(number) for number in range(1, 18)))
+    assert sent.kinds().count(frames.ACCEPT) == agent.capacity == 16
+    assert sent.records[-1][1].head == {"reason": "busy"}
+
+
+async def test_a_request_whose_time_passed_while_it_waited_in_the_runner_costs_no_process(sent: Sent):
+    killed: list[bool] = []
+    agent = Agent(LAUNCH, sent, deadline_grace=0.0, on_overdue=lambda: killed.append(True))  # type: ignore[arg-type]
+    runner = FakeRunner()
+    agent.attach(runner)  # type: ignore[arg-type]
+    await deliver(agent, request(1, ttl=1))
+    while not runner.cancelled:
+        await asyncio.sleep(0.001)
+    assert sent.results() == [(1, 504, False)]
+    runner.say(frames.RESULT, runner.requests[0][0], {"status": 499}, flags=frames.NOT_RUN)
+    assert agent.in_flight == 0
+    assert killed == []
+    assert len(sent.results()) == 1
+
+
+async def test_a_runner_that_does_not_give_back_what_it_has_not_begun_is_replaced(sent: Sent):
+    killed = asyncio.Event()
+    agent = Agent(LAUNCH, sent, deadline_grace=0.0, on_overdue=killed.set)  # type: ignore[arg-type]
+    agent.attach(FakeRunner())  # type: ignore[arg-type]
+    await deliver(agent, request(1, ttl=1))
+    await asyncio.wait_for(killed.wait(), 10)
+
+
+async def test_a_request_the_runner_found_to_be_too_late_is_answered_504(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    await deliver(agent, request(1))
+    runner.say(frames.RESULT, 1, {"status": 499}, flags=frames.NOT_RUN)
+    assert sent.results() == [(1, 504, False)]
+
+
+async def test_long_bodies_beyond_the_slots_go_on_when_others_are_answered(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    runner.joined = 8
+    agent.attach(runner)  # type: ignore[arg-type]
+    await deliver(agent, *(request(number, b"abc", total=6) for number in (1, 2, 3)))
+    windows = [record.id for _, record in sent.records if record.kind == frames.WINDOW]
+    assert windows == [1, 2]
+    await deliver(agent, frames.encode(frames.CHUNK, 1, None, b"def"))
+    runner.answer(runner.requests[0][0])
+    windows = [record.id for _, record in sent.records if record.kind == frames.WINDOW]
+    assert windows == [1, 2, 3]
+
+
 def begin(runner: FakeRunner, number: int) -> None:
-    head = {"status": 200, "ct": "text/event-stream", "stream": True}
-    runner.on_result(frames.Record(frames.RESULT, number, head, b""))
+    runner.say(frames.RESULT, number, {"ct": "text/event-stream"}, flags=frames.STREAM)
 
 
 def say(runner: FakeRunner, number: int, piece: bytes) -> None:
-    runner.on_result(frames.Record(frames.CHUNK, number, {}, piece))
+    runner.say(frames.CHUNK, number, {}, piece)
 
 
 def end(runner: FakeRunner, number: int, head: dict[str, Any] | None = None, body: bytes = b"") -> None:
-    runner.on_result(frames.Record(frames.END, number, head or {}, body))
+    runner.say(frames.END, number, head or {}, body)
 
 
 async def test_a_stream_passes_and_keeps_its_slot_until_its_end(

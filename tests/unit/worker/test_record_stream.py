@@ -13,8 +13,8 @@ def test_records_come_out_whole_however_the_bytes_are_cut(step: int):
     seen: list[tuple[int, int, object, bytes]] = []
     for at in range(0, len(STREAM), step):
         seen += [
-            (kind, number, head, bytes(body))
-            for kind, number, head, body in stream.feed(STREAM[at : at + step])
+            (record.kind, record.id, frames.read_head(record.head), bytes(record.body))
+            for record in stream.feed(STREAM[at : at + step])
         ]
     assert seen == RECORDS
 
@@ -22,4 +22,4 @@ def test_records_come_out_whole_however_the_bytes_are_cut(step: int):
 def test_a_record_that_would_fill_the_memory_is_an_error():
     header = frames.HEADER.pack(frames.RESULT, 0, 0, 2**32 - 1, 1)
     with pytest.raises(frames.FrameError):
-        list(RecordStream().feed(header))
+        RecordStream().feed(header)

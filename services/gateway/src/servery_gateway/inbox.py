@@ -8,6 +8,7 @@ from typing import Any
 
 from servery_gateway.transport import Outcome
 
+JSON = "application/json"
 LONGEST_PREDICT_US = 86_400_000_000
 """A day. What a replica says of its times is only believed so far."""
 
@@ -20,8 +21,8 @@ class _Partial:
     __slots__ = ("body", "content_type", "lost", "predict_ms", "status", "total")
 
     def __init__(self, head: dict[str, Any], total: int) -> None:
-        self.status = int(head.get("status", 500))
-        self.content_type = str(head.get("ct", ""))
+        self.status = int(head.get("status", 200))
+        self.content_type = str(head.get("ct", JSON))
         self.lost = bool(head.get("lost", False))
         self.predict_ms = predict_ms(head)
         self.total = total
@@ -42,8 +43,8 @@ class Inbox:
             raise AnswerTooLong
         if total <= len(piece):
             return Outcome(
-                int(head.get("status", 500)),
-                str(head.get("ct", "")),
+                int(head.get("status", 200)),
+                str(head.get("ct", JSON)),
                 bytes(piece),
                 bool(head.get("lost", False)),
                 predict_ms(head),
@@ -75,9 +76,9 @@ class Inbox:
 
 def predict_ms(head: dict[str, Any]) -> float | None:
     """Return how long the model's prediction took by the head of a RESULT or END; None when it does not say."""
-    # Two epoch nanoseconds, written by the model's process: they may be anything.
-    match head.get("t"):
-        case {"predict": [int(began), int(ended)]} if ended >= began:
-            return min((ended - began) // 1000, LONGEST_PREDICT_US) / 1000
+    # Written by the model's process: it may be anything.
+    match head.get("p"):
+        case int(microseconds) if microseconds >= 0:
+            return min(microseconds, LONGEST_PREDICT_US) / 1000
         case _:
             return None

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from servery_common.contracts import frames, subjects
-from servery_gateway.inbox import AnswerTooLong, Inbox, predict_ms
+from servery_gateway.inbox import JSON, AnswerTooLong, Inbox, predict_ms
 from servery_gateway.outbox import Frame, Outbox
 from servery_gateway.transport import Outcome, ReplicaRequest, TransportListener
 
@@ -25,7 +25,6 @@ BACK_PRESSURE_SECONDS = 0.001
 MAX_UNREAD_BYTES = 512 * 1024 * 1024
 """Answers nats-py holds before it drops some. Windows keep the sum far below."""
 
-JSON = "application/json"
 _INFER_PREFIX = subjects.infer("x")[:-1]
 
 log = structlog.get_logger(__name__)
@@ -159,15 +158,15 @@ class NatsTransport:
             self._listener.on_gone(subject.removeprefix(_INFER_PREFIX))
 
     def _on_record(self, record: frames.Record) -> None:
-        kind, attempt, head, _ = record
+        kind, attempt, head = record.kind, record.id, record.head
         replica_id, listener = self._replica_of.get(attempt), self._listener
         if replica_id is None or listener is None:
             return
         if kind == frames.ACCEPT:
             listener.on_accept(attempt)
-        elif kind == frames.RESULT and head.get("stream"):
+        elif kind == frames.RESULT and record.flags & frames.STREAM:
             self._streams.add(attempt)
-            listener.on_stream(attempt, int(head.get("status", 200)), str(head.get("ct", "")))
+            listener.on_stream(attempt, int(head.get("status", 200)), str(head.get("ct", JSON)))
         elif attempt in self._streams:
             self._on_stream_record(listener, replica_id, record)
         elif kind in (frames.RESULT, frames.CHUNK):
@@ -181,7 +180,7 @@ class NatsTransport:
             listener.on_progress(attempt)
 
     def _on_stream_record(self, listener: TransportListener, replica_id: str, record: frames.Record) -> None:
-        kind, attempt, head, body = record
+        kind, attempt, head, body = record.kind, record.id, record.head, record.body
         if kind == frames.CHUNK:
             listener.on_piece(attempt, bytes(body))
         elif kind == frames.END:

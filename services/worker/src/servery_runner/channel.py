@@ -1,15 +1,16 @@
-"""The runner's end of its socket: blocking reads of whole records, writes from several threads."""
+"""The runner's end of its socket: blocking reads of all that has arrived, writes from several threads."""
 
 from __future__ import annotations
 
 import json
 import socket
 import threading
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from servery_common.contracts import frames
 
 SOCKET_BUFFER_BYTES = 1024 * 1024
+READ_BYTES = 256 * 1024
 
 
 class Channel:
@@ -20,38 +21,82 @@ class Channel:
         channel_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
         self._socket = channel_socket
         self._sending = threading.Lock()
+        self._rest = b""
 
-    def receive(self) -> Optional[frames.Record]:
-        """The next record; None when the agent is gone."""
-        header = self._read(frames.HEADER.size)
-        if header is None:
-            return None
-        kind, _flags, head_length, body_length, number = frames.HEADER.unpack(header)
-        head = self._read(head_length)
-        body = self._read(body_length)
-        if head is None or body is None:
-            return None
-        return frames.Record(kind, number, json.loads(head) if head else {}, bytes(body))
+    def receive(self) -> Optional[list[frames.Record]]:
+        """Wait for records and return all that have arrived; None when the agent is gone.
 
-    def send(self, kind: int, id: int, head: dict[str, Any], body: bytes = b"") -> None:
+        As few reads as possible: each one gives the interpreter away, and a busy predict thread keeps it for 5 ms.
+        """
+        while True:
+            records = self._whole_records()
+            if records:
+                return records
+            if not self._read_more():
+                return None
+
+    def send(self, kind: int, id: int, head: dict[str, Any], body: bytes = b"", flags: int = 0) -> None:
         """Send one record whole. Raises OSError when the agent is gone."""
-        record = frames.encode(kind, id, head, body)
-        with self._sending:
-            self._socket.sendall(record)
+        self.send_packed(frames.encode(kind, id, head, body, flags))
 
-    def _read(self, length: int) -> Optional[bytearray]:
+    def send_packed(self, records: bytes) -> None:
+        """Send whole records. Raises OSError when the agent is gone."""
+        with self._sending:
+            self._socket.sendall(records)
+
+    def _whole_records(self) -> list[frames.Record]:
+        buffer, at = self._rest, 0
+        view = memoryview(buffer)
+        records: list[frames.Record] = []
+        while len(buffer) - at >= frames.HEADER.size:
+            kind, flags, head_length, body_length, number = frames.HEADER.unpack_from(buffer, at)
+            head_at = at + frames.HEADER.size
+            body_at = head_at + head_length
+            if len(buffer) - body_at < body_length:
+                break
+            head = json.loads(buffer[head_at:body_at]) if head_length else {}
+            at = body_at + body_length
+            records.append(frames.Record(kind, number, head, bytes(view[body_at:at]), flags))
+        if at:
+            self._rest = buffer[at:]
+        return records
+
+    def _read_more(self) -> bool:
+        missing = self._missing()
+        # A long record is read in one wait, into its place; short ones as they come.
+        more = self._read_whole(missing) if missing > READ_BYTES else self._read(READ_BYTES)
+        if not more:
+            return False
+        self._rest = self._rest + more if self._rest else bytes(more)
+        return True
+
+    def _missing(self) -> int:
+        """Bytes known to be missing of the record that has begun to arrive."""
+        if len(self._rest) < frames.HEADER.size:
+            return 0
+        _, _, head_length, body_length, _ = frames.HEADER.unpack_from(self._rest)
+        return frames.HEADER.size + head_length + body_length - len(self._rest)
+
+    def _read(self, length: int) -> bytes:
+        while True:
+            try:
+                return self._socket.recv(length)
+            except InterruptedError:
+                continue
+            except OSError:
+                return b""
+
+    def _read_whole(self, length: int) -> Union[bytes, bytearray]:
         buffer = bytearray(length)
         view = memoryview(buffer)
         while view:
             try:
-                # WAITALL: one wait for the whole body, so that a busy predict thread, which holds the
-                # interpreter for 5 ms at a time, delays it once and not once per piece.
                 taken = self._socket.recv_into(view, len(view), socket.MSG_WAITALL)
             except InterruptedError:
                 continue
             except OSError:
-                return None
+                return b""
             if not taken:
-                return None
+                return b""
             view = view[taken:]
         return buffer

@@ -6,33 +6,35 @@ of the agent is noticed at once, whatever the model does; ``slots`` threads pred
 
 from __future__ import annotations
 
-import contextlib
+import gc
 import json
 import os
 import platform
-import queue
 import socket
 import threading
 import time
 from typing import Any, NoReturn
 
 from servery_common.contracts import frames
-from servery_runner import loading, process, request_body
+from servery_runner import batch_proof, loading, process
+from servery_runner.backlog import Backlog
+from servery_runner.batch_proof import Proof
 from servery_runner.channel import Channel
-from servery_runner.scoring import AnswerStream, Scorer
-from servery_runner.streaming import EVENT_STREAM, Flow, pieces
+from servery_runner.predicting import Requests
+from servery_runner.scoring import Scorer
 
-CLIENT_CLOSED_REQUEST = 499
-"""Status of a request that was cancelled before it started: answered so that each REQUEST gets one RESULT."""
+BATCHING_VARIABLE = "SERVERY_BATCHING"
+"""Environment variable of a served entity: ``on`` or ``off`` overrule what was found out about the model."""
 
 
 def run(channel_socket: socket.socket) -> NoReturn:
     """Serve the agent on this socket until it is gone."""
     channel = Channel(channel_socket)
-    order = channel.receive()
-    if order is None or order.kind != frames.LOAD:
+    records = channel.receive()
+    if records is None or records[0].kind != frames.LOAD:
         os._exit(0)
-    requests = _Requests(channel)
+    order = records[0]
+    requests = Requests(channel)
     threading.Thread(target=requests.read, name="reader", daemon=True).start()
     os.environ.update(json.loads(bytes(order.body) or b"{}"))
     os.chdir(order.head["directory"])
@@ -45,90 +47,37 @@ def run(channel_socket: socket.socket) -> NoReturn:
             channel.send(frames.READY, 0, {"verifying": True})
             process.say("predicting the input example")
             example_predicted = loading.predict_example(scorer, order.head["model_path"])
+        proof = _proof(scorer, order.head)
     except loading.LoadFailure as failure:
         channel.send(frames.FAILED, 0, failure.head())
         os._exit(1)
-    for number in range(order.head["slots"]):
-        threading.Thread(target=requests.work, args=(scorer,), name=f"predict-{number}", daemon=True).start()
-    channel.send(frames.READY, 0, _description(scorer, example_predicted, time.monotonic() - started))
+    # What was loaded stays for good: looking through it again and again costs a fifth of a short prediction.
+    gc.collect()
+    gc.freeze()
+    slots = order.head["slots"]
+    requests.open(Backlog(proof, scorer.read_rows), scorer, slots)
+    description = _description(scorer, example_predicted, time.monotonic() - started)
+    channel.send(frames.READY, 0, {**description, "batching": proof.head()})
     while True:
         # Signals are handled in this thread, so it has to stay.
         time.sleep(3600)
 
 
-class _Requests:
-    """Requests between the reader, which takes them in, and the threads that answer them."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._waiting: dict[int, frames.Record] = {}
-        self._flows: dict[int, Flow] = {}
-        self._order: queue.SimpleQueue[int] = queue.SimpleQueue()
-
-    def read(self) -> NoReturn:
-        """Take records until the agent is gone, then end the process, whatever the model is doing."""
-        while True:
-            record = self._channel.receive()
-            if record is None:
-                os._exit(0)
-            if record.kind == frames.REQUEST:
-                self._flows[record.id] = Flow()
-                self._waiting[record.id] = record
-                self._order.put(record.id)
-            elif record.kind == frames.CANCEL:
-                self._cancel(record.id)
-            elif record.kind == frames.WINDOW:
-                flow = self._flows.get(record.id)
-                if flow is not None:
-                    flow.acknowledge(record.head["bytes"])
-
-    def _cancel(self, id: int) -> None:
-        flow = self._flows.get(id)
-        if self._waiting.pop(id, None) is not None:
-            self._flows.pop(id, None)
-            self._channel.send(frames.RESULT, id, {"status": CLIENT_CLOSED_REQUEST})
-        elif flow is not None:
-            # A prediction that has begun cannot be taken back; a stream can end between two items.
-            flow.cancel()
-
-    def work(self, scorer: Scorer) -> NoReturn:
-        """Answer requests in order of arrival. Each pop is atomic: cancelled or started, never both."""
-        while True:
-            request = self._waiting.pop(self._order.get(), None)
-            if request is not None:
-                self._answer(scorer, request)
-
-    def _answer(self, scorer: Scorer, request: frames.Record) -> None:
-        flow = self._flows[request.id]
-        content_type = request.head.get("ct") or "application/json"
-        body = request_body.read(bytes(request.body), content_type, scorer.declared)
-        answer = (scorer.stream if body.stream else scorer.answer)(body.content, content_type)
-        try:
-            if isinstance(answer, AnswerStream):
-                self._stream(answer, request.id, flow)
-            else:
-                head = {"status": answer.status, "ct": answer.content_type, "t": answer.timings}
-                self._channel.send(frames.RESULT, request.id, head, answer.body)
-        except OSError:
-            os._exit(0)
-        finally:
-            del self._flows[request.id]
-
-    def _stream(self, answer: AnswerStream, id: int, flow: Flow) -> None:
-        """Send each event as soon as the model made it and the client has room for it."""
-        self._channel.send(frames.RESULT, id, {"status": 200, "ct": EVENT_STREAM, "stream": True})
-        with contextlib.closing(answer.events()) as events:
-            for piece in (piece for event in events for piece in pieces(event)):
-                if not flow.take(len(piece)):
-                    break
-                self._channel.send(frames.CHUNK, id, {}, piece)
-        head: dict[str, Any] = {"t": answer.timings()}
-        body = b""
-        if flow.cancelled:
-            head["status"] = CLIENT_CLOSED_REQUEST
-        elif answer.error is not None:
-            head["status"], body = answer.error
-        self._channel.send(frames.END, id, head, body)
+def _proof(scorer: Scorer, order: dict[str, Any]) -> Proof:
+    """Whether requests may be predicted together, as ordered, as known of this model, or as found out now."""
+    wish = os.environ.get(BATCHING_VARIABLE, "auto").strip().lower()
+    if wish == "off":
+        return batch_proof.OFF
+    if wish == "on":
+        return batch_proof.FORCED
+    if order.get("batching"):
+        return Proof.from_head(order["batching"])
+    proof = batch_proof.prove(
+        scorer.score_json, batch_proof.example_of(scorer.model.metadata, order["model_path"])
+    )
+    what = f"on, up to {proof.max_rows} rows at a time" if proof.formats else "off"
+    process.say(f"batching: {what}: {proof.reason}")
+    return proof
 
 
 def _description(scorer: Scorer, example_predicted: bool, seconds: float) -> dict[str, object]:

@@ -16,7 +16,10 @@ import traceback
 from typing import Any, Callable, Generator, Iterator, NamedTuple, Optional, Union
 
 from servery_common.contracts import frames
-from servery_runner import request_body, streaming
+from servery_runner import request_body, rows, streaming
+from servery_runner.rows import Rows
+
+JSON = "application/json"
 
 UNEXPECTED = (
     "Encountered an unexpected error while evaluating the model. Verify that the serialized input"
@@ -49,6 +52,7 @@ class Scorer:
         self._write_item = getattr(scoring_server, "unwrapped_predictions_to_json", json.dump)
         self.declared = request_body.declared_names(model.metadata)
         """Names in the model's signature; None without one."""
+        self._floats, self._dates = _number_columns(self._input_schema)
 
     def answer(self, body: bytes, content_type: str) -> Answer:
         """Never raises: whatever goes wrong is the answer."""
@@ -63,6 +67,15 @@ class Scorer:
         if model.unimplemented:
             return _cannot_stream()
         return AnswerStream(model, self) if model.items is not None else answer
+
+    def score_json(self, body: bytes) -> tuple[int, str]:
+        """Status and body of the answer to a JSON body. Never raises."""
+        answer = self.answer(body, JSON)
+        return answer.status, answer.body.decode()
+
+    def read_rows(self, body: bytes) -> Optional[Rows]:
+        """The rows of a JSON body, as this model takes them; None when it has to be predicted by itself."""
+        return rows.read(body, self._floats, self._dates)
 
     def event(self, item: Any) -> bytes:
         """One item of a streamed answer. Raises what writing it as JSON raises."""
@@ -86,11 +99,11 @@ class Scorer:
             result = self._invocations(data, content_type, model, self._input_schema)
             status, mimetype, text = result.status, result.mimetype, result.response
         except self._mlflow_exception as error:
-            status, mimetype = error.get_http_status_code(), "application/json"
+            status, mimetype = error.get_http_status_code(), JSON
             text = error.serialize_as_json()
         except BaseException as error:
             # Includes SystemExit: a model that calls sys.exit() fails its request, not its replica.
-            status, mimetype = 400, "application/json"
+            status, mimetype = 400, JSON
             text = _error_body(model, error)
         return Answer(status, mimetype, text.encode(), model.timings(started, time.time_ns()))
 
@@ -198,6 +211,28 @@ class AnswerStream:
         return {} if started is None or ended is None else {"predict": (started, ended)}
 
 
+def _number_columns(schema: Any) -> tuple[frozenset[str], bool]:
+    """Names of the columns that are made floats of, whatever number is sent, and whether there are dates.
+
+    Inputs without names are "" together.
+    """
+    if schema is None:
+        return frozenset(), False
+    kinds = [_kind_of(type_) for type_ in schema.input_types()]
+    if schema.has_input_names():
+        floats = {name for name, kind in zip(schema.input_names(), kinds) if kind == "float"}
+    else:
+        floats = {""} if set(kinds) == {"float"} else set()
+    return frozenset(floats), "date" in kinds
+
+
+def _kind_of(type_: Any) -> str:
+    name = str(getattr(type_, "name", type_))
+    if name == "datetime" or name.startswith("datetime64"):
+        return "date"
+    return "float" if name in ("double", "float", "float32", "float64") else "other"
+
+
 def _close(items: Any) -> None:
     try:
         items.close()
@@ -208,7 +243,7 @@ def _close(items: Any) -> None:
 
 def _cannot_stream() -> Answer:
     error = {"error_code": "BAD_REQUEST", "message": streaming.CANNOT_STREAM}
-    return Answer(400, "application/json", json.dumps(error).encode(), {})
+    return Answer(400, JSON, json.dumps(error).encode(), {})
 
 
 def _decoded(body: bytes, content_type: str, takes_bytes: bool) -> Union[bytes, str]:

@@ -2,7 +2,9 @@
 
 It never looks into a body. Whatever it accepted and its gateway did not cancel gets exactly one RESULT: from the
 runner, or from here when the runner died under it (``lost``), the deadline passed or the replica was stopped. It
-never runs a request twice. A RESULT that begins a stream is followed by exactly one END, from the same two places.
+never runs a request twice: a runner says of each request that its model is about to see it (BEGUN), and only those of
+which it did not say so are given to the runner that replaces it. A RESULT that begins a stream is followed by exactly
+one END, from the same two places.
 """
 
 import asyncio
@@ -22,13 +24,17 @@ from servery_worker import spans
 from servery_worker.admission import Capacity, refusal
 from servery_worker.answers import Answers
 from servery_worker.job import Job, from_record
+from servery_worker.large_bodies import LargeBodies
 from servery_worker.replies import Replies
+from servery_worker.result_heads import JSON, ResultHeads
 from servery_worker.runner import Runner
 from servery_worker.staleness import Staleness
 
 log = structlog.get_logger(__name__)
 
-JSON = "application/json"
+SOLO_SECONDS = 5.0
+"""After a process died under several requests, each is predicted by itself for so long: the one that did it, sent
+again, takes no others with it."""
 TOO_SLOW = "Timed out while evaluating the model. Verify that the model evaluates within the timeout."
 
 
@@ -50,6 +56,9 @@ class Agent:
         self._answers = Answers(replies)
         self._staleness = Staleness()
         self._runner: Runner | None = None
+        self._heads = ResultHeads()
+        self._large: LargeBodies[tuple[str, int]] = LargeBodies(launch.slots)
+        self._solo_until = 0.0
         self._jobs: dict[tuple[str, int], Job] = {}
         self._running: dict[int, Job] = {}
         self._numbers = itertools.count(1)
@@ -57,6 +66,8 @@ class Agent:
         self._idle.set()
         self._holding = False
         self.draining = False
+        self.capacity = launch.slots
+        """Requests it holds at a time: more than are predicted at a time when they are predicted together."""
         self.answered = 0
         """Requests the present runner answered."""
 
@@ -81,6 +92,7 @@ class Agent:
     def attach(self, runner: Runner) -> None:
         """Use this runner from now on and give it what was held for it."""
         runner.on_result = self._on_result
+        self.capacity = self._launch.slots * runner.joined
         self._runner = runner
         self._holding = False
         self.answered = 0
@@ -91,6 +103,10 @@ class Agent:
         """The runner is gone. ``holding``: accept nevertheless, its replacement will be there in a moment."""
         self._runner = None
         self._holding = holding
+        for job in list(self._running.values()):
+            if not job.begun and not job.cancelled:
+                job.running = False
+                del self._running[job.number]
         if holding:
             return
         for job in list(self._jobs.values()):
@@ -104,6 +120,8 @@ class Agent:
         it is refused as the model's failure, which no client retries. Of several any may have been the one.
         """
         culprit = ended_itself and len(self._running) == 1
+        if ended_itself and len(self._running) > 1:
+            self._solo_until = asyncio.get_running_loop().time() + SOLO_SECONDS
         for job in list(self._running.values()):
             if job.overdue:
                 self._fail(job, DeadlineExceeded(TOO_SLOW))
@@ -141,7 +159,7 @@ class Agent:
             draining=self.draining,
             runnable=self._runner is not None or self._holding,
             in_flight=len(self._jobs),
-            slots=self._launch.slots,
+            slots=self.capacity,
         )
         sent_at_ms = record.head.get("at")
         stale = sent_at_ms is not None and self._staleness.is_stale(reply, sent_at_ms, time.time() * 1000)
@@ -172,9 +190,11 @@ class Agent:
         self._run_if_complete(job)
 
     def _acknowledge(self, job: Job, count: int) -> None:
-        if not job.incoming.complete:
-            window = frames.encode(frames.WINDOW, job.id, {"bytes": count})
-            self._replies.send(job.reply, window)
+        if not job.incoming.complete and (count := self._large.credit(job.key, count)):
+            self._open_window(job.key, count)
+
+    def _open_window(self, key: tuple[str, int], count: int) -> None:
+        self._replies.send(key[0], frames.encode(frames.WINDOW, key[1], {"bytes": count}))
 
     def _on_cancel(self, key: tuple[str, int]) -> None:
         self._answers.drop(key)
@@ -198,7 +218,13 @@ class Agent:
             return
         job.running = True
         self._running[job.number] = job
-        self._runner.request(job.number, job.runner_head, job.incoming.body)
+        head: dict[str, Any] = {"until": job.deadline}
+        if job.content_type != JSON:
+            head["ct"] = job.content_type
+        flags = frames.TRACED if spans.sampled(job.traceparent) else 0
+        if self._solo_until and self._solo_until > asyncio.get_running_loop().time():
+            flags |= frames.SOLO
+        self._runner.request(job.number, head, job.incoming.body, flags)
 
     def _on_window(self, key: tuple[str, int], count: int) -> None:
         job = self._jobs.get(key)
@@ -219,43 +245,69 @@ class Agent:
             self._send_end(job, {"status": 504}, json.dumps(DeadlineExceeded(TOO_SLOW).body()).encode())
             job.cancelled = True
             self._expect_close(job)
-        else:
+        elif job.begun or job.cancelled or self._runner is None:
             job.overdue = True
             self._on_overdue()
+        else:
+            # It waits in the runner. Not even given back within another grace, the runner does not react any more.
+            job.cancelled = True
+            self._runner.cancel(job.number)
+            self._answer(job, DeadlineExceeded(TOO_SLOW))
+            self._set_deadline(job, asyncio.get_running_loop().time())
 
-    def _on_result(self, record: frames.Record) -> None:
+    def _on_result(self, record: frames.RawRecord) -> None:
         """Take an answer from the runner. Raises FrameError for what is none."""
+        if record.kind == frames.BEGUN:
+            for number in frames.unpack_ids(record.body):
+                if number in self._running:
+                    self._running[number].begun = True
+            return
         job = self._running.get(record.id)
         if job is None:
             return
-        if record.kind == frames.CHUNK:
+        if record.kind == frames.RESULT:
+            self._on_answer(job, record)
+        elif record.kind == frames.CHUNK:
             self._on_piece(job, record.body)
         elif record.kind == frames.END:
-            if not job.streaming or len(record.body) > frames.CHUNK_BYTES:
-                raise frames.FrameError("the end of no stream, or a longer one than a record holds")
-            head: dict[str, Any] = {"t": dict(record.head.get("t") or {})}
-            if record.body:
-                head["status"] = int(record.head["status"])
-            self.answered += 1
-            self._finish(job, head, record.body)
-        elif job.streaming:
+            self._on_end(job, frames.read_head(record.head), record.body)
+
+    def _on_answer(self, job: Job, record: frames.RawRecord) -> None:
+        if job.streaming:
             raise frames.FrameError("a second result")
-        elif record.head.get("stream"):
-            job.streaming = True
-            job.stream_ends_at = asyncio.get_running_loop().time() + job.stream_seconds
-            head = {"status": 200, "ct": str(record.head.get("ct") or JSON), "stream": True}
-            if not job.cancelled:
-                self._replies.send(job.reply, frames.encode(frames.RESULT, job.id, head))
-                self._heard_of(job)
-            self._on_piece(job, record.body)
+        if record.flags & frames.STREAM:
+            self._on_stream(job, record)
+        elif record.flags & frames.NOT_RUN:
+            self._fail(job, DeadlineExceeded(TOO_SLOW))
         else:
-            head = {
-                "status": int(record.head["status"]),
-                "ct": str(record.head.get("ct") or JSON),
-                "t": dict(record.head.get("t") or {}),
-            }
+            head = self._heads.read(record.head)
             self.answered += 1
-            self._finish(job, head, record.body)
+            self._forget(job)
+            if not job.cancelled:
+                self._answers.send(job.key, head.packed, record.body)
+                self._trace(job, head.status, head.timings, head.company)
+
+    def _on_stream(self, job: Job, record: frames.RawRecord) -> None:
+        job.begun = job.streaming = True
+        job.stream_ends_at = asyncio.get_running_loop().time() + job.stream_seconds
+        content_type = str(frames.read_head(record.head).get("ct") or JSON)
+        if not job.cancelled:
+            head = {"ct": content_type}
+            self._replies.send(job.reply, frames.encode(frames.RESULT, job.id, head, flags=frames.STREAM))
+            self._heard_of(job)
+        self._on_piece(job, record.body)
+
+    def _on_end(self, job: Job, said: dict[str, Any], body: bytes | memoryview) -> None:
+        if not job.streaming or len(body) > frames.CHUNK_BYTES:
+            raise frames.FrameError("the end of no stream, or a longer one than a record holds")
+        head: dict[str, Any] = {"p": int(said["p"])} if "p" in said else {}
+        if body:
+            head["status"] = int(said["status"])
+        self.answered += 1
+        self._forget(job)
+        if not job.cancelled:
+            self._send_end(job, head, body)
+            self._trace(job, head.get("status", 200), dict(said.get("t") or {}))
 
     def _on_piece(self, job: Job, piece: bytes | memoryview) -> None:
         job.unacknowledged += len(piece)
@@ -294,21 +346,21 @@ class Agent:
             trace_id=spans.trace_id(job.traceparent),
             error=error.message,
         )
-        head: dict[str, Any] = (
-            {"status": error.status} if job.streaming else {"status": error.status, "ct": JSON}
-        )
-        if lost:
-            head["lost"] = True
-        self._finish(job, head, json.dumps(error.body()).encode())
-
-    def _finish(self, job: Job, head: dict[str, Any], body: bytes | memoryview) -> None:
         self._forget(job)
-        if job.cancelled:
-            return
+        if not job.cancelled:
+            self._answer(job, error, lost=lost)
+
+    def _answer(self, job: Job, error: ServeryError, *, lost: bool = False) -> None:
+        """Tell the gateway that it came to nothing."""
+        head: dict[str, Any] = {"status": error.status} | ({"lost": True} if lost else {})
+        body = json.dumps(error.body()).encode()
         if job.streaming:
             self._send_end(job, head, body)
         else:
-            self._answers.send(job.key, head, body)
+            self._answers.send(job.key, frames.pack_head(head), body)
+        self._trace(job, error.status, {})
+
+    def _trace(self, job: Job, status: int, timings: dict[str, Any], company: int = 1) -> None:
         if spans.sampled(job.traceparent):
             spans.record(
                 job.traceparent,
@@ -316,16 +368,19 @@ class Agent:
                     "servery.replica_id": self._launch.replica_id,
                     "servery.endpoint": self._launch.endpoint_name,
                     "servery.request_id": job.request_id,
+                    "servery.batch_size": company,
                 },
                 started_ns=job.accepted_ns,
                 ended_ns=time.time_ns(),
-                status=head.get("status", 200),
-                timings=head.get("t", {}),
+                status=status,
+                timings=timings,
             )
 
     def _forget(self, job: Job) -> None:
         self._jobs.pop(job.key, None)
         self._running.pop(job.number, None)
+        for key, count in self._large.remove(job.key):
+            self._open_window(key, count)
         if job.timer is not None:
             job.timer.cancel()
         if not self._jobs:

@@ -1,7 +1,6 @@
 """RESULT records of one replica: short ones at once, long ones in pieces as the gateway takes them in."""
 
 import asyncio
-from typing import Any
 
 import structlog
 
@@ -25,16 +24,16 @@ class Answers:
         self._none = asyncio.Event()
         self._none.set()
 
-    def send(self, key: tuple[str, int], head: dict[str, Any], body: bytes | memoryview) -> None:
-        """Send a result to ``(reply subject, request id)``."""
+    def send(self, key: tuple[str, int], head: bytes, body: bytes | memoryview) -> None:
+        """Send a result with this packed head to ``(reply subject, request id)``."""
         reply, number = key
         if len(body) <= frames.CHUNK_BYTES:
-            self._replies.send(reply, frames.encode(frames.RESULT, number, head, body))
+            self._replies.send(reply, frames.pack(frames.RESULT, number, head, body))
             return
         outgoing = Outgoing(body)
         first, *more = outgoing.pieces()
-        head = head | {"total": len(body)}
-        self._replies.send(reply, frames.encode(frames.RESULT, number, head, first))
+        announced = frames.read_head(head) | {"total": len(body)}
+        self._replies.send(reply, frames.encode(frames.RESULT, number, announced, first))
         self._under_way[key] = outgoing
         self._none.clear()
         self._continue(key, outgoing, more)

@@ -12,26 +12,28 @@ class Incoming:
     def __init__(self, total: int, first: bytes | memoryview) -> None:
         if not 0 <= total <= LARGEST_BODY_BYTES:
             raise frames.FrameError(f"a body of {total} bytes")
+        self._total = total
+        self._whole: bytes | memoryview | None = first if len(first) == total else None
         # Grown as pieces arrive: announcing a large body does not yet take memory.
         self._body = bytearray()
-        self._total = total
-        self.add(first)
+        if self._whole is None:
+            self.add(first)
 
     def add(self, piece: bytes | memoryview) -> None:
         """Append the next piece. Raises FrameError when the body gets longer than announced."""
-        if len(self._body) + len(piece) > self._total:
+        if self._whole is not None or len(self._body) + len(piece) > self._total:
             raise frames.FrameError(f"more than the announced {self._total} bytes")
         self._body += piece
 
     @property
     def complete(self) -> bool:
         """All of it is here."""
-        return len(self._body) == self._total
+        return self._whole is not None or len(self._body) == self._total
 
     @property
-    def body(self) -> memoryview:
+    def body(self) -> bytes | memoryview:
         """What is here so far."""
-        return memoryview(self._body)
+        return memoryview(self._body) if self._whole is None else self._whole
 
 
 class Outgoing:

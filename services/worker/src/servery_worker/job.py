@@ -4,10 +4,10 @@ import asyncio
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 from servery_common.contracts import frames
 from servery_worker.bodies import Incoming
+from servery_worker.result_heads import JSON
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +26,9 @@ class Job:
     accepted_ns: int = field(default_factory=time.time_ns)
     timer: asyncio.TimerHandle | None = None
     running: bool = False
+    """The runner has it."""
+    begun: bool = False
+    """The model has seen it: it is never run again."""
     overdue: bool = False
     cancelled: bool = False
     streaming: bool = False
@@ -44,11 +47,6 @@ class Job:
         """What the gateway calls it."""
         return self.reply, self.id
 
-    @property
-    def runner_head(self) -> dict[str, Any]:
-        """What the runner has to know of it besides the body."""
-        return {"ct": self.content_type, "rid": self.request_id}
-
 
 def from_record(record: frames.Record, reply: str, number: int, deadline: float) -> Job:
     """Make a job of a REQUEST record. Raises FrameError."""
@@ -60,7 +58,7 @@ def from_record(record: frames.Record, reply: str, number: int, deadline: float)
         reply=reply,
         id=record.id,
         number=number,
-        content_type=str(head.get("ct") or "application/json"),
+        content_type=str(head.get("ct") or JSON),
         request_id=str(head.get("rid") or ""),
         traceparent=str(head.get("tp") or ""),
         deadline=deadline,

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -24,6 +25,9 @@ from servery_worker.warm_parents import WarmParents
 
 log = structlog.get_logger(__name__)
 
+BATCHING_VARIABLE = "SERVERY_BATCHING"
+"""Environment variable of a served entity: ``auto``, ``on`` or ``off`` (``servery_runner.runner``)."""
+REMEMBERED_MODELS = 1000
 QUICK_LOAD_SECONDS = 2.0
 """A model that loads within this is worth holding requests for while its runner is replaced."""
 
@@ -45,6 +49,8 @@ class Launcher:
         self._overlay = overlay
         self._scratch = scratch
         self._load_timeout = load_timeout
+        self._batching: dict[str, Any] = {}
+        """What was found out about batching, by model path: found out once, not by each replica."""
 
     async def start(
         self,
@@ -108,10 +114,12 @@ class Launcher:
                 "directory": str(runner.directory),
                 "slots": slots,
                 "verify": verify,
+                "batching": self._batching.get(artifacts.model_path),
             }
             loading = time.monotonic()
             async with asyncio.timeout(self._load_timeout):
                 await runner.load(head, given)
+            self._remember(artifacts.model_path, given, runner)
             runner.quick = forked and time.monotonic() - loading < QUICK_LOAD_SECONDS
         except TimeoutError:
             await self.dispose(runner)
@@ -127,6 +135,12 @@ class Launcher:
             seconds=round(time.monotonic() - started, 3),
         )
         return runner
+
+    def _remember(self, model_path: str, environment_vars: Mapping[str, str], runner: Runner) -> None:
+        if environment_vars.get(BATCHING_VARIABLE, "auto") == "auto" and runner.description.get("batching"):
+            if len(self._batching) >= REMEMBERED_MODELS:
+                self._batching.clear()
+            self._batching[model_path] = runner.description["batching"]
 
     async def _start_process(self, runner: Runner, artifacts: Artifacts, output: ModelLog) -> bool:
         """Start the process; True when it was forked. Raises WarmParentFailed and OSError."""

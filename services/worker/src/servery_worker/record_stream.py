@@ -1,7 +1,5 @@
 """Cut a byte stream into records. Pure."""
 
-from collections.abc import Iterator
-
 from servery_common.contracts import frames
 
 LARGEST_RECORD_BYTES = 256 * 1024 * 1024
@@ -15,17 +13,29 @@ class RecordStream:
         self._buffer = bytearray()
         self._needed = frames.HEADER.size
 
-    def feed(self, data: bytes) -> Iterator[frames.Record]:
-        """Yield the records completed by ``data``. Raises FrameError when it cannot be a record."""
-        self._buffer += data
-        while len(self._buffer) >= self._needed:
-            _, _, head_length, body_length, _ = frames.HEADER.unpack_from(self._buffer)
-            self._needed = frames.HEADER.size + head_length + body_length
-            if self._needed > LARGEST_RECORD_BYTES:
-                raise frames.FrameError(f"a record of {self._needed} bytes")
+    def feed(self, data: bytes) -> list[frames.RawRecord]:
+        """Return the records completed by ``data``. Raises FrameError when it cannot be a record."""
+        if self._buffer:
+            self._buffer += data
             if len(self._buffer) < self._needed:
-                return
-            record = bytes(memoryview(self._buffer)[: self._needed])
-            del self._buffer[: self._needed]
-            self._needed = frames.HEADER.size
-            yield from frames.decode(record)
+                return []  # Most of a long record's pieces.
+            data, self._buffer = bytes(self._buffer), bytearray()
+        end = self._end_of_records(data)
+        if end < len(data):
+            self._buffer += memoryview(data)[end:]
+        return list(frames.scan(memoryview(data)[:end])) if end else []
+
+    def _end_of_records(self, data: bytes) -> int:
+        """Where the last whole record ends; notes how long the one after it is going to be."""
+        at, size = 0, len(data)
+        self._needed = frames.HEADER.size
+        while size - at >= frames.HEADER.size:
+            _, _, head_length, body_length, _ = frames.HEADER.unpack_from(data, at)
+            length = frames.HEADER.size + head_length + body_length
+            if length > LARGEST_RECORD_BYTES:
+                raise frames.FrameError(f"a record of {length} bytes")
+            if size - at < length:
+                self._needed = length
+                break
+            at += length
+        return at

@@ -61,6 +61,7 @@ class Replica:
             state=self.state,
             reason=self.reason,
             slots=self.launch.slots,
+            max_in_flight=self._agent.capacity,
             in_flight=self._agent.in_flight,
             restarts=self.restarts,
         )

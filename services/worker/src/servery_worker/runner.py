@@ -23,6 +23,8 @@ EXIT_REPORT_SECONDS = 1.0
 """How long the exit status of a runner whose socket closed is waited for. It arrives within milliseconds."""
 
 LAST_ANSWERS_SECONDS = 0.2
+MOST_JOINED = 32
+"""Requests a replica accepts for each of its slots when they are predicted together."""
 
 
 class RunnerFailed(Exception):
@@ -45,7 +47,7 @@ class Runner(asyncio.Protocol):
         """It was forked and loaded within a moment; its replacement will be too."""
         self.credentials: ModelCredentials | None = None
         self.dead = asyncio.Event()
-        self.on_result: Callable[[frames.Record], None] = _drop
+        self.on_result: Callable[[frames.RawRecord], None] = _drop
         self.description: dict[str, Any] = {}
         self._transport: asyncio.Transport | None = None
         self._records = RecordStream()
@@ -54,6 +56,15 @@ class Runner(asyncio.Protocol):
         self._exited: asyncio.Future[int] | None = None
         self._kill: Callable[[], None] = _nothing
         self._output: LogPipe | None = None
+
+    @property
+    def joined(self) -> int:
+        """How many requests may share a prediction, as the loaded model's runner says; 1 when each has its own."""
+        match self.description.get("batching"):
+            case {"formats": [_, *_], "max_rows": int(rows)} if rows > 1:
+                return min(rows, MOST_JOINED)
+            case _:
+                return 1
 
     async def attach(
         self,
@@ -86,9 +97,9 @@ class Runner(asyncio.Protocol):
         reason = await self.end_reason()
         raise RunnerFailed(self._stage, f"The model's process {reason}.")
 
-    def request(self, id: int, head: dict[str, Any], body: bytes | memoryview) -> None:
-        """Hand over a request; its RESULT, and CHUNKs and END of a stream, come to ``on_result``."""
-        self._write(frames.encode(frames.REQUEST, id, head, body))
+    def request(self, id: int, head: dict[str, Any], body: bytes | memoryview, flags: int = 0) -> None:
+        """Hand over a request; BEGUN, its RESULT, and CHUNKs and END of a stream, come to ``on_result``."""
+        self._write(frames.encode(frames.REQUEST, id, head, body, flags))
 
     def cancel(self, id: int) -> None:
         """Drop a request that has not started, end one that streams. It gets its RESULT or END in any case."""
@@ -142,19 +153,24 @@ class Runner(asyncio.Protocol):
         self._kill_process()
         self._end()
 
-    def _handle(self, record: frames.Record) -> None:
-        if record.kind in (frames.RESULT, frames.CHUNK, frames.END):
+    def _handle(self, record: frames.RawRecord) -> None:
+        if record.kind in (frames.RESULT, frames.BEGUN, frames.CHUNK, frames.END):
             self.on_result(record)
         elif self._loaded.done():
             raise frames.FrameError(f"record of kind {record.kind} after loading")
-        elif record.kind == frames.READY and record.head.get("verifying"):
+        else:
+            self._on_loading(record.kind, frames.read_head(record.head))
+
+    def _on_loading(self, kind: int, head: dict[str, Any]) -> None:
+        if kind == frames.READY and head.get("verifying"):
             self._stage = "predict"
-        elif record.kind == frames.READY:
-            self.description = record.head
+        elif kind == frames.READY:
+            self.description = head
             self._loaded.set_result(None)
-        elif record.kind == frames.FAILED:
-            head = {name: str(record.head[name]) for name in ("stage", "error", "traceback")}
-            self._loaded.set_exception(RunnerFailed(**head))
+        elif kind == frames.FAILED:
+            self._loaded.set_exception(
+                RunnerFailed(**{name: str(head[name]) for name in ("stage", "error", "traceback")})
+            )
 
     def _kill_process(self) -> None:
         # Once its end was reported, its number may belong to somebody else.
@@ -179,7 +195,7 @@ class Runner(asyncio.Protocol):
         self.dead.set()
 
 
-def _drop(_record: frames.Record) -> None:
+def _drop(_record: frames.RawRecord) -> None:
     return None
 
 

@@ -1,4 +1,4 @@
-"""The spans of one request in the worker: ``serve`` around ``decode``, ``predict`` and ``encode``.
+"""The spans of one request in the worker: ``serve`` around ``batch_wait``, ``decode``, ``predict`` and ``encode``.
 
 Only for requests whose caller samples: others cost one string comparison.
 """
@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from servery_common.tracing import extract
 
-STAGES = ("decode", "predict", "encode")
+STAGES = ("batch_wait", "decode", "predict", "encode")
 
 _tracer = trace.get_tracer("servery_worker")
 
@@ -27,7 +27,7 @@ def sampled(traceparent: str) -> bool:
 def record(
     traceparent: str,
     *,
-    attributes: Mapping[str, str],
+    attributes: Mapping[str, str | int],
     started_ns: int,
     ended_ns: int,
     status: int,

@@ -6,12 +6,14 @@ a fixed header, a small JSON head and raw bytes::
 
     kind u8 | flags u8 | head length u16 | body length u32 | id u64 | head (JSON, UTF-8) | body
 
+A value that most records share is left out of the head (status 200, JSON), so that most heads are short or empty.
+
 Who sends what::
 
     gateway -> agent    REQUEST, CHUNK, CANCEL, WINDOW
     agent   -> gateway  ACCEPT, REFUSE, RESULT, CHUNK, END, WINDOW
     agent   -> runner   LOAD, REQUEST, CANCEL, WINDOW    (over a socket pair)
-    runner  -> agent    READY, FAILED, RESULT, CHUNK, END
+    runner  -> agent    READY, FAILED, BEGUN, RESULT, CHUNK, END
 
 The id names one request between two ends and is chosen by the sender of the REQUEST. A body longer than
 ``CHUNK_BYTES`` is cut: the first record carries ``total`` in its head and the first piece, CHUNK records
@@ -48,11 +50,22 @@ ACCEPT_WITHIN_MS = 250
 """An agent that reads a REQUEST this long after it was sent refuses it as ``expired``. A gateway gives an attempt up
 later than that, so that no replica starts what was given to another one meanwhile."""
 
+# Flags.
+TRACED = 1
+"""On a REQUEST: times of all stages are wanted in the head of its RESULT or END."""
+SOLO = 2
+"""On a REQUEST to a runner: to be predicted by itself."""
+NOT_RUN = 4
+"""On a RESULT of a runner: the request was canceled, or its time had passed, before the model saw it."""
+STREAM = 8
+"""On a RESULT: the body is only the first bytes of an answer that ends with END."""
+
 # Kinds of records.
 REQUEST = 1
-"""Head: ``ct`` content type, ``ttl`` milliseconds left, ``tp`` traceparent, ``rid`` request id, ``total`` bytes of
-body, ``at`` epoch milliseconds when the gateway sent it (an agent that was frozen can see that a request is old),
-``stream_ttl`` milliseconds that the answer may go on from its beginning when it is streamed."""
+"""Head: ``ct`` content type (absent: JSON), ``ttl`` milliseconds left, ``tp`` traceparent, ``rid`` request id,
+``total`` bytes of body, ``at`` epoch milliseconds when the gateway sent it (an agent that was frozen can see that a
+request is old), ``stream_ttl`` milliseconds that the answer may go on from its beginning when it is streamed. To a
+runner: ``ct`` and ``until``, the time on the machine's monotonic clock after which nobody waits for the answer."""
 CHUNK = 2
 CANCEL = 3
 """The caller left, or its deadline passed."""
@@ -63,9 +76,9 @@ ACCEPT = 5
 REFUSE = 6
 """Head: ``reason`` busy | draining | expired | unknown. The request was not run; another replica may."""
 RESULT = 7
-"""Head: ``status`` HTTP status, ``ct`` content type, ``total``, ``t`` {stage: [start_ns, end_ns]} in epoch
-nanoseconds; ``lost`` true when the runner died under the request; ``stream`` true when the body is only the first
-bytes of an answer that ends with END."""
+"""Head: ``status`` HTTP status (absent: 200), ``ct`` content type (absent: JSON), ``total``, ``p`` microseconds that
+the model's ``predict`` took; ``lost`` true when the runner died under the request. Of a TRACED request also ``n``,
+how many requests shared the prediction, and ``t`` {stage: [start_ns, end_ns]} in epoch nanoseconds."""
 LOAD = 8
 """Head: what the runner should load; the first record on a fresh socket."""
 READY = 9
@@ -73,8 +86,10 @@ READY = 9
 FAILED = 10
 """The model cannot be loaded. Head: ``stage``, ``error``, ``traceback``."""
 END = 11
-"""Last record of a streamed answer. Head: ``t`` and ``lost`` as in RESULT, and ``status`` with the error in the body
-when the answer broke off."""
+"""Last record of a streamed answer. Head: ``p``, ``t`` and ``lost`` as in RESULT, and ``status`` with the error in the
+body when the answer broke off."""
+BEGUN = 12
+"""The model is about to see these requests. Body: their ids, as ``pack_ids`` writes them."""
 
 
 class Record(NamedTuple):
@@ -84,30 +99,93 @@ class Record(NamedTuple):
     id: int
     head: dict[str, Any]
     body: bytes | memoryview
+    flags: int = 0
+
+
+class RawRecord(NamedTuple):
+    """One record whose head was not read: enough to hand it on."""
+
+    kind: int
+    flags: int
+    id: int
+    head: bytes
+    body: bytes | memoryview
 
 
 class FrameError(ValueError):
     """The bytes are not a frame."""
 
 
-def encode(kind: int, id: int, head: dict[str, Any] | None = None, body: bytes | memoryview = b"") -> bytes:
+_encode_head = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def encode(
+    kind: int, id: int, head: dict[str, Any] | None = None, body: bytes | memoryview = b"", flags: int = 0
+) -> bytes:
     """Return one record as bytes; records may simply be concatenated."""
-    raw = json.dumps(head, separators=(",", ":")).encode() if head else b""
-    return b"".join((HEADER.pack(kind, 0, len(raw), len(body), id), raw, body))
+    return pack(kind, id, pack_head(head or {}), body, flags)
+
+
+def pack_head(head: dict[str, Any]) -> bytes:
+    """Return a head as it stands in a record."""
+    return _encode_head(head).encode() if head else b""
+
+
+def pack(kind: int, id: int, head: bytes, body: bytes | memoryview = b"", flags: int = 0) -> bytes:
+    """Return one record whose head is JSON already."""
+    return b"".join((HEADER.pack(kind, flags, len(head), len(body), id), head, body))
 
 
 def decode(frame: bytes | memoryview) -> Iterator[Record]:
-    """Yield the records of a complete frame. Bodies are views into it. Raises FrameError when cut short."""
+    """Yield the records of a complete frame. Bodies are views into it, heads may be shared: do not change them.
+
+    Raises FrameError when cut short, ValueError when a head is not JSON.
+    """
+    before, parsed = b"", dict[str, Any]()
+    for kind, flags, number, head, body in scan(frame):
+        # Answers of one prediction have the same head.
+        if head != before:
+            before, parsed = head, read_head(head)
+        yield Record(kind, number, parsed, body, flags)
+
+
+def scan(frame: bytes | memoryview) -> Iterator[RawRecord]:
+    """Yield the records of a complete frame without reading their heads. Raises FrameError when cut short."""
     view = memoryview(frame)
     at, end = 0, len(view)
     while at < end:
         if end - at < HEADER.size:
             raise FrameError("frame ends inside a record header")
-        kind, _flags, head_length, body_length, request_id = HEADER.unpack_from(view, at)
+        kind, flags, head_length, body_length, number = HEADER.unpack_from(view, at)
         at += HEADER.size
         if end - at < head_length + body_length:
             raise FrameError("frame ends inside a record")
-        head = json.loads(bytes(view[at : at + head_length])) if head_length else {}
+        head = bytes(view[at : at + head_length]) if head_length else b""
         at += head_length
-        yield Record(kind, request_id, head, view[at : at + body_length])
+        yield RawRecord(kind, flags, number, head, view[at : at + body_length])
         at += body_length
+
+
+def read_head(head: bytes) -> dict[str, Any]:
+    """Return a record's head. Raises FrameError when it is not a JSON object."""
+    if not head:
+        return {}
+    try:
+        parsed = json.loads(head)
+    except ValueError as error:
+        raise FrameError(f"a head that is not JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise FrameError("a head that is not an object")
+    return parsed
+
+
+def pack_ids(ids: list[int]) -> bytes:
+    """Return ids as the body of a BEGUN record."""
+    return struct.pack(f"!{len(ids)}Q", *ids)
+
+
+def unpack_ids(body: bytes | memoryview) -> tuple[int, ...]:
+    """Return the ids in a BEGUN record. Raises FrameError."""
+    if len(body) % 8:
+        raise FrameError("ids of 8 bytes each were expected")
+    return struct.unpack(f"!{len(body) // 8}Q", body)

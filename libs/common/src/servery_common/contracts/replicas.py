@@ -18,7 +18,7 @@ class ReplicaLaunch(Value):
     artifacts: Artifacts
     environment_vars: dict[str, str] = Field(default={}, repr=False)
     slots: int
-    """Requests the replica works on at the same time."""
+    """Predictions the replica makes side by side."""
     timeout_seconds: float = 60.0
     """Longest a model may compute before its runner is replaced."""
     epoch: int = 0
@@ -67,6 +67,9 @@ class ReplicaObservation(Value):
     reason: str = ""
     """Why it is FAILED or RESTARTING, for people."""
     slots: int = 1
+    """Predictions it makes side by side: what it takes of a worker's capacity."""
+    max_in_flight: int = 1
+    """Requests it accepts at a time: more than ``slots`` when it predicts several requests together."""
     in_flight: int = 0
     restarts: int = 0
     cpu_percent: float | None = None

@@ -16,6 +16,7 @@ class ReplicaRoute(Value):
 
     replica_id: str
     slots: int
+    """Requests it takes at a time."""
 
 
 class ServedEntityRoute(Value):

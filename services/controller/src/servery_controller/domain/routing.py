@@ -75,7 +75,8 @@ def _replicas(entity: ServedEntity, deployment: Deployment, seen: Observation) -
     for replica in deployment.replicas_of(entity.id):
         observed = seen.replicas.get(replica.id)
         if observed is not None and not replica.stopping and observed.state is ReplicaState.READY:
-            ready.append(ReplicaRoute(replica_id=replica.id, slots=observed.slots))
+            slots = max(observed.slots, observed.max_in_flight)
+            ready.append(ReplicaRoute(replica_id=replica.id, slots=slots))
     return tuple(ready)
 
 

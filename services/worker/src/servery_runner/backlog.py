@@ -1,0 +1,206 @@
+"""Requests that wait for a prediction, and which of them are predicted together.
+
+Joining is greedy and late: a request that finds the model idle is predicted at once, by itself; what comes meanwhile
+waits and is predicted together when the model is free. There is no timer to wait for company, so joining costs no
+latency. Up to ``slots`` predictions run side by side: at once when nothing may be joined or when the model only waits
+for something else, and otherwise when the running one takes much longer than usual, so that one slow request does not
+hold up all.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections import deque
+from typing import Callable, NamedTuple, Optional
+
+from servery_runner.batch_proof import Proof
+from servery_runner.batch_size import BatchSize
+from servery_runner.rows import Rows
+from servery_runner.scoring import JSON
+from servery_runner.streaming import Flow
+
+UNUSUAL = 2.0
+"""A prediction that takes this many times the usual has another one beside it."""
+LEAST_PATIENCE_SECONDS = 0.002
+
+
+class Request:
+    """A request in the runner."""
+
+    __slots__ = (
+        "body",
+        "cancelled",
+        "content_type",
+        "flow",
+        "id",
+        "put_ns",
+        "rows",
+        "solo",
+        "traced",
+        "until",
+    )
+
+    def __init__(
+        self,
+        id: int,
+        content_type: str,
+        body: bytes,
+        *,
+        until: float,
+        solo: bool = False,
+        traced: bool = False,
+    ) -> None:
+        self.id = id
+        self.content_type = content_type
+        self.body = body
+        self.until = until
+        """On ``time.monotonic``, which all processes of a machine share: later nobody waits for it."""
+        self.solo = solo
+        """To be predicted by itself."""
+        self.traced = traced
+        self.flow = Flow()
+        self.cancelled = False
+        self.put_ns = time.time_ns()
+        self.rows: Optional[Rows] = None
+        """Its rows, once they were read; None for what cannot be joined."""
+
+
+class Taken(NamedTuple):
+    """What one thread works on next."""
+
+    batch: list[Request]
+    """Of one kind, to be predicted together; empty when all that was looked at had expired."""
+    expired: list[Request]
+    """Their time had passed: not to be predicted."""
+
+
+Read = Callable[[bytes], Optional[Rows]]
+
+
+class Backlog:
+    """The queue between the thread that reads requests and those that predict. All methods may be called by any."""
+
+    def __init__(self, proof: Proof, read: Read, clock: Callable[[], float] = time.monotonic) -> None:
+        self._formats = frozenset(proof.formats)
+        self._read = read
+        self._clock = clock
+        self._size = BatchSize(proof.max_rows)
+        for count, seconds in proof.seconds:
+            self._size.record(count, seconds)
+        self._changed = threading.Condition()
+        self._queue: deque[Request] = deque()
+        self._waiting: dict[int, Request] = {}
+        self._running = 0
+        self._began = 0.0
+
+    def put(self, requests: list[Request]) -> None:
+        """Add requests that have just come."""
+        with self._changed:
+            for request in requests:
+                self._waiting[request.id] = request
+            self._queue.extend(requests)
+            self._changed.notify(len(requests))
+
+    def put_back(self, requests: list[Request]) -> None:
+        """A prediction of these together failed: predict each by itself, before what came later."""
+        with self._changed:
+            for request in requests:
+                request.solo = True
+                self._waiting[request.id] = request
+            self._queue.extendleft(reversed(requests))
+            self._changed.notify(len(requests))
+
+    def cancel(self, id: int) -> bool:
+        """Take a request out; False when it is not waiting (any more)."""
+        with self._changed:
+            request = self._waiting.pop(id, None)
+            if request is None:
+                return False
+            request.cancelled = True
+            return True
+
+    def take(self) -> Taken:
+        """Wait until there is something to predict; ``done`` must follow."""
+        with self._changed:
+            while (pause := self._pause()) is None or pause > 0:
+                self._changed.wait(pause)
+            self._running += 1
+            self._began = self._clock()
+            first = self._queue.popleft()
+            if not self._is_joinable(first):
+                return self._begin([first])
+            limit = self._size.limit
+            looked_at = [first, *(self._queue.popleft() for _ in range(min(limit - 1, len(self._queue))))]
+        # Bodies are read without the lock, or the thread that takes requests in would have to wait.
+        batch, others = self._of_one_kind(looked_at, limit)
+        with self._changed:
+            self._queue.extendleft(reversed(others))
+            taken = self._begin(batch)
+            if self._queue:
+                self._changed.notify()
+            return taken
+
+    def done(self, rows: int, seconds: float, cpu_seconds: float) -> None:
+        """What was taken is answered; 0 rows: nothing is to be learned from how long it took."""
+        with self._changed:
+            self._running -= 1
+            if rows:
+                self._size.record(rows, seconds, cpu_seconds)
+            self._changed.notify()
+
+    def _pause(self) -> Optional[float]:
+        """Seconds to wait before the next prediction may begin; 0: it may. None: until something changes."""
+        while self._queue and self._queue[0].cancelled:
+            self._queue.popleft()
+        if not self._queue:
+            return None
+        if not self._running or not self._formats or self._size.waits:
+            return 0.0
+        patience = max(LEAST_PATIENCE_SECONDS, UNUSUAL * self._size.typical_seconds)
+        return max(0.0, self._began + patience - self._clock())
+
+    def _begin(self, requests: list[Request]) -> Taken:
+        now = self._clock()
+        batch: list[Request] = []
+        expired: list[Request] = []
+        for request in requests:
+            if self._waiting.pop(request.id, None) is not None:
+                (batch if request.until > now else expired).append(request)
+        return Taken(batch, expired)
+
+    def _is_joinable(self, request: Request) -> bool:
+        return bool(self._formats) and not request.solo
+
+    def _of_one_kind(self, requests: list[Request], limit: int) -> tuple[list[Request], list[Request]]:
+        first = requests[0]
+        kind = self._rows_of(first)
+        if kind is None:
+            return [first], requests[1:]
+        batch, others, count = [first], list[Request](), kind.length
+        for request in requests[1:]:
+            rows = None if request.solo else self._rows_of(request)
+            if rows is not None and rows.kind == kind.kind and count + rows.length <= limit:
+                batch.append(request)
+                count += rows.length
+            else:
+                others.append(request)
+        return batch, others
+
+    def _rows_of(self, request: Request) -> Optional[Rows]:
+        """Read its rows, once: what cannot be joined is marked to be predicted by itself."""
+        if request.rows is None:
+            rows = self._read(request.body) if _is_json(request.content_type) else None
+            if rows is None or rows.format not in self._formats:
+                request.solo = True
+                return None
+            request.rows = rows
+        return request.rows
+
+
+@functools.lru_cache(maxsize=64)
+def _is_json(content_type: str) -> bool:
+    """Whether MLflow reads the body as JSON; any parameter but the usual charset is for MLflow to refuse."""
+    mime_type, *parameters = (part.strip() for part in content_type.split(";"))
+    return mime_type == JSON and all(parameter.lower() == "charset=utf-8" for parameter in parameters)

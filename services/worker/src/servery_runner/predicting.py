@@ -1,0 +1,185 @@
+"""The threads that predict: take what waits, have it answered, send the answers.
+
+A prediction of several requests that fails, or whose answer cannot be cut into theirs, is repeated request by
+request: one bad row fails by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import threading
+import time
+from typing import Any, NoReturn, Optional
+
+from servery_common.contracts import frames
+from servery_runner import request_body, rows
+from servery_runner.backlog import Backlog, Request
+from servery_runner.channel import Channel
+from servery_runner.scoring import JSON, Answer, AnswerStream, Scorer
+from servery_runner.streaming import EVENT_STREAM, Flow, pieces
+
+CLIENT_CLOSED_REQUEST = 499
+"""Status of a request that was not run: answered so that each REQUEST gets one RESULT."""
+
+
+class Requests:
+    """The requests of one runner, between the thread that takes them in and those that answer them."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._backlog: Optional[Backlog] = None
+        self._flows: dict[int, Flow] = {}
+
+    def open(self, backlog: Backlog, scorer: Scorer, slots: int) -> None:
+        """From now on put requests here, and predict up to ``slots`` at a time."""
+        self._backlog = backlog
+        for number in range(slots):
+            threading.Thread(
+                target=self._work, args=(backlog, scorer), name=f"predict-{number}", daemon=True
+            ).start()
+
+    def read(self) -> NoReturn:
+        """Take records until the agent is gone, then end the process, whatever the model is doing."""
+        while True:
+            records = self._channel.receive()
+            if records is None:
+                os._exit(0)
+            # The agent sends nothing before it was told that the model is loaded.
+            if self._backlog is not None:
+                self._take_in(self._backlog, records)
+
+    def _take_in(self, backlog: Backlog, records: list[frames.Record]) -> None:
+        fresh: list[Request] = []
+        for record in records:
+            if record.kind == frames.REQUEST:
+                request = _request(record)
+                self._flows[request.id] = request.flow
+                fresh.append(request)
+                continue
+            if fresh:  # What follows may be about these.
+                backlog.put(fresh)
+                fresh = []
+            flow = self._flows.get(record.id)
+            if record.kind == frames.CANCEL:
+                if backlog.cancel(record.id):
+                    self._not_run(record.id)
+                elif flow is not None:
+                    # A prediction that has begun cannot be taken back; a stream can end between two items.
+                    flow.cancel()
+            elif record.kind == frames.WINDOW and flow is not None:
+                flow.acknowledge(record.head["bytes"])
+        if fresh:
+            backlog.put(fresh)
+
+    def _work(self, backlog: Backlog, scorer: Scorer) -> NoReturn:
+        while True:
+            taken = backlog.take()
+            rows_done, began, cpu_began = 0, time.monotonic(), time.thread_time()
+            try:
+                for request in taken.expired:
+                    self._not_run(request.id)
+                if len(taken.batch) == 1:
+                    rows_done = self._answer(scorer, taken.batch[0])
+                elif taken.batch:
+                    rows_done = self._answer_together(backlog, scorer, taken.batch)
+            except OSError:
+                os._exit(0)  # The agent is gone.
+            backlog.done(rows_done, time.monotonic() - began, time.thread_time() - cpu_began)
+
+    def _not_run(self, id: int) -> None:
+        self._flows.pop(id, None)
+        self._channel.send(frames.RESULT, id, {"status": CLIENT_CLOSED_REQUEST}, flags=frames.NOT_RUN)
+
+    def _answer(self, scorer: Scorer, request: Request) -> int:
+        """Answer one request; return its rows when how long that took says something of other predictions."""
+        body = request_body.read(request.body, request.content_type, scorer.declared)
+        self._begin([request])
+        try:
+            answer = (scorer.stream if body.stream else scorer.answer)(body.content, request.content_type)
+            if isinstance(answer, AnswerStream):
+                self._stream(answer, request)
+                return 0
+            self._channel.send_packed(_result(request, answer, _head(answer), answer.body))
+        finally:
+            self._flows.pop(request.id, None)
+        return request.rows.length if request.rows is not None and answer.status == 200 else 0
+
+    def _answer_together(self, backlog: Backlog, scorer: Scorer, batch: list[Request]) -> int:
+        """As ``_answer``, for several; 0 when they are to be answered one by one."""
+        self._begin(batch)
+        parts = [request.rows for request in batch if request.rows is not None]
+        counts = [part.length for part in parts]
+        answer = scorer.answer(rows.join(parts), JSON)
+        bodies = rows.split(answer.body.decode(), counts) if answer.status == 200 else None
+        if bodies is None:
+            backlog.put_back(batch)
+            return 0
+        head = _head(answer)
+        records = [_result(one, answer, head, body, len(batch)) for one, body in zip(batch, bodies)]
+        self._channel.send_packed(b"".join(records))
+        for request in batch:
+            self._flows.pop(request.id, None)
+        return sum(counts)
+
+    def _begin(self, batch: list[Request]) -> None:
+        """Should the process die from here on, these were what it was working on."""
+        ids = frames.pack_ids([request.id for request in batch])
+        self._channel.send_packed(frames.pack(frames.BEGUN, 0, b"", ids))
+
+    def _stream(self, answer: AnswerStream, request: Request) -> None:
+        """Send each event as soon as the model made it and the client has room for it."""
+        flow = request.flow
+        self._channel.send(frames.RESULT, request.id, {"ct": EVENT_STREAM}, flags=frames.STREAM)
+        with contextlib.closing(answer.events()) as events:
+            for piece in (piece for event in events for piece in pieces(event)):
+                if not flow.take(len(piece)):
+                    break
+                self._channel.send(frames.CHUNK, request.id, {}, piece)
+        timings = answer.timings()
+        head: dict[str, Any] = _predict_time(timings)
+        if request.traced:
+            head["t"] = timings
+        body = b""
+        if flow.cancelled:
+            head["status"] = CLIENT_CLOSED_REQUEST
+        elif answer.error is not None:
+            head["status"], body = answer.error
+        self._channel.send(frames.END, request.id, head, body)
+
+
+def _request(record: frames.Record) -> Request:
+    return Request(
+        record.id,
+        record.head.get("ct") or JSON,
+        bytes(record.body),
+        until=record.head.get("until", math.inf),
+        solo=bool(record.flags & frames.SOLO),
+        traced=bool(record.flags & frames.TRACED),
+    )
+
+
+def _head(answer: Answer) -> dict[str, Any]:
+    head: dict[str, Any] = _predict_time(answer.timings)
+    if answer.status != 200:
+        head["status"] = answer.status
+    if answer.content_type != JSON:
+        head["ct"] = answer.content_type
+    return head
+
+
+def _predict_time(timings: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    if "predict" not in timings:
+        return {}
+    began, ended = timings["predict"]
+    return {"p": (ended - began) // 1000}
+
+
+def _result(request: Request, answer: Answer, head: dict[str, Any], body: bytes, company: int = 1) -> bytes:
+    """One RESULT record. ``company``: how many requests shared the prediction."""
+    if request.traced:
+        began = min((start for start, _ in answer.timings.values()), default=request.put_ns)
+        stages = {**answer.timings, "batch_wait": (request.put_ns, max(began, request.put_ns))}
+        head = {**head, "n": company, "t": stages}
+    return frames.encode(frames.RESULT, request.id, head, body)
