@@ -17,6 +17,7 @@ from tests.integration.worker.worker_process import (
     artifacts,
     until_gone,
 )
+from tests.waiting import until
 
 from servery_common.contracts import subjects
 from servery_common.contracts.replicas import ModelVerified, VerifyModel, VerifyProgress
@@ -47,9 +48,7 @@ async def test_a_killed_runner_is_replaced_and_its_requests_are_told(
     runner, parent = await pids(client, replica_id)
     seen = tmp_path / "seen by the model"
     _, lost = await client.send(replica_id, do_body(f"hang:{seen}"))
-    async with asyncio.timeout(10):
-        while not seen.exists():
-            await asyncio.sleep(0.01)
+    await until(seen.exists)
     os.kill(runner, signal.SIGKILL)
     await asyncio.wait_for(lost.done.wait(), 5)
     assert (lost.status, lost.head["lost"]) == (503, True)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from tests.waiting import until
 
 from servery_common.contracts import frames
 from servery_common.contracts.builds import Artifacts
@@ -288,12 +289,11 @@ async def test_a_replica_that_joins_requests_accepts_more_of_them(
 
 async def test_a_request_whose_time_passed_while_it_waited_in_the_runner_costs_no_process(sent: Sent):
     killed: list[bool] = []
-    agent = Agent(LAUNCH, sent, deadline_grace=0.0, on_overdue=lambda: killed.append(True))  # type: ignore[arg-type]
+    agent = Agent(LAUNCH, sent, deadline_grace=1.0, on_overdue=lambda: killed.append(True))  # type: ignore[arg-type]
     runner = FakeRunner()
     agent.attach(runner)  # type: ignore[arg-type]
     await deliver(agent, request(1, ttl=1))
-    while not runner.cancelled:
-        await asyncio.sleep(0.001)
+    await until(lambda: bool(runner.cancelled))
     assert sent.results() == [(1, 504, False)]
     runner.say(frames.RESULT, runner.requests[0][0], {"status": 499}, flags=frames.NOT_RUN)
     assert agent.in_flight == 0

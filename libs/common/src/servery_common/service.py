@@ -7,6 +7,7 @@ service down with a non-zero exit code: a supervisor restarts a dead process, no
 
 import asyncio
 import contextvars
+import gc
 import os
 import signal
 import socket
@@ -41,6 +42,7 @@ class ServiceContext:
     def ready(self) -> None:
         """Tell the supervisor that the service can take work."""
         self.is_ready = True
+        calm_garbage_collector()
         log.info("service_ready")
         notify("READY=1")
 
@@ -124,6 +126,17 @@ async def _run_main(context: ServiceContext, main: Callable[[ServiceContext], Aw
             await asyncio.gather(running, return_exceptions=True)
     if not running.cancelled():
         running.result()
+
+
+def calm_garbage_collector() -> None:
+    """Look less often for what reference counting does not free, and never again through what was made so far.
+
+    A service that is ready has made most of what it will ever keep. Looking through all of it, every few thousand
+    requests, takes a gateway a fifth of its time and shows in the 99th percentile.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 50)
 
 
 def _handle_signals(context: ServiceContext) -> None:

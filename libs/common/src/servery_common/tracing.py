@@ -10,6 +10,7 @@ and would reach every service's headers.
 
 import logging
 import os
+import random
 import threading
 import time
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 MAX_TRACESTATE_BYTES = 512
@@ -41,7 +44,9 @@ def configure_tracing(service: str) -> None:
     """Export the spans of this process as ``servery-<service>``, if the environment names an endpoint."""
     if not _wanted(os.environ):
         return
-    provider = TracerProvider(resource=Resource.create({"service.name": f"servery-{service}"}))
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": f"servery-{service}"}), id_generator=_trace_ids
+    )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     for name in _NOISY_LOGGERS:
         logging.getLogger(name).addFilter(OncePerInterval(60.0))
@@ -74,6 +79,55 @@ def extract(headers: Mapping[str, str]) -> Context:
     if len(carrier.get("tracestate", "")) > MAX_TRACESTATE_BYTES:
         del carrier["tracestate"]
     return _propagator.extract(carrier, context=Context())
+
+
+class _TraceIds(RandomIdGenerator):
+    """Random ids; the next trace may be given one beforehand."""
+
+    next: int | None = None
+
+    def generate_trace_id(self) -> int:
+        chosen, self.next = self.next, None
+        return super().generate_trace_id() if chosen is None else chosen
+
+
+_trace_ids = _TraceIds()
+
+
+class RootSampling:
+    """Decides beforehand which traces that begin here are recorded, exactly as the configured sampler will.
+
+    Asking the sampler costs OpenTelemetry's SDK about as much as admitting a request, for most of them to hear no.
+    """
+
+    def __init__(self, share: float | None) -> None:
+        self._bound = None if share is None else TraceIdRatioBased.get_bound_for_rate(share)
+
+    def may_sample(self) -> bool:
+        """Whether the trace that begins next has to be shown to the sampler. Begin it before anything else."""
+        if self._bound is None:
+            return True
+        trace_id = random.getrandbits(128)
+        if trace_id & TraceIdRatioBased.TRACE_ID_LIMIT >= self._bound:
+            return False
+        _trace_ids.next = trace_id or None
+        return True
+
+
+def root_sampling() -> RootSampling:
+    """Return what is known of the sampler that the environment names."""
+    if not isinstance(trace.get_tracer_provider(), TracerProvider):
+        return RootSampling(0.0)
+    name = os.environ.get("OTEL_TRACES_SAMPLER", "").strip().lower().removeprefix("parentbased_")
+    if name == "always_off":
+        return RootSampling(0.0)
+    if name != "traceidratio":
+        return RootSampling(None)
+    try:
+        share = float(os.environ.get("OTEL_TRACES_SAMPLER_ARG", ""))
+    except ValueError:
+        return RootSampling(None)
+    return RootSampling(share if 0.0 <= share <= 1.0 else None)
 
 
 class OncePerInterval(logging.Filter):

@@ -26,6 +26,7 @@ from servery_gateway.asgi import GatewayApp
 from servery_gateway.auth import Authenticator
 from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.dispatcher import Dispatcher
+from servery_gateway.http_protocol import GatewayProtocol
 from servery_gateway.load_reporter import report_load
 from servery_gateway.management import ManagementHandler
 from servery_gateway.metrics_reporter import report_metrics
@@ -120,7 +121,7 @@ class GatewayService:
                 app,  # pyright: ignore[reportArgumentType]  (uvicorn's own protocol of the same shape)
                 host=settings.host,
                 port=settings.port,
-                http="httptools",
+                http=GatewayProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -5,6 +5,7 @@ A wrong method is a 400 and not a 405, because MLflow's client takes a status it
 retries. Unknown paths are 404 NOT_FOUND; where a token would be needed, only after it was checked.
 """
 
+import functools
 from collections.abc import Mapping
 
 import structlog
@@ -126,6 +127,7 @@ class GatewayApp:
             log.warning("answer_broken_off")
 
 
+@functools.lru_cache(maxsize=4096)
 def scoring_target(path: str) -> Target | None:
     """Return what a scoring path names, or None when it is not one."""
     match path.rstrip("/").split("/"):

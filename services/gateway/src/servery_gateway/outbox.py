@@ -7,7 +7,10 @@ window of unacknowledged bytes, and never more than one piece goes ahead of shor
 from collections import deque
 from typing import Any, NamedTuple
 
+import orjson
+
 from servery_common.contracts import frames
+from servery_gateway.inbox import JSON
 from servery_gateway.transport import ReplicaRequest
 
 FRAME_BYTES = frames.CHUNK_BYTES
@@ -47,9 +50,7 @@ class _LongBody:
         piece = self.body[self.sent : self.sent + PIECE_BYTES]
         if self.sent == 0:
             head = _request_head(self.request, total=len(self.body))
-            frame = Frame(
-                frames.encode(frames.REQUEST, self.request.id, head, piece), self.request.traceparent
-            )
+            frame = Frame(frames.pack(frames.REQUEST, self.request.id, head, piece), self.request.traceparent)
         else:
             frame = Frame(frames.encode(frames.CHUNK, self.request.id, None, piece), None)
         self.sent += len(piece)
@@ -71,7 +72,7 @@ class Outbox:
             self._long[request.id] = _LongBody(request)
             self._turn.append(request.id)
         else:
-            record = frames.encode(frames.REQUEST, request.id, _request_head(request), request.body)
+            record = frames.pack(frames.REQUEST, request.id, _request_head(request), request.body)
             self._short.append((request.id, record, request.traceparent))
 
     def add_probe(self) -> None:
@@ -144,16 +145,17 @@ class Outbox:
         return not self._short and not self._long
 
 
-def _request_head(request: ReplicaRequest, total: int | None = None) -> dict[str, Any]:
+def _request_head(request: ReplicaRequest, total: int | None = None) -> bytes:
     head: dict[str, Any] = {
-        "ct": request.content_type,
         "ttl": request.ttl_ms,
         "rid": request.request_id,
         "at": request.sent_at_ms,
         "stream_ttl": request.stream_ttl_ms,
     }
+    if request.content_type != JSON:
+        head["ct"] = request.content_type
     if request.traceparent is not None:
         head["tp"] = request.traceparent
     if total is not None:
         head["total"] = total
-    return head
+    return orjson.dumps(head)

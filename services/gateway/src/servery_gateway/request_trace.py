@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from servery_common.tracing import extract
+from servery_common.tracing import extract, root_sampling
 
 tracer = trace.get_tracer(__name__)
 
@@ -118,12 +118,15 @@ class RequestTracer:
 
     def __init__(self, tracer: trace.Tracer = tracer) -> None:
         self._tracer = tracer
+        self._roots = root_sampling()
 
     def begin(self, headers: Mapping[bytes, bytes]) -> RequestTrace:
         """Return the trace of a request with these headers (lower-case names).
 
         The caller's trace id is kept; whether it is recorded is our sampler's decision, which respects the parent's.
         """
+        if b"traceparent" not in headers and not self._roots.may_sample():
+            return UNTRACED
         began = time.time_ns()
         span = self._tracer.start_span(
             SCORING_SPAN, context=extract(trace_headers(headers)), kind=SpanKind.SERVER, start_time=began

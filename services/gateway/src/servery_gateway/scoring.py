@@ -16,13 +16,13 @@ from servery_gateway import admission
 from servery_gateway.answer_stream import AnswerStream
 from servery_gateway.answers import scoring_answer
 from servery_gateway.auth import Authenticator
+from servery_gateway.disconnects import DisconnectWatch, DisconnectWatches
 from servery_gateway.dispatcher import Dispatcher
 from servery_gateway.entity_pool import CallerLeft, EntityWithdrawn, ScoringRequest, Ticket
 from servery_gateway.failure_log import FailureLog
 from servery_gateway.http import (
     Answer,
     ClientDisconnected,
-    DisconnectWatch,
     Header,
     Receive,
     Send,
@@ -32,6 +32,7 @@ from servery_gateway.http import (
     request_id_of,
     send_answer,
 )
+from servery_gateway.http_protocol import body_has_arrived
 from servery_gateway.load_balancing import TrafficPoints
 from servery_gateway.rate_limits import RateLimiter
 from servery_gateway.request_body import BodyBudget, RequestBody
@@ -129,6 +130,7 @@ class ScoringHandler:
         self._points = TrafficPoints(random)
         table.observe(lambda snapshot: self._points.keep(snapshot.routes), ("routes",))
         self._failures = FailureLog()
+        self._watches = DisconnectWatches()
 
     async def handle(
         self, target: Target, headers: Mapping[bytes, bytes], receive: Receive, send: Send
@@ -237,6 +239,8 @@ class ScoringHandler:
     async def _read_body(self, exchange: _Exchange, entity: ServedEntityRoute, deadline: float) -> bytes:
         try:
             self._dispatcher.require_room(entity.served_entity_id)
+            if body_has_arrived(exchange.receive):
+                return await exchange.body.read(self._settings.max_body_bytes)
             async with asyncio.timeout_at(deadline):
                 return await exchange.body.read(self._settings.max_body_bytes)
         except TimeoutError:
@@ -249,7 +253,7 @@ class ScoringHandler:
 
     async def _dispatch(self, request: ScoringRequest, exchange: _Exchange) -> Answer | _Streamed:
         ticket = self._dispatcher.submit(request)
-        watch = DisconnectWatch(exchange.receive, lambda: self._dispatcher.abandon(ticket))
+        watch = self._watches.begin(exchange.receive, lambda: self._dispatcher.abandon(ticket))
         begun = False
         try:
             outcome = await ticket.outcome

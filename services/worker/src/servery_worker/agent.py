@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import structlog
 from nats.aio.msg import Msg
 
@@ -84,9 +85,10 @@ class Agent:
     async def on_message(self, message: Msg) -> None:
         """Take in a frame from a gateway."""
         try:
-            for record in frames.decode(message.data):
-                self._on_record(record, message.reply)
-        except frames.FrameError as error:
+            for kind, flags, number, head, body in frames.scan(message.data):
+                parsed = orjson.loads(head) if head else {}
+                self._on_record(frames.Record(kind, number, parsed, body, flags), message.reply)
+        except ValueError as error:
             log.warning("frame_unreadable", reply=message.reply, error=str(error))
 
     def attach(self, runner: Runner) -> None:
@@ -147,7 +149,7 @@ class Agent:
                 self._on_window((reply, record.id), int(record.head["bytes"]))
             elif record.kind == frames.CANCEL:
                 self._on_cancel((reply, record.id))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             # One bad record; the others of its frame belong to other requests.
             log.warning("record_unreadable", kind=record.kind, reply=reply, error=repr(error))
 

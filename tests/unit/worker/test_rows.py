@@ -1,0 +1,166 @@
+import json
+from typing import Any
+
+import pytest
+
+from servery_runner import rows
+from servery_runner.rows import Rows
+
+
+def split_body(*data: list[Any], columns: list[str] | None = None, **more: Any) -> bytes:
+    names = columns if columns is not None else ["a", "b"][: len(data[0])] if data else []
+    return json.dumps({"dataframe_split": {"columns": names, "data": list(data)}} | more).encode()
+
+
+def body(name: str, content: Any, **more: Any) -> bytes:
+    return json.dumps({name: content} | more).encode()
+
+
+def kind(content: bytes, **known: Any) -> Any:
+    found = rows.read(content, **known)
+    return None if found is None else found.kind
+
+
+def read(content: bytes, **known: Any) -> Rows:
+    found = rows.read(content, **known)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("bodies", "joined"),
+    [
+        (
+            [split_body([1.5, "x"]), split_body([2.5, "y"], [3.5, "z"])],
+            split_body([1.5, "x"], [2.5, "y"], [3.5, "z"]),
+        ),
+        (
+            [body("dataframe_records", [{"a": 1}]), body("dataframe_records", [{"a": 2}])],
+            body("dataframe_records", [{"a": 1}, {"a": 2}]),
+        ),
+        (
+            [body("instances", [[1.0, 2.0]]), body("instances", [[3.0, 4.0]])],
+            body("instances", [[1.0, 2.0], [3.0, 4.0]]),
+        ),
+        (
+            [body("instances", [{"a": [1]}]), body("instances", [{"a": [2]}])],
+            body("instances", [{"a": [1]}, {"a": [2]}]),
+        ),
+        (
+            [body("inputs", {"a": [1], "b": ["x"]}), body("inputs", {"a": [2], "b": ["y"]})],
+            body("inputs", {"a": [1, 2], "b": ["x", "y"]}),
+        ),
+        ([body("inputs", ["x"]), body("inputs", ["y"])], body("inputs", ["x", "y"])),
+        (
+            [body("inputs", [1], params={"t": 0.5}), body("inputs", [2], params={"t": 0.5})],
+            body("inputs", [1, 2], params={"t": 0.5}),
+        ),
+    ],
+)
+def test_bodies_of_one_kind_are_joined_row_after_row(bodies: list[bytes], joined: bytes):
+    parts = [read(one) for one in bodies]
+    assert len({part.kind for part in parts}) == 1
+    assert json.loads(rows.join(parts)) == json.loads(joined)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (split_body([1.5]), split_body([1])),
+        (split_body([1]), split_body([True])),
+        (split_body([1]), split_body(["1"])),
+        (split_body([1], columns=["a"]), split_body([1], columns=["b"])),
+        (split_body([1, 2], columns=["a", "b"]), split_body([1, 2], columns=["b", "a"])),
+        (body("dataframe_records", [{"a": 1}]), body("dataframe_records", [{"b": 1}])),
+        (body("inputs", [[1, 2]]), body("inputs", [[1, 2, 3]])),
+        (body("inputs", [1]), body("instances", [1])),
+        (body("inputs", [1], params={"t": 1}), body("inputs", [1], params={"t": 2})),
+        (body("inputs", [1], params={"t": 1}), body("inputs", [1], params={"t": 1.0})),
+        (body("inputs", [1]), body("inputs", [1], params={})),
+    ],
+)
+def test_bodies_whose_columns_could_change_their_type_are_of_two_kinds(one: bytes, other: bytes):
+    assert kind(one) is not None
+    assert kind(other) is not None
+    assert kind(one) != kind(other)
+
+
+def test_a_whole_number_is_a_float_where_the_signature_says_so():
+    floats = frozenset({"a"})
+    assert kind(split_body([1], columns=["a"]), floats=floats) == kind(
+        split_body([1.5], columns=["a"]), floats=floats
+    )
+    assert kind(split_body([1], columns=["b"]), floats=floats) != kind(
+        split_body([1.5], columns=["b"]), floats=floats
+    )
+    assert kind(split_body([2**53 + 1], columns=["a"]), floats=floats) != kind(
+        split_body([1.5], columns=["a"]), floats=floats
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b"\xff",
+        b'{"dataframe_split": 1}',
+        b'{"dataframe_split": {"data": {"a": 1}}}',
+        b'{"dataframe_split": {"columns": ["a", "a"], "data": [[1, 2]]}}',
+        b'{"dataframe_split": {"columns": ["a"], "data": [[1]], "other": 1}}',
+        split_body([None]),
+        split_body([[1]]),
+        split_body([1], [1.5]),
+        split_body([1], ["x"]),
+        split_body([1, 2], columns=["a"]),
+        split_body([2**63]),
+        body("dataframe_split", {"columns": ["a"], "data": []}),
+        body("dataframe_split", {"columns": ["a"], "data": [[1]], "index": ["x"]}),
+        body("dataframe_split", {"columns": ["a"], "data": [[1]], "index": [1, 2]}),
+        body("dataframe_records", {"a": 1}),
+        body("dataframe_records", [1]),
+        body("dataframe_records", [{}]),
+        body("dataframe_records", [{"a": 1}, {"b": 1}]),
+        body("inputs", 1),
+        body("inputs", []),
+        body("inputs", [[1, 2], [1]]),
+        body("inputs", [[1, 2.5]]),
+        body("inputs", {"a": 1}),
+        body("inputs", {"a": [1], "b": [1, 2]}),
+        body("inputs", {}),
+        body("inputs", [1], instances=[1]),
+        body("inputs", [1], stream=True),
+        body("messages", [{"role": "user", "content": "x"}]),
+        body("inputs", ["x" * rows.LONGEST_BODY]),
+    ],
+)
+def test_what_could_be_read_differently_in_company_is_not_read(content: bytes):
+    assert rows.read(content) is None
+
+
+def test_dates_are_not_read_because_pandas_guesses_their_format_from_the_first():
+    assert rows.read(split_body(["01/02/2026"]), dates=True) is None
+
+
+def test_row_numbers_and_the_keys_of_the_server_change_nothing():
+    plain = read(split_body([1], columns=["a"]))
+    content = {"columns": ["a"], "data": [[1]], "index": [7]}
+    assert read(body("dataframe_split", content, client_request_id="x")) == plain
+
+
+def test_an_answer_is_cut_into_what_each_would_have_been():
+    answer = json.dumps({"predictions": [0.1, {"a": None}, [1, "é"], float("nan")]})
+    assert rows.split(answer, [1, 2, 1]) == [
+        b'{"predictions": [0.1]}',
+        b'{"predictions": [{"a": null}, [1, "\\u00e9"]]}',
+        b'{"predictions": [NaN]}',
+    ]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["[1, 2]", '{"predictions": [1]}', '{"predictions": {"0": 1}}', '{"predictions": [1, 2], "x": 1}'],
+)
+def test_an_answer_without_one_prediction_a_row_is_not_cut(answer: str):
+    assert rows.split(answer, [1, 1]) is None
