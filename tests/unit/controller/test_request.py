@@ -48,6 +48,7 @@ def check(*entities):
         ({"min_provisioned_concurrency": 0, "max_provisioned_concurrency": 0}, "not a range"),
         ({"environment_vars": {"A=B": "x"}}, "cannot name an environment variable"),
         ({"environment_vars": {"A": "x" * 70_000}}, "at most 65536"),
+        ({"environment_vars": {"SERVERY_BATCHING": "yes"}}, "it may be auto, on, off"),
         ({"environment_vars": {f"V{i}": "" for i in range(31)}}, "at most 30"),
     ],
 )

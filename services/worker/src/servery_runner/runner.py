@@ -23,9 +23,6 @@ from servery_runner.channel import Channel
 from servery_runner.predicting import Requests
 from servery_runner.scoring import Scorer
 
-BATCHING_VARIABLE = "SERVERY_BATCHING"
-"""Environment variable of a served entity: ``on`` or ``off`` overrule what was found out about the model."""
-
 
 def run(channel_socket: socket.socket) -> NoReturn:
     """Serve the agent on this socket until it is gone."""
@@ -64,14 +61,13 @@ def run(channel_socket: socket.socket) -> NoReturn:
 
 
 def _proof(scorer: Scorer, order: dict[str, Any]) -> Proof:
-    """Whether requests may be predicted together, as ordered, as known of this model, or as found out now."""
-    wish = os.environ.get(BATCHING_VARIABLE, "auto").strip().lower()
-    if wish == "off":
+    """Whether requests may be predicted together: as ordered, as known of this model, or as found out now."""
+    if order["batching"] == "off":
         return batch_proof.OFF
-    if wish == "on":
+    if order["batching"] == "on":
         return batch_proof.FORCED
-    if order.get("batching"):
-        return Proof.from_head(order["batching"])
+    if order.get("proof"):
+        return Proof.from_head(order["proof"])
     proof = batch_proof.prove(
         scorer.score_json, batch_proof.example_of(scorer.model.metadata, order["model_path"])
     )

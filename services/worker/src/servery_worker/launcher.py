@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from servery_common.contracts.builds import Artifacts
+from servery_common.contracts.replicas import BATCHING_VARIABLE
 from servery_common.redaction import Redactor
 from servery_worker import frameworks
 from servery_worker.model_credentials import ModelCredentials
@@ -25,8 +26,6 @@ from servery_worker.warm_parents import WarmParents
 
 log = structlog.get_logger(__name__)
 
-BATCHING_VARIABLE = "SERVERY_BATCHING"
-"""Environment variable of a served entity: ``auto``, ``on`` or ``off`` (``servery_runner.runner``)."""
 REMEMBERED_MODELS = 1000
 QUICK_LOAD_SECONDS = 2.0
 """A model that loads within this is worth holding requests for while its runner is replaced."""
@@ -49,8 +48,8 @@ class Launcher:
         self._overlay = overlay
         self._scratch = scratch
         self._load_timeout = load_timeout
-        self._batching: dict[str, Any] = {}
-        """What was found out about batching, by model path: found out once, not by each replica."""
+        self._proofs: dict[str, Any] = {}
+        """What was found out about predicting requests together, by model path: once, not by each replica."""
 
     async def start(
         self,
@@ -114,12 +113,14 @@ class Launcher:
                 "directory": str(runner.directory),
                 "slots": slots,
                 "verify": verify,
-                "batching": self._batching.get(artifacts.model_path),
+                "batching": environment_vars.get(BATCHING_VARIABLE, "auto"),
+                "proof": self._proofs.get(artifacts.model_path),
             }
             loading = time.monotonic()
             async with asyncio.timeout(self._load_timeout):
                 await runner.load(head, given)
-            self._remember(artifacts.model_path, given, runner)
+            if head["batching"] == "auto":
+                self._remember(artifacts.model_path, runner.description.get("batching"))
             runner.quick = forked and time.monotonic() - loading < QUICK_LOAD_SECONDS
         except TimeoutError:
             await self.dispose(runner)
@@ -136,11 +137,10 @@ class Launcher:
         )
         return runner
 
-    def _remember(self, model_path: str, environment_vars: Mapping[str, str], runner: Runner) -> None:
-        if environment_vars.get(BATCHING_VARIABLE, "auto") == "auto" and runner.description.get("batching"):
-            if len(self._batching) >= REMEMBERED_MODELS:
-                self._batching.clear()
-            self._batching[model_path] = runner.description["batching"]
+    def _remember(self, model_path: str, proof: Any) -> None:
+        if len(self._proofs) >= REMEMBERED_MODELS:
+            self._proofs.clear()
+        self._proofs[model_path] = proof
 
     async def _start_process(self, runner: Runner, artifacts: Artifacts, output: ModelLog) -> bool:
         """Start the process; True when it was forked. Raises WarmParentFailed and OSError."""

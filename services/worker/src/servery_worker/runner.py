@@ -50,6 +50,7 @@ class Runner(asyncio.Protocol):
         self.on_result: Callable[[frames.RawRecord], None] = _drop
         self.description: dict[str, Any] = {}
         self._transport: asyncio.Transport | None = None
+        self._unsent: list[bytes] = []
         self._records = RecordStream()
         self._stage = "load"
         self._loaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -183,8 +184,15 @@ class Runner(asyncio.Protocol):
         asyncio.get_running_loop().call_later(LAST_ANSWERS_SECONDS, self._end)
 
     def _write(self, record: bytes) -> None:
+        """Send soon: what one turn of the event loop has for the runner takes one system call."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent.append(record)
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
         if self._transport is not None:
-            self._transport.write(record)
+            self._transport.writelines(unsent)
 
     def _end(self) -> None:
         if self._transport is not None:

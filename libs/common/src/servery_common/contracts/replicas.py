@@ -6,6 +6,11 @@ from servery_common.contracts.builds import Artifacts
 from servery_common.contracts.message import Message, Value
 from servery_common.contracts.states import ReplicaState
 
+BATCHING_VARIABLE = "SERVERY_BATCHING"
+"""Environment variable of a served entity that says whether requests that wait may be predicted together."""
+BATCHING_MODES = ("auto", "on", "off")
+"""``auto``: where the model was shown to be row-wise."""
+
 
 class ReplicaLaunch(Value):
     """Everything a worker needs to run one replica."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from servery_common.contracts.replicas import BATCHING_MODES, BATCHING_VARIABLE
 from servery_common.errors import InvalidParameter, NotImplementedByServery
 from servery_controller.domain.endpoint import Route
 from servery_controller.domain.settings_rules import short as _short
@@ -164,6 +165,12 @@ def _check_environment(entity: EntityRequest) -> None:
     for name in entity.environment_vars:
         if not _ENVIRONMENT_NAME.fullmatch(name):
             raise InvalidParameter(f"{_short(name)} cannot name an environment variable.")
+    mode = entity.environment_vars.get(BATCHING_VARIABLE, "auto")
+    if mode not in BATCHING_MODES:
+        raise InvalidParameter(
+            f"{BATCHING_VARIABLE} is {_short(mode)}; it may be {', '.join(BATCHING_MODES)}: whether requests "
+            "that wait may be predicted together."
+        )
     size = sum(len(name.encode()) + len(value.encode()) for name, value in entity.environment_vars.items())
     if size > MAX_ENVIRONMENT_BYTES:
         raise InvalidParameter(

@@ -1,0 +1,176 @@
+import itertools
+import json
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from servery_runner import batch_proof, rows
+from servery_runner.backlog import Backlog, Request
+from servery_runner.batch_proof import FORCED, OFF, Proof
+
+NUMBERS = itertools.count(1)
+CHEAP = FORCED._replace(seconds=tuple((count, 0.002 + count * 1e-6) for count in (1, 2, 8, 32, 64, 128)))
+"""Proven row-wise; rows cost next to nothing."""
+FOREVER = 1e9
+
+
+def request(value: object = 1.5, *, until: float = FOREVER, **more: bool) -> Request:
+    body = json.dumps({"inputs": [value]}).encode()
+    return Request(next(NUMBERS), "application/json", body, until=until, **more)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def backlog(proof: Proof = CHEAP, clock: Callable[[], float] | None = None) -> Backlog:
+    return Backlog(proof, partial(rows.read, floats=()), clock or Clock())
+
+
+def in_thread(act: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
+    """Run something that may block; the list gets what it returned."""
+    results: list[object] = []
+    thread = threading.Thread(target=lambda: results.append(act()), daemon=True)
+    thread.start()
+    return thread, results
+
+
+def test_what_waits_is_taken_together_in_order():
+    waiting = backlog()
+    requests = [request() for _ in range(5)]
+    waiting.put(requests)
+    assert waiting.take().batch == requests
+
+
+def test_nothing_is_joined_that_was_not_shown_to_be_row_wise():
+    waiting = backlog(OFF)
+    requests = [request(), request()]
+    waiting.put(requests)
+    assert [waiting.take().batch, waiting.take().batch] == [[requests[0]], [requests[1]]]
+
+
+def test_formats_that_were_not_shown_to_be_row_wise_go_alone():
+    waiting = backlog(CHEAP._replace(formats=("dataframe_split",)))
+    waiting.put([request(), request()])
+    assert len(waiting.take().batch) == 1
+
+
+def test_requests_of_other_kinds_wait_their_turn():
+    waiting = backlog()
+    floats, word = [request(), request()], request("x")
+    waiting.put([floats[0], word, floats[1]])
+    assert waiting.take().batch == floats
+    waiting.done(2, 0.002, 0.002)
+    assert waiting.take().batch == [word]
+
+
+def test_a_body_that_is_not_read_as_rows_goes_alone():
+    waiting = backlog()
+    csv = Request(next(NUMBERS), "text/csv", b"a\n1\n", until=FOREVER)
+    other = request()
+    waiting.put([csv, other])
+    assert waiting.take().batch == [csv]
+    waiting.done(0, 0.0, 0.0)
+    assert waiting.take().batch == [other]
+
+
+def test_no_more_rows_are_joined_than_were_shown_to_agree():
+    waiting = backlog(CHEAP._replace(max_rows=3))
+    requests = [request() for _ in range(4)]
+    waiting.put(requests)
+    assert waiting.take().batch == requests[:3]
+
+
+def test_a_model_whose_time_is_in_its_rows_gets_them_one_by_one():
+    slow = CHEAP._replace(seconds=tuple((count, 0.05 * count) for count in (1, 2, 8)))
+    waiting = backlog(slow)
+    requests = [request(), request()]
+    waiting.put(requests)
+    assert waiting.take().batch == requests[:1]
+
+
+def test_a_cancelled_request_is_never_taken():
+    waiting = backlog()
+    first, second, third = requests = [request() for _ in range(3)]
+    waiting.put(requests)
+    assert waiting.cancel(second.id)
+    assert waiting.cancel(first.id)
+    assert waiting.take().batch == [third]
+    assert not waiting.cancel(third.id)
+
+
+def test_a_request_whose_time_has_passed_is_given_out_as_such():
+    clock = Clock()
+    waiting = backlog(clock=clock)
+    late, fine = request(until=clock.now), request(until=clock.now + 1)
+    waiting.put([late, fine])
+    taken = waiting.take()
+    assert (taken.batch, taken.expired) == ([fine], [late])
+
+
+def test_what_failed_together_is_repeated_one_by_one_before_what_came_later():
+    waiting = backlog()
+    together, later = [request(), request()], request()
+    waiting.put(together)
+    batch = waiting.take().batch
+    waiting.put([later])
+    waiting.put_back(batch)
+    waiting.done(0, 0.0, 0.0)
+    taken = []
+    for _ in range(3):
+        taken.append(waiting.take().batch)
+        waiting.done(0, 0.0, 0.0)
+    assert taken == [[together[0]], [together[1]], [later]]
+
+
+def test_while_a_prediction_runs_what_comes_is_collected():
+    clock = Clock()
+    waiting = backlog(clock=clock)
+    waiting.put([request()])
+    waiting.take()
+    thread, results = in_thread(waiting.take)
+    collected = [request() for _ in range(3)]
+    for one in collected:
+        waiting.put([one])
+    thread.join(0.2)
+    assert results == []
+    waiting.done(1, 0.002, 0.002)
+    thread.join(10)
+    assert [taken.batch for taken in results] == [collected]
+
+
+def test_a_prediction_that_takes_far_longer_than_usual_holds_up_nobody():
+    clock = Clock()
+    waiting = backlog(clock=clock)
+    waiting.put([request()])
+    waiting.take()
+    clock.now += 1.0
+    other = request()
+    waiting.put([other])
+    thread, results = in_thread(waiting.take)
+    thread.join(10)
+    assert [taken.batch for taken in results] == [[other]]
+
+
+def test_predictions_of_a_model_that_only_waits_run_side_by_side():
+    waiting = backlog()
+    for _ in range(10):
+        waiting.put([request()])
+        waiting.take()
+        waiting.done(1, 0.02, 0.0)
+    waiting.put([request()])
+    waiting.take()
+    waiting.put([request()])
+    thread, results = in_thread(waiting.take)
+    thread.join(10)
+    assert len(results) == 1
+
+
+def test_the_forced_proof_begins_carefully():
+    waiting = backlog(batch_proof.FORCED)
+    waiting.put([request() for _ in range(10)])
+    assert len(waiting.take().batch) == 2
