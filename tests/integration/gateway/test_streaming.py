@@ -47,8 +47,8 @@ class Streamer:
         return self.work[count - 1]
 
     async def begin(self, work: Work) -> None:
-        head = {"status": 200, "ct": "text/event-stream", "stream": True}
-        await self.replica.send(work.reply, frames.encode(frames.RESULT, work.id, head))
+        head = {"ct": "text/event-stream"}
+        await self.replica.send(work.reply, frames.encode(frames.RESULT, work.id, head, flags=frames.STREAM))
 
     async def say(self, work: Work, content: bytes) -> None:
         await self.replica.send(work.reply, frames.encode(frames.CHUNK, work.id, None, content))
@@ -108,7 +108,7 @@ async def test_a_streams_times_are_counted(world: World, streamer: Streamer) -> 
     work, reading = await opened(world, streamer)
     await streamer.begin(work)
     await streamer.say(work, event("first"))
-    await streamer.end(work, {"t": {"predict": [1_000_000_000, 1_007_000_000]}})
+    await streamer.end(work, {"p": 7000})
     assert (await reading)[2]
     [(_, meter)] = world.gateway.meters.items()
     await eventually(lambda: sum(read(meter).latency.counts) == 1)

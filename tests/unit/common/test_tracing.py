@@ -2,10 +2,12 @@ import logging
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, use_span
 
 from servery_common import tracing
-from servery_common.tracing import OncePerInterval, extract, inject
+from servery_common.tracing import OncePerInterval, RootSampling, extract, inject, root_sampling
 
 PARENT = f"00-{0xA:032x}-{0xB:016x}-01"
 
@@ -66,3 +68,41 @@ def test_repeated_complaints_are_logged_once_per_interval(monkeypatch: pytest.Mo
     assert [complaints.filter(record), complaints.filter(record)] == [True, False]
     now = 161.0
     assert complaints.filter(record)
+
+
+def test_what_is_decided_beforehand_is_what_the_sampler_says() -> None:
+    sampler = ParentBased(TraceIdRatioBased(0.25))
+    provider = TracerProvider(sampler=sampler, id_generator=tracing._trace_ids)
+    tracer, roots, sampled = provider.get_tracer("test"), RootSampling(0.25), 0
+    for _ in range(4000):
+        if roots.may_sample():
+            sampled += 1
+            span = tracer.start_span("root")
+            assert span.is_recording()
+            span.end()
+    assert 800 < sampled < 1200
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"}, False),
+        ({"OTEL_TRACES_SAMPLER": "always_off"}, False),
+        ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "a lot"}, True),
+        ({"OTEL_TRACES_SAMPLER": "jaeger_remote"}, True),
+        ({}, True),
+    ],
+)
+def test_a_sampler_that_is_not_known_beforehand_is_asked(
+    environment: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(trace, "get_tracer_provider", TracerProvider)
+    assert root_sampling().may_sample() is expected
+
+
+def test_where_nothing_is_exported_no_trace_begins() -> None:
+    assert not root_sampling().may_sample()

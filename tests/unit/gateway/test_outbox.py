@@ -49,7 +49,6 @@ def test_the_head_carries_what_the_agent_needs() -> None:
     assert frame is not None
     (record,) = frames.decode(frame.payload)
     assert record.head == {
-        "ct": "application/json",
         "ttl": 1000,
         "rid": "r1",
         "at": 5,

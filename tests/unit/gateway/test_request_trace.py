@@ -4,6 +4,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
 
+from servery_common.tracing import RootSampling
 from servery_gateway.request_trace import UNTRACED, RequestTracer
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -13,7 +14,7 @@ def tracer(sampler: Sampler) -> tuple[RequestTracer, InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
     provider = TracerProvider(sampler=sampler)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return RequestTracer(provider.get_tracer("test")), exporter
+    return RequestTracer(provider.get_tracer("test"), RootSampling(None)), exporter
 
 
 def parent(flags: str) -> dict[bytes, bytes]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from servery_common.tracing import extract, root_sampling
+from servery_common.tracing import RootSampling, extract, root_sampling
 
 tracer = trace.get_tracer(__name__)
 
@@ -116,9 +116,9 @@ UNTRACED = RequestTrace()
 class RequestTracer:
     """Makes the sampling decision for each scoring request."""
 
-    def __init__(self, tracer: trace.Tracer = tracer) -> None:
+    def __init__(self, tracer: trace.Tracer = tracer, roots: RootSampling | None = None) -> None:
         self._tracer = tracer
-        self._roots = root_sampling()
+        self._roots = root_sampling() if roots is None else roots
 
     def begin(self, headers: Mapping[bytes, bytes]) -> RequestTrace:
         """Return the trace of a request with these headers (lower-case names).
