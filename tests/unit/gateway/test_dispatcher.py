@@ -370,5 +370,26 @@ async def test_each_piece_the_client_takes_gives_a_stream_its_time_again(
     loop, later = asyncio.get_running_loop(), asyncio.get_running_loop().time() + 20
     monkeypatch.setattr(loop, "time", lambda: later)
     await ticket.stream.next()
-    assert ticket.deadline_timer is not None
-    assert ticket.deadline_timer.when() == later + ticket.request.stream_gap
+    assert ticket.expires_at == later + ticket.request.stream_gap
+
+
+async def test_a_request_that_leaves_the_middle_of_the_queue_is_passed_over() -> None:
+    one = dispatcher("a", max_queued=3)
+    running, first, second, third = (submit(one, str(number)) for number in range(4))
+    one.abandon(second)
+    (pool,) = one.pools()
+    assert list(pool.queue) == [first, third]
+    assert pool.load.queued == 2
+    for ticket in (running, first, third):
+        one.on_result(ticket.attempt, DONE)
+    assert places(one) == [("a", "0"), ("a", "1"), ("a", "3")]
+
+
+async def test_what_has_ended_is_kept_by_no_time_limit() -> None:
+    one = dispatcher("a", accept_timeout=0.3)
+    running, waiting = submit(one), submit(one)
+    limits = [running.deadline, running.accept, waiting.deadline, waiting.wait]
+    assert all(limits)
+    one.on_result(running.attempt, DONE)
+    one.abandon(waiting)
+    assert not any(limits)

@@ -39,6 +39,7 @@ from servery_gateway.entity_pool import (
     ScoringRequest,
     Ticket,
 )
+from servery_gateway.timer_wheel import TimerWheel
 from servery_gateway.transport import Outcome, ReplicaRequest, ReplicaTransport
 
 log = structlog.get_logger(__name__)
@@ -56,6 +57,14 @@ class Dispatcher:
     _last_attempt: int = 0
     _background: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    _deadlines: TimerWheel[Ticket] = field(init=False)
+    _accepts: TimerWheel[Ticket] = field(init=False)
+    _waits: TimerWheel[Ticket] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._deadlines = TimerWheel(dispatch_limits.DEADLINE_GRANULARITY, self._expire)
+        self._accepts = TimerWheel(dispatch_limits.ACCEPT_GRANULARITY, self._not_accepted)
+        self._waits = TimerWheel(dispatch_limits.WAIT_GRANULARITY, self._look_after_waiting)
 
     # What the gateway asks for
 
@@ -71,7 +80,7 @@ class Dispatcher:
         withdrawn = [pool for key, pool in self._pools.items() if key not in pools]
         self._pools = pools
         for pool in withdrawn:
-            for ticket in list(pool.queue):
+            for ticket in tuple(pool.queue):
                 self._end(ticket, EntityWithdrawn())
         for pool in pools.values():
             if pool.queue:
@@ -94,12 +103,13 @@ class Dispatcher:
             raise EntityWithdrawn
         if not self.transport.connected:
             raise Unavailable(messages.BUS_LOST, retry_after=1)
-        ticket = Ticket(request, pool, self._loop.create_future(), self._loop.time())
-        if pool.queue or not self._place(ticket):
+        now = self._loop.time()
+        ticket = Ticket(request, pool, self._loop.create_future(), now, request.deadline)
+        if pool.queue or not self._place(ticket, now):
             if pool.is_full:
                 raise ResourceExhausted(messages.QUEUE_FULL, retry_after=1)
-            self._wait(ticket)
-        ticket.deadline_timer = self._loop.call_at(request.deadline, self._expire, ticket)
+            self._wait(ticket, now)
+        ticket.deadline = self._deadlines.add(ticket, ticket.expires_at)
         return ticket
 
     def abandon(self, ticket: Ticket) -> None:
@@ -138,7 +148,7 @@ class Dispatcher:
             return
         ticket.accepted_at = self._loop.time()
         ticket.replica.gone = False
-        _stop(ticket.accept_timer)
+        _take_back(ticket, ticket.accept)
 
     def on_refuse(self, id: int, reason: str) -> None:
         """Implement TransportListener."""
@@ -187,6 +197,8 @@ class Dispatcher:
         ticket.stream = AnswerStream(status, content_type, taken)
         ticket.stream_ends_at = self._loop.time() + ticket.request.stream_seconds
         self._expect_more(ticket)
+        _take_back(ticket, ticket.deadline)
+        ticket.deadline = self._deadlines.add(ticket, ticket.expires_at)
         ticket.outcome.set_result(ticket.stream)
 
     def on_piece(self, id: int, piece: bytes) -> None:
@@ -237,9 +249,9 @@ class Dispatcher:
         pool.update(route, entity)
         return pool
 
-    def _place(self, ticket: Ticket) -> bool:
+    def _place(self, ticket: Ticket, now: float) -> bool:
         """Send the request to a replica with a free slot, if there is one."""
-        pool, request, now = ticket.pool, ticket.request, self._loop.time()
+        pool, request = ticket.pool, ticket.request
         replica = pool.pick(now, self.random)
         if replica is None:
             return False
@@ -251,7 +263,7 @@ class Dispatcher:
         replica.in_flight += 1
         pool.load.change(now, in_flight=1)
         self._attempts[ticket.attempt] = ticket
-        self._expect_accept(ticket)
+        ticket.accept = self._accepts.add(ticket, now + self.limits.accept_timeout)
         self.transport.send(
             replica.id,
             ReplicaRequest(
@@ -267,46 +279,41 @@ class Dispatcher:
         )
         return True
 
-    def _wait(self, ticket: Ticket, *, first: bool = False) -> None:
+    def _wait(self, ticket: Ticket, now: float, *, first: bool = False) -> None:
         """Put the request into the queue; ``first`` when it has waited its turn before."""
         pool = ticket.pool
+        pool.queue[ticket] = None
         if first:
-            pool.queue.appendleft(ticket)
-        else:
-            pool.queue.append(ticket)
-        pool.load.change(self._loop.time(), queued=1)
-        if ticket.queue_timer is None:
-            ticket.queue_timer = self._loop.call_later(
-                self.limits.replica_wait, self._look_after_waiting, ticket
-            )
+            pool.queue.move_to_end(ticket, last=False)
+        pool.load.change(now, queued=1)
+        if ticket.wait is None:
+            ticket.wait = self._waits.add(ticket, now + self.limits.replica_wait)
 
     def _look_after_waiting(self, ticket: Ticket) -> None:
-        ticket.queue_timer = None
+        ticket.wait = None
         if ticket.outcome.done() or ticket.attempt:
             return
         if ticket.pool.has_replica():
-            ticket.queue_timer = self._loop.call_later(
-                self.limits.replica_wait, self._look_after_waiting, ticket
-            )
+            ticket.wait = self._waits.add(ticket, self._loop.time() + self.limits.replica_wait)
         else:
             self._end(ticket, Unavailable(messages.NO_REPLICA, retry_after=1))
 
     def _drain(self, pool: EntityPool) -> None:
         """Send waiting requests, first come first served, as long as there are free slots."""
+        now = self._loop.time()
         while pool.queue:
-            ticket = pool.queue[0]
-            if not self._place(ticket):
+            ticket = next(iter(pool.queue))
+            if not self._place(ticket, now):
                 return
-            pool.queue.popleft()
-            pool.load.change(self._loop.time(), queued=-1)
+            del pool.queue[ticket]
+            pool.load.change(now, queued=-1)
 
     def _expect_accept(self, ticket: Ticket) -> None:
-        _stop(ticket.accept_timer)
-        ticket.accept_timer = self._loop.call_later(
-            self.limits.accept_timeout, self._not_accepted, ticket, ticket.attempt
-        )
+        _take_back(ticket, ticket.accept)
+        ticket.accept = self._accepts.add(ticket, self._loop.time() + self.limits.accept_timeout)
 
-    def _not_accepted(self, ticket: Ticket, attempt: int) -> None:
+    def _not_accepted(self, ticket: Ticket) -> None:
+        attempt = ticket.attempt
         task = self._loop.create_task(
             self._give_up_on_replica(ticket, attempt), name=f"not-accepted-{attempt}"
         )
@@ -335,14 +342,14 @@ class Dispatcher:
 
     def _again(self, ticket: Ticket, *, rest: float) -> None:
         """An attempt came to nothing: let its replica rest, and bring the request to another one."""
-        replica = ticket.replica
-        self._free_slot(ticket)
+        replica, now = ticket.replica, self._loop.time()
+        self._free_slot(ticket, now)
         if replica is not None:
             self._rest(ticket.pool, replica, rest)
         if ticket.pool is not self._pools.get(ticket.request.served_entity_id):
             self._end(ticket, EntityWithdrawn())
             return
-        self._wait(ticket, first=True)
+        self._wait(ticket, now, first=True)
         self._drain(ticket.pool)
 
     def _rest(self, pool: EntityPool, replica: Replica, seconds: float) -> None:
@@ -355,35 +362,38 @@ class Dispatcher:
 
     def _expect_more(self, ticket: Ticket) -> None:
         """A streamed answer goes on: it has ``stream_gap`` seconds again, within its longest time."""
-        _stop(ticket.deadline_timer)
-        latest = min(self._loop.time() + ticket.request.stream_gap, ticket.stream_ends_at)
-        ticket.deadline_timer = self._loop.call_at(latest, self._expire, ticket)
+        ticket.expires_at = min(self._loop.time() + ticket.request.stream_gap, ticket.stream_ends_at)
 
     def _expire(self, ticket: Ticket) -> None:
-        if not ticket.is_over:
-            self._withdraw(ticket)
-            self._end(ticket, DeadlineExceeded(messages.TIMED_OUT))
+        if ticket.is_over:
+            return
+        if ticket.stream is not None and ticket.expires_at > self._loop.time():
+            ticket.deadline = self._deadlines.add(ticket, ticket.expires_at)
+            return
+        self._withdraw(ticket)
+        self._end(ticket, DeadlineExceeded(messages.TIMED_OUT))
 
-    def _free_slot(self, ticket: Ticket) -> None:
-        _stop(ticket.accept_timer)
+    def _free_slot(self, ticket: Ticket, now: float, *, ended: int = 0) -> None:
+        _take_back(ticket, ticket.accept)
         if ticket.attempt and ticket.replica is not None:
             del self._attempts[ticket.attempt]
             ticket.replica.in_flight -= 1
-            ticket.pool.load.change(self._loop.time(), in_flight=-1)
+            ticket.pool.load.change(now, in_flight=-1, ended=ended)
             ticket.attempt = 0
             ticket.replica = None
 
     def _end(self, ticket: Ticket, how: Outcome | Exception | None, *, drain: bool = True) -> None:
         """Settle the ticket whatever state it is in, and give its slot to the next in the queue."""
-        pool = ticket.pool
+        pool, now = ticket.pool, self._loop.time()
         if ticket.attempt:
-            self._free_slot(ticket)
+            self._free_slot(ticket, now, ended=1)
         elif ticket in pool.queue:
-            pool.queue.remove(ticket)
-            pool.load.change(self._loop.time(), queued=-1)
-        pool.load.change(self._loop.time(), ended=1)
-        _stop(ticket.deadline_timer)
-        _stop(ticket.queue_timer)
+            del pool.queue[ticket]
+            pool.load.change(now, queued=-1, ended=1)
+        else:
+            pool.load.change(now, ended=1)
+        _take_back(ticket, ticket.deadline)
+        _take_back(ticket, ticket.wait)
         if ticket.stream is not None:
             ticket.stream.end(how if isinstance(how, Exception) else None)
         elif not ticket.outcome.done():
@@ -395,6 +405,6 @@ class Dispatcher:
             self._drain(pool)
 
 
-def _stop(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+def _take_back(ticket: Ticket, limit: set[Ticket] | None) -> None:
+    if limit is not None:
+        limit.discard(ticket)

@@ -6,7 +6,7 @@ Bookkeeping only. What to do when a replica refuses, falls silent or goes is the
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -40,13 +40,18 @@ class Replica:
         self.gone = False
         """Its agent does not listen. Believed until a request to it is accepted."""
 
+    def is_free(self, now: float) -> bool:
+        """Whether it may be sent a request."""
+        return self.in_flight < self.slots and self.rests_until <= now
+
 
 class EntityPool:
     """Slots and queue of one served entity in this gateway."""
 
     def __init__(self, endpoint: EndpointRoute, entity: ServedEntityRoute, now: float) -> None:
         self.replicas: dict[str, Replica] = {}
-        self.queue: deque[Ticket] = deque()
+        self.queue: OrderedDict[Ticket, None] = OrderedDict()
+        """Who waits, first come first. Ordered by key, so that whoever leaves is found at once."""
         self.load = LoadMeter(now)
         self.of_endpoint: Sequence[EntityPool] = (self,)
         """All pools of the endpoint, this one among them: the bound of the queue is theirs together."""
@@ -64,6 +69,7 @@ class EntityPool:
             replica.slots = route.slots
             replicas[replica.id] = replica
         self.replicas = replicas
+        self._in_order = tuple(replicas.values())
 
     @property
     def is_full(self) -> bool:
@@ -72,14 +78,10 @@ class EntityPool:
 
     def pick(self, now: float, random: Callable[[], float]) -> Replica | None:
         """Return a replica with a free slot, or None."""
-        return power_of_two_choices(
-            [
-                replica
-                for replica in self.replicas.values()
-                if replica.in_flight < replica.slots and replica.rests_until <= now
-            ],
-            random,
-        )
+        replicas = self._in_order
+        if len(replicas) == 1:
+            return replicas[0] if replicas[0].is_free(now) else None
+        return power_of_two_choices(replicas, now, random)
 
     def has_replica(self) -> bool:
         """Whether there is anybody to wait for."""
@@ -118,15 +120,18 @@ class Ticket:
     pool: EntityPool
     outcome: asyncio.Future[Outcome | AnswerStream]
     submitted_at: float
-    """On the event loop's clock, as ``sent_at``."""
+    """On the event loop's clock, as all times here."""
+    expires_at: float
+    """The request's deadline; of a streamed answer, when the next piece has to be there."""
     sent_at: float | None = None
     """When it left for a replica last; None as long as it never did."""
     stream: AnswerStream | None = None
     stream_ends_at: float = 0.0
-    """On the event loop's clock: a streamed answer that goes on longer is broken off."""
-    deadline_timer: asyncio.TimerHandle | None = None
-    queue_timer: asyncio.TimerHandle | None = None
-    accept_timer: asyncio.TimerHandle | None = None
+    """A streamed answer that goes on longer is broken off."""
+    deadline: set[Ticket] | None = None
+    """Where its time limits stand in a ``TimerWheel``; likewise ``wait`` and ``accept``."""
+    wait: set[Ticket] | None = None
+    accept: set[Ticket] | None = None
     attempt: int = 0
     """Id of the attempt under way; 0 when there is none."""
     replica: Replica | None = None
