@@ -74,6 +74,10 @@ def submit(to: Dispatcher, request_id: str = "r", seconds: float = 60.0, to_enti
     return to.submit(ScoringRequest(to_entity, "application/json", request_id, b"{}", deadline, UNTRACED))
 
 
+def require_room(of: Dispatcher, entity: str = "s1", length: int = 2) -> None:
+    of.require_room(entity, asyncio.get_running_loop().time() + 60.0, length)
+
+
 def places(of: Dispatcher) -> list[tuple[str, str]]:
     assert isinstance(of.transport, Notebook)
     return [(replica, request.request_id) for replica, request in of.transport.sent]
@@ -111,20 +115,44 @@ async def test_the_queue_is_bounded_for_all_served_entities_of_an_endpoint_toget
     submit(one, to_entity="other")
 
 
+async def test_the_bodies_that_wait_are_bounded_but_one_always_may() -> None:
+    one = dispatcher("a", max_queued=9)
+    one.limits.max_queued_bytes = 5
+    running, first, second = submit(one), submit(one), submit(one)
+    require_room(one, length=1)
+    with pytest.raises(ResourceExhausted):
+        require_room(one, length=2)
+    with pytest.raises(ResourceExhausted):
+        submit(one)
+    one.abandon(second)
+    one.on_result(running.attempt, DONE)
+    assert first.attempt
+    require_room(one, length=1000)
+
+
+async def test_more_may_wait_when_more_slots_are_ready() -> None:
+    one = dispatcher("a", slots=8, max_queued=2)  # Made for a replica of four.
+    for _ in range(8 + 4):
+        submit(one)
+    with pytest.raises(ResourceExhausted) as refused:
+        submit(one)
+    assert (refused.value.reason, refused.value.retry_after) == ("queue_full", 1)
+
+
 async def test_what_a_full_queue_would_refuse_is_known_before_its_body_is_read() -> None:
     one = dispatcher("a", max_queued=1)
-    one.require_room("s1")
+    require_room(one)
     first = submit(one)
-    one.require_room("s1")
+    require_room(one)
     waiting = submit(one)
     with pytest.raises(ResourceExhausted):
-        one.require_room("s1")
+        require_room(one)
     one.on_result(first.attempt, DONE)
-    one.require_room("s1")
+    require_room(one)
     one.on_result(waiting.attempt, DONE)
     one.update([route("a", max_queued=0)])
-    one.require_room("s1")  # There is a slot: it would not have to wait.
-    one.require_room("unknown")  # Learnt by `submit`, which may find what came instead.
+    require_room(one)  # There is a slot: it would not have to wait.
+    require_room(one, "unknown")  # Learnt by `submit`, which may find what came instead.
 
 
 async def test_nothing_is_taken_without_a_connection() -> None:

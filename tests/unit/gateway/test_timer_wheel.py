@@ -5,7 +5,7 @@ from servery_gateway.timer_wheel import TimerWheel
 
 async def test_a_limit_is_never_early_and_at_most_a_granularity_late() -> None:
     loop = asyncio.get_running_loop()
-    wheel: TimerWheel[float] = TimerWheel(0.01, lambda _: None)
+    wheel: TimerWheel[float] = TimerWheel(loop, 0.01, lambda _: None)
     for _ in range(50):
         when = loop.time() + 1000.0
         number = int(when / 0.01) + 1
@@ -22,7 +22,7 @@ async def test_items_whose_time_has_come_are_handed_over_and_others_taken_back()
         handed.append(item)
         done.set()
 
-    wheel: TimerWheel[str] = TimerWheel(0.01, expired)
+    wheel: TimerWheel[str] = TimerWheel(loop, 0.01, expired)
     now = loop.time()
     wheel.add("taken back", now).discard("taken back")
     wheel.add("later", now + 3600.0)
@@ -33,7 +33,7 @@ async def test_items_whose_time_has_come_are_handed_over_and_others_taken_back()
 
 async def test_many_limits_share_a_timer() -> None:
     loop = asyncio.get_running_loop()
-    wheel: TimerWheel[int] = TimerWheel(1.0, lambda _: None)
+    wheel: TimerWheel[int] = TimerWheel(loop, 1.0, lambda _: None)
     when = int(loop.time()) + 1000.25
     slots = {id(wheel.add(number, when)) for number in range(1000)}
     assert len(slots) == 1

@@ -84,7 +84,12 @@ class GatewayService:
         self.transport = NatsTransport(self.gateway_id, settings.max_answer_bytes)
         self.dispatcher = Dispatcher(
             self.transport,
-            DispatchLimits(settings.accept_timeout, settings.replica_wait),
+            DispatchLimits(
+                settings.accept_timeout,
+                settings.replica_wait,
+                settings.max_queue_wait,
+                settings.max_queued_body_bytes,
+            ),
             random.random,
         )
         self.transport.listen(self.dispatcher)

@@ -26,3 +26,6 @@ class DispatchLimits:
 
     accept_timeout: float = 0.3
     replica_wait: float = 5.0
+    max_queue_wait: float = 30.0
+    max_queued_bytes: int = 128 * 1024 * 1024
+    """Of the bodies that wait at one endpoint; not in seconds."""

@@ -33,6 +33,7 @@ from servery_gateway.answer_stream import AnswerStream, BrokenOff
 from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.entity_pool import (
     CallerLeft,
+    EndpointQueue,
     EntityPool,
     EntityWithdrawn,
     Replica,
@@ -53,6 +54,8 @@ class Dispatcher:
     limits: DispatchLimits
     random: Callable[[], float]
     _pools: dict[str, EntityPool] = field(default_factory=dict[str, EntityPool])
+    _queues: dict[str, EndpointQueue] = field(default_factory=dict[str, EndpointQueue])
+    """By endpoint id."""
     _attempts: dict[int, Ticket] = field(default_factory=dict[int, Ticket])
     _last_attempt: int = 0
     _background: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
@@ -62,9 +65,9 @@ class Dispatcher:
     _waits: TimerWheel[Ticket] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._deadlines = TimerWheel(dispatch_limits.DEADLINE_GRANULARITY, self._expire)
-        self._accepts = TimerWheel(dispatch_limits.ACCEPT_GRANULARITY, self._not_accepted)
-        self._waits = TimerWheel(dispatch_limits.WAIT_GRANULARITY, self._look_after_waiting)
+        self._deadlines = TimerWheel(self._loop, dispatch_limits.DEADLINE_GRANULARITY, self._expire)
+        self._accepts = TimerWheel(self._loop, dispatch_limits.ACCEPT_GRANULARITY, self._not_accepted)
+        self._waits = TimerWheel(self._loop, dispatch_limits.WAIT_GRANULARITY, self._look_after_waiting)
 
     # What the gateway asks for
 
@@ -72,11 +75,14 @@ class Dispatcher:
         """Follow a new routing snapshot: new replicas take waiting requests at once."""
         now = self._loop.time()
         pools: dict[str, EntityPool] = {}
+        queues: dict[str, EndpointQueue] = {}
         for route in routes:
-            of_endpoint = [self._follow(route, entity, now) for entity in route.served_entities]
-            for pool in of_endpoint:
-                pool.of_endpoint = of_endpoint
-                pools[pool.served_entity_id] = pool
+            queue = self._queues.get(route.endpoint_id) or EndpointQueue()
+            queue.update(route)
+            queues[route.endpoint_id] = queue
+            for entity in route.served_entities:
+                pools[entity.served_entity_id] = self._follow(route, entity, queue, now)
+        self._queues = queues
         withdrawn = [pool for key, pool in self._pools.items() if key not in pools]
         self._pools = pools
         for pool in withdrawn:
@@ -86,15 +92,18 @@ class Dispatcher:
             if pool.queue:
                 self._drain(pool)
 
-    def require_room(self, served_entity_id: str) -> None:
-        """Raise ResourceExhausted if a request that came now would be refused: its body need not be read."""
-        pool = self._pools.get(served_entity_id)
-        if (
-            pool is not None
-            and pool.is_full
-            and (pool.queue or pool.pick(self._loop.time(), self.random) is None)
-        ):
-            raise ResourceExhausted(messages.QUEUE_FULL, retry_after=1)
+    def require_room(self, served_entity_id: str, deadline: float, length: int) -> None:
+        """Raise ResourceExhausted if a request that came now would be refused: its body need not be read.
+
+        ``length`` is the body's as it was declared, 0 when it was not.
+        """
+        pool, now = self._pools.get(served_entity_id), self._loop.time()
+        if pool is not None and pool.would_wait(now):
+            try:
+                self._require_room(pool, now, deadline, length)
+            except ResourceExhausted:
+                pool.policy.arrived(now)
+                raise
 
     def submit(self, request: ScoringRequest) -> Ticket:
         """Take a request in. Raises Unavailable, ResourceExhausted (queue full) or EntityWithdrawn."""
@@ -102,12 +111,12 @@ class Dispatcher:
         if pool is None:
             raise EntityWithdrawn
         if not self.transport.connected:
-            raise Unavailable(messages.BUS_LOST, retry_after=1)
+            raise Unavailable(messages.BUS_LOST, retry_after=1, reason="bus_lost")
         now = self._loop.time()
+        pool.policy.arrived(now)
         ticket = Ticket(request, pool, self._loop.create_future(), now, request.deadline)
         if pool.queue or not self._place(ticket, now):
-            if pool.is_full:
-                raise ResourceExhausted(messages.QUEUE_FULL, retry_after=1)
+            self._require_room(pool, now, request.deadline, len(request.body))
             self._wait(ticket, now)
         ticket.deadline = self._deadlines.add(ticket, ticket.expires_at)
         return ticket
@@ -157,7 +166,7 @@ class Dispatcher:
             return
         if ticket.accepted_at is not None:
             # Not allowed by the protocol. Running it elsewhere would be the one unforgivable answer.
-            self._end(ticket, Unavailable(messages.REPLICA_DIED, retry_after=1))
+            self._end(ticket, Unavailable(messages.REPLICA_DIED, retry_after=1, reason="replica_died"))
         elif reason == "expired" and ticket.request.deadline <= self._loop.time():
             self._end(ticket, DeadlineExceeded(messages.TIMED_OUT))
         else:
@@ -176,7 +185,7 @@ class Dispatcher:
             return
         if ticket.replica is not None:
             ticket.replica.rests_until = 0.0
-        lost = Unavailable(messages.REPLICA_DIED, retry_after=1)
+        lost = Unavailable(messages.REPLICA_DIED, retry_after=1, reason="replica_died")
         self._end(ticket, lost if outcome.lost else outcome)
 
     def on_stream(self, id: int, status: int, content_type: str) -> None:
@@ -214,7 +223,7 @@ class Dispatcher:
         if ticket is None or ticket.stream is None:
             return
         ticket.stream.predict_ms = predict_ms
-        lost = Unavailable(messages.REPLICA_DIED, retry_after=1)
+        lost = Unavailable(messages.REPLICA_DIED, retry_after=1, reason="replica_died")
         self._end(ticket, None if failure is None else lost if failure.lost else BrokenOff(failure))
 
     def on_gone(self, replica_id: str) -> None:
@@ -230,7 +239,7 @@ class Dispatcher:
                 self._rest(pool, replica, dispatch_limits.GONE_REST)
         for ticket in hit:
             if ticket.accepted_at is not None:
-                self._end(ticket, Unavailable(messages.REPLICA_DIED, retry_after=1))
+                self._end(ticket, Unavailable(messages.REPLICA_DIED, retry_after=1, reason="replica_died"))
             else:
                 self._again(ticket, rest=dispatch_limits.GONE_REST)
 
@@ -240,14 +249,29 @@ class Dispatcher:
         for pool in self._pools.values():
             lost.extend(pool.queue)
         for ticket in lost:
-            self._end(ticket, Unavailable(messages.BUS_LOST, retry_after=1), drain=False)
+            self._end(ticket, Unavailable(messages.BUS_LOST, retry_after=1, reason="bus_lost"), drain=False)
 
     # Transitions of a ticket
 
-    def _follow(self, route: EndpointRoute, entity: ServedEntityRoute, now: float) -> EntityPool:
-        pool = self._pools.get(entity.served_entity_id) or EntityPool(route, entity, now)
+    def _follow(
+        self, route: EndpointRoute, entity: ServedEntityRoute, queue: EndpointQueue, now: float
+    ) -> EntityPool:
+        pool = self._pools.get(entity.served_entity_id) or EntityPool(route, entity, queue, now)
         pool.update(route, entity)
         return pool
+
+    def _require_room(self, pool: EntityPool, now: float, deadline: float, length: int) -> None:
+        refusal = pool.refusal(
+            now,
+            length=length,
+            deadline=deadline,
+            max_wait=self.limits.max_queue_wait,
+            max_bytes=self.limits.max_queued_bytes,
+        )
+        if refusal is not None:
+            raise ResourceExhausted(
+                messages.QUEUE_FULL, retry_after=refusal.retry_after, reason=refusal.reason
+            )
 
     def _place(self, ticket: Ticket, now: float) -> bool:
         """Send the request to a replica with a free slot, if there is one."""
@@ -281,11 +305,7 @@ class Dispatcher:
 
     def _wait(self, ticket: Ticket, now: float, *, first: bool = False) -> None:
         """Put the request into the queue; ``first`` when it has waited its turn before."""
-        pool = ticket.pool
-        pool.queue[ticket] = None
-        if first:
-            pool.queue.move_to_end(ticket, last=False)
-        pool.load.change(now, queued=1)
+        ticket.pool.enqueue(ticket, now, first=first)
         if ticket.wait is None:
             ticket.wait = self._waits.add(ticket, now + self.limits.replica_wait)
 
@@ -296,7 +316,7 @@ class Dispatcher:
         if ticket.pool.has_replica():
             ticket.wait = self._waits.add(ticket, self._loop.time() + self.limits.replica_wait)
         else:
-            self._end(ticket, Unavailable(messages.NO_REPLICA, retry_after=1))
+            self._end(ticket, Unavailable(messages.NO_REPLICA, retry_after=1, reason="no_replica"))
 
     def _drain(self, pool: EntityPool) -> None:
         """Send waiting requests, first come first served, as long as there are free slots."""
@@ -305,8 +325,7 @@ class Dispatcher:
             ticket = next(iter(pool.queue))
             if not self._place(ticket, now):
                 return
-            del pool.queue[ticket]
-            pool.load.change(now, queued=-1)
+            pool.dequeue(ticket, now)
 
     def _expect_accept(self, ticket: Ticket) -> None:
         _take_back(ticket, ticket.accept)
@@ -336,7 +355,7 @@ class Dispatcher:
         self._withdraw(ticket)
         if ticket.silences >= dispatch_limits.MAX_SILENCES:
             self._rest(ticket.pool, replica, dispatch_limits.SILENT_REST)
-            self._end(ticket, Unavailable(messages.NOT_ACCEPTED, retry_after=1))
+            self._end(ticket, Unavailable(messages.NOT_ACCEPTED, retry_after=1, reason="not_accepted"))
         else:
             self._again(ticket, rest=dispatch_limits.SILENT_REST)
 
@@ -379,6 +398,8 @@ class Dispatcher:
             del self._attempts[ticket.attempt]
             ticket.replica.in_flight -= 1
             ticket.pool.load.change(now, in_flight=-1, ended=ended)
+            if ticket.accepted_at is not None and ticket.sent_at is not None:
+                ticket.pool.policy.left(now, now - ticket.sent_at, len(ticket.pool.queue))
             ticket.attempt = 0
             ticket.replica = None
 
@@ -388,8 +409,7 @@ class Dispatcher:
         if ticket.attempt:
             self._free_slot(ticket, now, ended=1)
         elif ticket in pool.queue:
-            del pool.queue[ticket]
-            pool.load.change(now, queued=-1, ended=1)
+            pool.dequeue(ticket, now, ended=1)
         else:
             pool.load.change(now, ended=1)
         _take_back(ticket, ticket.deadline)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
 from servery_gateway.answer_stream import AnswerStream
 from servery_gateway.load_balancing import power_of_two_choices
 from servery_gateway.load_meter import LoadMeter
+from servery_gateway.queue_policy import QueuePolicy, Refusal, queue_bound
 from servery_gateway.request_trace import RequestTrace
 from servery_gateway.transport import Outcome
 
@@ -45,16 +46,44 @@ class Replica:
         return self.in_flight < self.slots and self.rests_until <= now
 
 
+class EndpointQueue:
+    """What waits at one endpoint, for all its served entities together: the bounds are theirs together, too."""
+
+    __slots__ = ("bodies", "bound", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.bodies = 0
+        """Bytes."""
+        self.bound = 0
+        """How many may wait."""
+
+    def update(self, endpoint: EndpointRoute) -> None:
+        """Follow the route."""
+        entities = endpoint.served_entities
+        self.bound = queue_bound(
+            endpoint.max_queued,
+            sum(one.slots_per_replica * one.desired_replicas for one in entities),
+            sum(replica.slots for one in entities for replica in one.replicas),
+        )
+
+    def has_room(self, length: int, max_bytes: int) -> bool:
+        """Whether one more with a body of so many bytes may wait; one always may, however long it is."""
+        return self.count < self.bound and (self.count == 0 or self.bodies + length <= max_bytes)
+
+
 class EntityPool:
     """Slots and queue of one served entity in this gateway."""
 
-    def __init__(self, endpoint: EndpointRoute, entity: ServedEntityRoute, now: float) -> None:
+    def __init__(
+        self, endpoint: EndpointRoute, entity: ServedEntityRoute, shared: EndpointQueue, now: float
+    ) -> None:
         self.replicas: dict[str, Replica] = {}
         self.queue: OrderedDict[Ticket, None] = OrderedDict()
         """Who waits, first come first. Ordered by key, so that whoever leaves is found at once."""
+        self.shared = shared
         self.load = LoadMeter(now)
-        self.of_endpoint: Sequence[EntityPool] = (self,)
-        """All pools of the endpoint, this one among them: the bound of the queue is theirs together."""
+        self.policy = QueuePolicy(now, slots=0)
         self.update(endpoint, entity)
 
     def update(self, endpoint: EndpointRoute, entity: ServedEntityRoute) -> None:
@@ -62,7 +91,6 @@ class EntityPool:
         self.endpoint_id = endpoint.endpoint_id
         self.served_entity_id = entity.served_entity_id
         self.name = entity.name
-        self.max_queued = endpoint.max_queued
         replicas: dict[str, Replica] = {}
         for route in entity.replicas:
             replica = self.replicas.get(route.replica_id) or Replica(route.replica_id, route.slots)
@@ -70,11 +98,38 @@ class EntityPool:
             replicas[replica.id] = replica
         self.replicas = replicas
         self._in_order = tuple(replicas.values())
+        self.policy.slots = sum(replica.slots for replica in self._in_order)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the endpoint's queue takes nothing more."""
-        return sum(len(pool.queue) for pool in self.of_endpoint) >= self.max_queued
+    def enqueue(self, ticket: Ticket, now: float, *, first: bool = False) -> None:
+        """Let a request wait; ``first`` when it has waited its turn before."""
+        self.queue[ticket] = None
+        if first:
+            self.queue.move_to_end(ticket, last=False)
+        self.shared.count += 1
+        self.shared.bodies += len(ticket.request.body)
+        self.load.change(now, queued=1)
+
+    def dequeue(self, ticket: Ticket, now: float, *, ended: int = 0) -> None:
+        """A request that waited left, to a replica or altogether."""
+        del self.queue[ticket]
+        self.shared.count -= 1
+        self.shared.bodies -= len(ticket.request.body)
+        self.load.change(now, queued=-1, ended=ended)
+
+    def would_wait(self, now: float) -> bool:
+        """Whether a request that came now would have to wait."""
+        return bool(self.queue) or not any(replica.is_free(now) for replica in self._in_order)
+
+    def refusal(
+        self, now: float, *, length: int, deadline: float, max_wait: float, max_bytes: int
+    ) -> Refusal | None:
+        """Return why a request with a body of so many bytes may not wait, None when it may."""
+        waiting, in_slots = len(self.queue), self.load.in_flight
+        if not self.shared.has_room(length, max_bytes):
+            return self.policy.full(waiting, in_slots)
+        return self.policy.judge(
+            now, waiting=waiting, in_slots=in_slots, deadline=deadline, max_wait=max_wait
+        )
 
     def pick(self, now: float, random: Callable[[], float]) -> Replica | None:
         """Return a replica with a free slot, or None."""

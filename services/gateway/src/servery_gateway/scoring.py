@@ -26,6 +26,7 @@ from servery_gateway.http import (
     Header,
     Receive,
     Send,
+    declared_length,
     error_answer,
     expects_continue,
     header_value,
@@ -236,7 +237,9 @@ class ScoringHandler:
 
     async def _read_body(self, exchange: _Exchange, entity: ServedEntityRoute, deadline: float) -> bytes:
         try:
-            self._dispatcher.require_room(entity.served_entity_id)
+            self._dispatcher.require_room(
+                entity.served_entity_id, deadline, declared_length(exchange.headers) or 0
+            )
             async with asyncio.timeout_at(deadline):
                 return await exchange.body.read(self._settings.max_body_bytes)
         except TimeoutError:

@@ -13,13 +13,15 @@ T = TypeVar("T")
 
 
 class TimerWheel(Generic[T]):
-    """Calls ``expired`` with each item whose time has come, on the loop it was made in."""
+    """Calls ``expired`` with each item whose time has come."""
 
-    def __init__(self, granularity: float, expired: Callable[[T], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, granularity: float, expired: Callable[[T], None]
+    ) -> None:
+        self._loop = loop
         self._granularity = granularity
         self._expired = expired
         self._slots: dict[int, set[T]] = {}
-        self._loop = asyncio.get_running_loop()
 
     def add(self, item: T, when: float) -> set[T]:
         """Return the slot the item is in until ``when`` (on the loop's clock): discard it there to take it back."""
