@@ -15,6 +15,7 @@ from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.dispatcher import Dispatcher
 from servery_gateway.entity_pool import ScoringRequest
 from servery_gateway.request_trace import UNTRACED
+from servery_gateway.routing_table import Change
 from servery_gateway.transport import Outcome, ReplicaRequest
 
 DONE = Outcome(200, "application/json", b"{}")
@@ -67,7 +68,7 @@ async def microseconds(replicas: int, slots: int, at_once: int) -> float:
     """Return the best of a few runs with so many requests in the dispatcher at once."""
     transport = Nowhere()
     dispatcher = Dispatcher(transport, DispatchLimits(), random.random)
-    dispatcher.update([route(replicas, slots)])
+    dispatcher.follow([Change("e", None, route(replicas, slots))])
     loop = asyncio.get_running_loop()
     best = float("inf")
     for _ in range(REPEATS):

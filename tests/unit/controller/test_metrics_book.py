@@ -65,6 +65,17 @@ def test_a_silent_gateway_leaves_the_last_minute_at_once_and_the_histograms_late
     assert answered(book, REMEMBERED_SECONDS + 1) == {}
 
 
+def test_an_idle_served_entity_that_is_told_of_once_a_minute_counts_zero_and_keeps_its_histograms() -> None:
+    book = MetricsBook()
+    book.hear(report("g1", 3, last_minute=3), 0.0)
+    for now in range(60, 1200, 60):
+        quiet = report("g1", 3).entities[0].model_copy(update={"in_flight": 0, "queued": 0})
+        book.hear(GatewayMetrics(gateway_id="g1", entities=(quiet,)), float(now))
+        totals = book.totals("s1", now + 59.0)
+        assert (totals.last_minute.requests, totals.in_flight, totals.queued) == (0, 0, 0)
+        assert answered(book, now + 59.0) == {"g1": 3}
+
+
 def test_controllers_that_started_at_different_times_tell_the_same_of_a_gateway() -> None:
     older, newer = MetricsBook(), MetricsBook()
     older.hear(report("gone", 5), 0.0)

@@ -17,6 +17,7 @@ from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.dispatcher import Dispatcher
 from servery_gateway.entity_pool import ScoringRequest
 from servery_gateway.request_trace import UNTRACED
+from servery_gateway.routing_table import Change
 from servery_gateway.transport import Outcome, ReplicaRequest
 
 DONE = Outcome(200, "application/json", b"{}")
@@ -185,15 +186,19 @@ class Simulation:
             traffic_percentage=100,
             replicas=(ReplicaRoute(replica_id="r", slots=replica.slots),),
         )
-        self.dispatcher.update(
+        self.dispatcher.follow(
             [
-                EndpointRoute(
-                    endpoint_id="e",
-                    workspace_id="1",
-                    name="e",
-                    status="serving",
-                    max_queued=max_queued,
-                    served_entities=(served,),
+                Change(
+                    "e",
+                    None,
+                    EndpointRoute(
+                        endpoint_id="e",
+                        workspace_id="1",
+                        name="e",
+                        status="serving",
+                        max_queued=max_queued,
+                        served_entities=(served,),
+                    ),
                 )
             ]
         )

@@ -11,6 +11,7 @@ from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.dispatcher import Dispatcher
 from servery_gateway.entity_pool import EntityWithdrawn, ScoringRequest, Ticket
 from servery_gateway.request_trace import UNTRACED
+from servery_gateway.routing_table import Change
 from servery_gateway.transport import Outcome, ReplicaRequest
 
 DONE = Outcome(200, "application/json", b"{}")
@@ -21,6 +22,8 @@ class Notebook:
 
     def __init__(self) -> None:
         self.connected = True
+        self.routes: dict[str, EndpointRoute] = {}
+        """What the dispatcher was told last."""
         self.sent: list[tuple[str, ReplicaRequest]] = []
         self.cancelled: list[tuple[str, int]] = []
         self.acknowledged: list[tuple[str, int, int]] = []
@@ -65,8 +68,16 @@ def dispatcher(
     *replicas: str, accept_timeout: float = 60.0, replica_wait: float = 60.0, **fields
 ) -> Dispatcher:
     made = Dispatcher(Notebook(), DispatchLimits(accept_timeout, replica_wait), lambda: 0.0)
-    made.update([route(*replicas, **fields)])
+    reroute(made, route(*replicas, **fields))
     return made
+
+
+def reroute(of: Dispatcher, *routes: EndpointRoute) -> None:
+    """Route by these from now on."""
+    assert isinstance(of.transport, Notebook)
+    before, after = of.transport.routes, {one.endpoint_id: one for one in routes}
+    of.follow([Change(key, before.get(key), after.get(key)) for key in {**before, **after}])
+    of.transport.routes = after
 
 
 def submit(to: Dispatcher, request_id: str = "r", seconds: float = 60.0, to_entity: str = "s1") -> Ticket:
@@ -107,7 +118,7 @@ async def test_the_queue_is_bounded_for_all_served_entities_of_an_endpoint_toget
     one = dispatcher(max_queued=2)
     blue, green = route(max_queued=2), route("g", max_queued=2, entity="s2")
     both = blue.model_copy(update={"served_entities": blue.served_entities + green.served_entities})
-    one.update([both, route(entity="other").model_copy(update={"endpoint_id": "e2"})])
+    reroute(one, both, route(entity="other").model_copy(update={"endpoint_id": "e2"}))
     submit(one), submit(one)
     submit(one, to_entity="s2")  # Its replica has a slot.
     with pytest.raises(ResourceExhausted):
@@ -150,7 +161,7 @@ async def test_what_a_full_queue_would_refuse_is_known_before_its_body_is_read()
     one.on_result(first.attempt, DONE)
     require_room(one)
     one.on_result(waiting.attempt, DONE)
-    one.update([route("a", max_queued=0)])
+    reroute(one, route("a", max_queued=0))
     require_room(one)  # There is a slot: it would not have to wait.
     require_room(one, "unknown")  # Learnt by `submit`, which may find what came instead.
 
@@ -272,7 +283,7 @@ async def test_who_leaves_frees_the_slot_and_cancels_the_work() -> None:
 async def test_a_request_that_waits_learns_that_its_entity_left() -> None:
     one = dispatcher()
     ticket = submit(one)
-    one.update([route("a", entity="s2")])
+    reroute(one, route("a", entity="s2"))
     assert isinstance(ticket.outcome.exception(), EntityWithdrawn)
     with pytest.raises(EntityWithdrawn):
         submit(one)
@@ -281,7 +292,7 @@ async def test_a_request_that_waits_learns_that_its_entity_left() -> None:
 async def test_a_replica_that_stays_in_the_route_keeps_its_count() -> None:
     one = dispatcher("a")
     submit(one, "1")
-    one.update([route("a", "b")])
+    reroute(one, route("a", "b"))
     submit(one, "2")
     assert places(one) == [("a", "1"), ("b", "2")]
 

@@ -106,6 +106,6 @@ def test_endpoints_are_split_each_for_itself() -> None:
 def test_a_forgotten_endpoint_begins_anew() -> None:
     points = TrafficPoints(lambda: 0.25)
     begun = [points.next("a"), points.next("a")]
-    points.keep(["b"])
+    points.forget("a")
     assert begun[1] != 0.25
     assert points.next("a") == begun[0] == 0.25

@@ -36,7 +36,7 @@ from servery_gateway.rate_limits import RateLimiter
 from servery_gateway.request_body import BodyBudget
 from servery_gateway.request_meter import RequestMeters
 from servery_gateway.request_trace import RequestTracer
-from servery_gateway.routing_table import BUCKETS, RoutingTable, Snapshot
+from servery_gateway.routing_table import BUCKETS, RoutingTable
 from servery_gateway.scoring import ScoringHandler
 from servery_gateway.settings import GatewaySettings
 from servery_gateway.snapshot_file import SnapshotFile, SnapshotWriter
@@ -98,8 +98,8 @@ class GatewayService:
         self.table.observe(authenticator.update)
         self.table.observe(public.update, ("identities", "signing_keys"))
         self.meters = RequestMeters()
-        self.table.observe(self._update_dispatcher, ("routes",))
-        self.table.observe(lambda snapshot: self.meters.update(snapshot.routes.values()), ("routes",))
+        self.table.follow_routes(self.dispatcher.follow)
+        self.table.follow_routes(self.meters.follow)
         self.table.observe(self._writer.note)
         self.limiter = RateLimiter()
         self.bodies = BodyBudget(settings.max_held_body_bytes)
@@ -181,9 +181,6 @@ class GatewayService:
         if self._http is not None:
             await asyncio.wait({self._http})
         await self._writer.flush()
-
-    def _update_dispatcher(self, snapshot: Snapshot) -> None:
-        self.dispatcher.update(snapshot.routes.values())
 
     async def _serve_http(self) -> None:
         try:

@@ -21,7 +21,7 @@ Each attempt has its own id and an id that was given up is forgotten, so a late 
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -29,6 +29,7 @@ import structlog
 from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
 from servery_common.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from servery_gateway import dispatch_limits, messages
+from servery_gateway.activity import Activity
 from servery_gateway.answer_stream import AnswerStream, BrokenOff
 from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.entity_pool import (
@@ -40,8 +41,12 @@ from servery_gateway.entity_pool import (
     ScoringRequest,
     Ticket,
 )
+from servery_gateway.routing_table import Change
 from servery_gateway.timer_wheel import TimerWheel
 from servery_gateway.transport import Outcome, ReplicaRequest, ReplicaTransport
+
+IDLE_ROUNDS = 60
+"""The load of an idle served entity is reported in one report of so many."""
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +61,10 @@ class Dispatcher:
     _pools: dict[str, EntityPool] = field(default_factory=dict[str, EntityPool])
     _queues: dict[str, EndpointQueue] = field(default_factory=dict[str, EndpointQueue])
     """By endpoint id."""
+    _pool_of: dict[str, EntityPool] = field(default_factory=dict[str, EntityPool])
+    """By replica id."""
+    activity: Activity[EntityPool] = field(default_factory=lambda: Activity(IDLE_ROUNDS))
+    """Which served entities have something to do, for who reports their load."""
     _attempts: dict[int, Ticket] = field(default_factory=dict[int, Ticket])
     _last_attempt: int = 0
     _background: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
@@ -71,26 +80,30 @@ class Dispatcher:
 
     # What the gateway asks for
 
-    def update(self, routes: Iterable[EndpointRoute]) -> None:
-        """Follow a new routing snapshot: new replicas take waiting requests at once."""
+    def follow(self, changes: Sequence[Change[EndpointRoute]]) -> None:
+        """Follow changes of routes: new replicas take waiting requests at once."""
         now = self._loop.time()
-        pools: dict[str, EntityPool] = {}
-        queues: dict[str, EndpointQueue] = {}
-        for route in routes:
-            queue = self._queues.get(route.endpoint_id) or EndpointQueue()
-            queue.update(route)
-            queues[route.endpoint_id] = queue
-            for entity in route.served_entities:
-                pools[entity.served_entity_id] = self._follow(route, entity, queue, now)
-        self._queues = queues
-        withdrawn = [pool for key, pool in self._pools.items() if key not in pools]
-        self._pools = pools
-        for pool in withdrawn:
-            for ticket in tuple(pool.queue):
-                self._end(ticket, EntityWithdrawn())
-        for pool in pools.values():
-            if pool.queue:
-                self._drain(pool)
+        for _, before, after in changes:
+            kept = {} if after is None else {one.served_entity_id: one for one in after.served_entities}
+            withdrawn = [
+                pool
+                for entity in (() if before is None else before.served_entities)
+                if entity.served_entity_id not in kept
+                and (pool := self._pools.pop(entity.served_entity_id, None)) is not None
+            ]
+            for pool in withdrawn:
+                self.activity.remove(pool)
+                self._follow_replicas(pool, ())
+                for ticket in tuple(pool.queue):
+                    self._end(ticket, EntityWithdrawn())
+            if after is None:
+                if before is not None:
+                    self._queues.pop(before.endpoint_id, None)
+                continue
+            queue = self._queues.setdefault(after.endpoint_id, EndpointQueue())
+            queue.update(after)
+            for entity in kept.values():
+                self._follow_entity(after, entity, queue, now)
 
     def require_room(self, served_entity_id: str, deadline: float, length: int) -> None:
         """Raise ResourceExhausted if a request that came now would be refused: its body need not be read.
@@ -114,6 +127,7 @@ class Dispatcher:
             raise Unavailable(messages.BUS_LOST, retry_after=1, reason="bus_lost")
         now = self._loop.time()
         pool.policy.arrived(now)
+        self.activity.active.add(pool)
         ticket = Ticket(request, pool, self._loop.create_future(), now, request.deadline)
         if pool.queue or not self._place(ticket, now):
             self._require_room(pool, now, request.deadline, len(request.body))
@@ -126,6 +140,10 @@ class Dispatcher:
         if not ticket.is_over:
             self._withdraw(ticket)
             self._end(ticket, CallerLeft())
+
+    def pool(self, served_entity_id: str) -> EntityPool | None:
+        """Return the served entity's slots and queue, None when it is not routed to."""
+        return self._pools.get(served_entity_id)
 
     def pools(self) -> Iterable[EntityPool]:
         """All served entities this gateway routes to."""
@@ -232,11 +250,11 @@ class Dispatcher:
             ticket for ticket in self._attempts.values() if ticket.replica and ticket.replica.id == replica_id
         ]
         log.warning("replica_gone", replica_id=replica_id, requests=len(hit))
-        for pool in self._pools.values():
-            replica = pool.replicas.get(replica_id)
-            if replica is not None:
-                replica.gone = True
-                self._rest(pool, replica, dispatch_limits.GONE_REST)
+        pool = self._pool_of.get(replica_id)
+        replica = None if pool is None else pool.replicas.get(replica_id)
+        if pool is not None and replica is not None:
+            replica.gone = True
+            self._rest(pool, replica, dispatch_limits.GONE_REST)
         for ticket in hit:
             if ticket.accepted_at is not None:
                 self._end(ticket, Unavailable(messages.REPLICA_DIED, retry_after=1, reason="replica_died"))
@@ -253,12 +271,25 @@ class Dispatcher:
 
     # Transitions of a ticket
 
-    def _follow(
+    def _follow_entity(
         self, route: EndpointRoute, entity: ServedEntityRoute, queue: EndpointQueue, now: float
-    ) -> EntityPool:
-        pool = self._pools.get(entity.served_entity_id) or EntityPool(route, entity, queue, now)
-        pool.update(route, entity)
-        return pool
+    ) -> None:
+        pool = self._pools.get(entity.served_entity_id)
+        if pool is None:
+            pool = self._pools[entity.served_entity_id] = EntityPool(route, entity, queue, now)
+            self.activity.add(pool)
+        else:
+            pool.update(route, entity)
+        self._follow_replicas(pool, [replica.replica_id for replica in entity.replicas])
+        if pool.queue:
+            self._drain(pool)
+
+    def _follow_replicas(self, pool: EntityPool, replica_ids: Sequence[str]) -> None:
+        for replica_id in pool.known_as:
+            self._pool_of.pop(replica_id, None)
+        pool.known_as = tuple(replica_ids)
+        for replica_id in replica_ids:
+            self._pool_of[replica_id] = pool
 
     def _require_room(self, pool: EntityPool, now: float, deadline: float, length: int) -> None:
         refusal = pool.refusal(

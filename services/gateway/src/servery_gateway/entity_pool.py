@@ -82,6 +82,8 @@ class EntityPool:
         self.queue: OrderedDict[Ticket, None] = OrderedDict()
         """Who waits, first come first. Ordered by key, so that whoever leaves is found at once."""
         self.shared = shared
+        self.known_as: tuple[str, ...] = ()
+        """The ids of its replicas in the dispatcher's index."""
         self.load = LoadMeter(now)
         self.policy = QueuePolicy(now, slots=0)
         self.update(endpoint, entity)

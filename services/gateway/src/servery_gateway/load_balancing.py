@@ -7,7 +7,7 @@ not served in blocks.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from servery_common.contracts.routes import ServedEntityRoute
@@ -43,10 +43,9 @@ class TrafficPoints:
         self._last[endpoint_id] = point
         return point
 
-    def keep(self, endpoint_ids: Iterable[str]) -> None:
-        """Forget all other endpoints."""
-        kept = set(endpoint_ids)
-        self._last = {name: point for name, point in self._last.items() if name in kept}
+    def forget(self, endpoint_id: str) -> None:
+        """Forget an endpoint that is gone."""
+        self._last.pop(endpoint_id, None)
 
 
 def choose_served_entity(entities: Sequence[ServedEntityRoute], point: float) -> ServedEntityRoute | None:

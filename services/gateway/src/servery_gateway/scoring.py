@@ -6,7 +6,7 @@ The order matters: everything that can be decided on the headers is decided befo
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from servery_common.contracts.access import Identity
@@ -38,7 +38,7 @@ from servery_gateway.rate_limits import RateLimiter
 from servery_gateway.request_body import BodyBudget, RequestBody
 from servery_gateway.request_meter import EntityMeter, RequestMeters
 from servery_gateway.request_trace import RequestTrace, RequestTracer
-from servery_gateway.routing_table import RoutingTable
+from servery_gateway.routing_table import Change, RoutingTable
 from servery_gateway.settings import GatewaySettings
 from servery_gateway.streaming import send_stream
 
@@ -128,8 +128,13 @@ class ScoringHandler:
         self._tracer = tracer
         self._meters = meters
         self._points = TrafficPoints(random)
-        table.observe(lambda snapshot: self._points.keep(snapshot.routes), ("routes",))
+        table.follow_routes(self._follow)
         self._failures = FailureLog()
+
+    def _follow(self, changes: Sequence[Change[EndpointRoute]]) -> None:
+        for change in changes:
+            if change.after is None:
+                self._points.forget(change.key)
 
     async def handle(
         self, target: Target, headers: Mapping[bytes, bytes], receive: Receive, send: Send

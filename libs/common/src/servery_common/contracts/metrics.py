@@ -1,7 +1,8 @@
 """What gateways measure of served entities: counts, and how long requests took.
 
 A gateway counts from its start and tells its totals again and again, so that a signal that was lost is made up for by
-the next one. ``gateway_id`` names one life of a gateway: after a restart another id begins at zero.
+the next one: every two seconds those of served entities that had a request in the last minute, about once a minute
+those of the others. ``gateway_id`` names one life of a gateway: after a restart another id begins at zero.
 """
 
 from servery_common.contracts.message import Message, Value

@@ -1,8 +1,10 @@
 """What all gateways measured, per served entity. Pure: the time is an argument.
 
-Gateways tell their totals every two seconds, so each controller knows the same of the living ones, and one that has
-just started does so after that time. Counts of the last minute and of this moment are added up over the gateways; one
-that has been silent for ``SILENT_SECONDS`` is not counted among them.
+Gateways tell the totals of a served entity every two seconds as long as it had a request in the last minute, then once
+with zeros, and from then on about once a minute. So each controller knows the same of those that are in use, and one
+that has just started does so after that time, of the idle ones after a minute. Counts of the last minute and of this
+moment are added up over the gateways; what a gateway has not told for ``SILENT_SECONDS`` is not counted: either it is
+zero, or the gateway is gone.
 
 Histograms are not added up: each gateway's stay its own and only ever grow, as scrapers expect of a series. A sum would
 go back whenever it loses a gateway, and two controllers of which one is older would answer different sums in turn.
@@ -18,7 +20,7 @@ from servery_common.contracts.metrics import EntityMetrics, GatewayMetrics, Hist
 SILENT_SECONDS = 10.0
 """Five reports that did not come."""
 REMEMBERED_SECONDS = 300.0
-"""Longer than the usual scrape intervals."""
+"""Longer than the usual scrape intervals, and several times what a gateway takes to tell of an idle served entity."""
 TIDY_SECONDS = 60.0
 
 BUCKETS = len(Histogram().counts)
