@@ -1,4 +1,10 @@
-from servery_common.contracts.metrics import EntityMetrics, GatewayMetrics, Histogram, RequestCounts
+from servery_common.contracts.metrics import (
+    EndpointRejections,
+    EntityMetrics,
+    GatewayMetrics,
+    Histogram,
+    RequestCounts,
+)
 from servery_controller.domain.metrics_book import (
     REMEMBERED_SECONDS,
     SILENT_SECONDS,
@@ -115,3 +121,16 @@ def test_a_served_entity_nobody_reports_any_more_is_forgotten() -> None:
     book.hear(report("g1", 1, entity="s2"), REMEMBERED_SECONDS + 1)
     # Not merely left out of what is told: asked about an earlier moment, it is gone as well.
     assert answered(book, 0.0) == {}
+
+
+def test_what_was_refused_is_remembered_by_gateway_and_forgotten_with_it() -> None:
+    book = MetricsBook()
+    for now, count in ((0.0, 1), (60.0, 5)):
+        refused = EndpointRejections(endpoint_id="e1", counts={"queue_full": count})
+        book.hear(GatewayMetrics(gateway_id="g1", rejections=(refused,)), now)
+    assert book.rejections("e1", 60.0) == {"g1": {"queue_full": 5}}
+    assert book.rejections("e2", 60.0) == {}
+    assert book.rejections("e1", 61.0 + REMEMBERED_SECONDS) == {}
+    book.hear(GatewayMetrics(gateway_id="g1"), 61.0 + REMEMBERED_SECONDS)
+    # Not merely left out: asked about an earlier moment, it is gone as well.
+    assert book.rejections("e1", 60.0) == {}

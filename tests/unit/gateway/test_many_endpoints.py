@@ -14,6 +14,7 @@ from servery_gateway.dispatcher import IDLE_ROUNDS, Dispatcher
 from servery_gateway.entity_pool import EntityPool, EntityWithdrawn, ScoringRequest
 from servery_gateway.load_reporter import LoadReports
 from servery_gateway.metrics_reporter import take_metrics
+from servery_gateway.rejections import Rejections
 from servery_gateway.request_meter import IDLE_ROUNDS as IDLE_METRICS_ROUNDS
 from servery_gateway.request_meter import WINDOW_SECONDS, RequestMeters
 from servery_gateway.request_trace import UNTRACED
@@ -83,7 +84,9 @@ class Gateway:
 
     def metrics(self, now: float) -> dict[str, EntityMetrics]:
         told = [
-            one for each in take_metrics(self.meters, self.dispatcher, "g1", now) for one in each.entities
+            one
+            for each in take_metrics(self.meters, Rejections(), self.dispatcher, "g1", now)
+            for one in each.entities
         ]
         assert len({one.served_entity_id for one in told}) == len(told)
         return {one.served_entity_id: one for one in told}

@@ -33,6 +33,7 @@ from servery_gateway.nats_transport import NatsTransport
 from servery_gateway.oauth import TokenEndpoint
 from servery_gateway.public_routes import PublicRoutes
 from servery_gateway.rate_limits import RateLimiter
+from servery_gateway.rejections import Rejections
 from servery_gateway.request_body import BodyBudget
 from servery_gateway.request_meter import RequestMeters
 from servery_gateway.request_trace import RequestTracer
@@ -98,8 +99,10 @@ class GatewayService:
         self.table.observe(authenticator.update)
         self.table.observe(public.update, ("identities", "signing_keys"))
         self.meters = RequestMeters()
+        self.rejections = Rejections()
         self.table.follow_routes(self.dispatcher.follow)
         self.table.follow_routes(self.meters.follow)
+        self.table.follow_routes(self.rejections.follow)
         self.table.observe(self._writer.note)
         self.limiter = RateLimiter()
         self.bodies = BodyBudget(settings.max_held_body_bytes)
@@ -113,6 +116,7 @@ class GatewayService:
                 self.bodies,
                 RequestTracer(),
                 self.meters,
+                self.rejections,
             ),
             management=ManagementHandler(settings, authenticator, self, self.bodies),
             authenticator=authenticator,
@@ -162,7 +166,7 @@ class GatewayService:
         spawn("load-reporter", report_load(self.dispatcher, self.gateway_id, lambda: self.bus))
         spawn(
             "metrics-reporter",
-            report_metrics(self.meters, self.dispatcher, self.gateway_id, lambda: self.bus),
+            report_metrics(self.meters, self.rejections, self.dispatcher, self.gateway_id, lambda: self.bus),
         )
         spawn("ticker", self._tick())
         self._http = spawn("http", self._serve_http())

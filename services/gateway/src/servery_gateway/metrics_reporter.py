@@ -7,6 +7,7 @@ from servery_common.contracts import subjects
 from servery_common.contracts.metrics import EntityMetrics, GatewayMetrics
 from servery_common.messaging.port import Bus
 from servery_gateway.dispatcher import Dispatcher
+from servery_gateway.rejections import Rejections
 from servery_gateway.request_meter import RequestMeters
 
 INTERVAL = 2.0
@@ -15,7 +16,7 @@ MAX_ENTITIES = 100
 
 
 def take_metrics(
-    meters: RequestMeters, dispatcher: Dispatcher, gateway_id: str, now: float
+    meters: RequestMeters, rejections: Rejections, dispatcher: Dispatcher, gateway_id: str, now: float
 ) -> Iterator[GatewayMetrics]:
     """Make the messages with the totals so far, each when it is asked for.
 
@@ -31,6 +32,9 @@ def take_metrics(
         yield GatewayMetrics(
             gateway_id=gateway_id, entities=tuple(metrics for metrics in read if metrics is not None)
         )
+    refused = rejections.read()
+    for at in range(0, len(refused), MAX_ENTITIES):
+        yield GatewayMetrics(gateway_id=gateway_id, rejections=tuple(refused[at : at + MAX_ENTITIES]))
 
 
 def _read(
@@ -52,14 +56,18 @@ def _read(
 
 
 async def report_metrics(
-    meters: RequestMeters, dispatcher: Dispatcher, gateway_id: str, bus: Callable[[], Bus | None]
+    meters: RequestMeters,
+    rejections: Rejections,
+    dispatcher: Dispatcher,
+    gateway_id: str,
+    bus: Callable[[], Bus | None],
 ) -> None:
     """Report for ever. A report nobody hears is made up for by the next: they hold totals."""
     loop = asyncio.get_running_loop()
     subject = subjects.gateway_metrics(gateway_id)
     while True:
         await asyncio.sleep(INTERVAL)
-        for report in take_metrics(meters, dispatcher, gateway_id, loop.time()):
+        for report in take_metrics(meters, rejections, dispatcher, gateway_id, loop.time()):
             current = bus()
             if current is not None and current.connected:
                 await current.signal(subject, report)

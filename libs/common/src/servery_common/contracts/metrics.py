@@ -62,8 +62,19 @@ class EntityMetrics(Value):
     """What the model itself took, as measured around its ``predict``; only of requests that reached it."""
 
 
+class EndpointRejections(Value):
+    """Requests that one gateway answered with an error of its own."""
+
+    endpoint_id: str
+    """Empty: the caller or the endpoint was unknown."""
+    counts: dict[str, int]
+    """By reason, since the gateway began."""
+
+
 class GatewayMetrics(Message, type="servery.gateway.metrics.v1"):
     """What one gateway measured. Long lists are sent in several messages."""
 
     gateway_id: str
     entities: tuple[EntityMetrics, ...] = ()
+    rejections: tuple[EndpointRejections, ...] = ()
+    """Of endpoints where something was refused since the last report, and of some others in turn."""
