@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.integration.gateway.conftest import World, eventually
-from tests.integration.gateway.peers import Work, endpoint, entity
+from tests.integration.gateway.peers import Work, endpoint, entity, grant, identity
 
 from servery_common.contracts import subjects
 from servery_common.contracts.metrics import EntityMetrics, GatewayMetrics
@@ -65,3 +65,34 @@ async def test_totals_are_told_again_and_again(world: World) -> None:
     await world.bus.on_signal(subjects.ALL_GATEWAY_METRICS, GatewayMetrics, heard)
     await asyncio.wait_for(twice.wait(), 20)
     assert set(totals) == {1}
+
+
+async def test_every_rejection_is_told_with_its_reason_also_before_a_served_entity_was_chosen(
+    world: World,
+) -> None:
+    told: dict[str, dict[str, int]] = {}
+
+    async def heard(report: GatewayMetrics) -> None:
+        told.update({one.endpoint_id: one.counts for one in report.rejections})
+
+    await world.bus.on_signal(subjects.ALL_GATEWAY_METRICS, GatewayMetrics, heard)
+    await world.admit(identity("bob"), grant("bobs-token", "bob"))
+    one, stopped = endpoint("refusing", entity("alone")), endpoint("stopped", status="stopped")
+    await world.publish(one)
+    await world.publish(stopped)
+    calls = [
+        ("refusing", "wrong", 401),
+        ("refusing", "bobs-token", 403),
+        ("nowhere", "good-token", 404),
+        ("stopped", "good-token", 400),
+        ("refusing", "good-token", 503),
+    ]
+    for name, token, status in calls:
+        answer = await world.score(name, headers={"authorization": f"Bearer {token}"})
+        assert answer.status_code == status
+    expected = {
+        one.endpoint_id: {"permission": 1, "no_replica": 1},
+        stopped.endpoint_id: {"not_serving": 1},
+        "": {"unauthenticated": 1, "not_found": 1},
+    }
+    await eventually(lambda: told == expected, 10)

@@ -110,13 +110,15 @@ async def test_a_streams_times_are_counted(world: World, streamer: Streamer) -> 
     await streamer.say(work, event("first"))
     await streamer.end(work, {"p": 7000})
     assert (await reading)[2]
-    [(_, meter)] = world.gateway.meters.items()
+    [chat] = world.gateway.dispatcher.pools()
+    meter = world.gateway.meters.of(chat.served_entity_id)
+    assert meter is not None
     await eventually(lambda: sum(read(meter).latency.counts) == 1)
     assert read(meter).prediction.sum_ms == 7.0
 
 
 def read(meter: EntityMeter) -> EntityMetrics:
-    return meter.read(0.0, "chat-1", in_flight=0, queued=0)
+    return meter.read(0.0, in_flight=0, queued=0)
 
 
 async def test_an_item_reaches_the_client_before_the_next_is_made(world: World, streamer: Streamer) -> None:

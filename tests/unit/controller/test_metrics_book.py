@@ -1,4 +1,10 @@
-from servery_common.contracts.metrics import EntityMetrics, GatewayMetrics, Histogram, RequestCounts
+from servery_common.contracts.metrics import (
+    EndpointRejections,
+    EntityMetrics,
+    GatewayMetrics,
+    Histogram,
+    RequestCounts,
+)
 from servery_controller.domain.metrics_book import (
     REMEMBERED_SECONDS,
     SILENT_SECONDS,
@@ -65,6 +71,17 @@ def test_a_silent_gateway_leaves_the_last_minute_at_once_and_the_histograms_late
     assert answered(book, REMEMBERED_SECONDS + 1) == {}
 
 
+def test_an_idle_served_entity_that_is_told_of_once_a_minute_counts_zero_and_keeps_its_histograms() -> None:
+    book = MetricsBook()
+    book.hear(report("g1", 3, last_minute=3), 0.0)
+    for now in range(60, 1200, 60):
+        quiet = report("g1", 3).entities[0].model_copy(update={"in_flight": 0, "queued": 0})
+        book.hear(GatewayMetrics(gateway_id="g1", entities=(quiet,)), float(now))
+        totals = book.totals("s1", now + 59.0)
+        assert (totals.last_minute.requests, totals.in_flight, totals.queued) == (0, 0, 0)
+        assert answered(book, now + 59.0) == {"g1": 3}
+
+
 def test_controllers_that_started_at_different_times_tell_the_same_of_a_gateway() -> None:
     older, newer = MetricsBook(), MetricsBook()
     older.hear(report("gone", 5), 0.0)
@@ -104,3 +121,16 @@ def test_a_served_entity_nobody_reports_any_more_is_forgotten() -> None:
     book.hear(report("g1", 1, entity="s2"), REMEMBERED_SECONDS + 1)
     # Not merely left out of what is told: asked about an earlier moment, it is gone as well.
     assert answered(book, 0.0) == {}
+
+
+def test_what_was_refused_is_remembered_by_gateway_and_forgotten_with_it() -> None:
+    book = MetricsBook()
+    for now, count in ((0.0, 1), (60.0, 5)):
+        refused = EndpointRejections(endpoint_id="e1", counts={"queue_full": count})
+        book.hear(GatewayMetrics(gateway_id="g1", rejections=(refused,)), now)
+    assert book.rejections("e1", 60.0) == {"g1": {"queue_full": 5}}
+    assert book.rejections("e2", 60.0) == {}
+    assert book.rejections("e1", 61.0 + REMEMBERED_SECONDS) == {}
+    book.hear(GatewayMetrics(gateway_id="g1"), 61.0 + REMEMBERED_SECONDS)
+    # Not merely left out: asked about an earlier moment, it is gone as well.
+    assert book.rejections("e1", 60.0) == {}

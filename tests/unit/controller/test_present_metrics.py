@@ -45,7 +45,7 @@ def view(name: str = "iris-1", *replicas: ReplicaObservation, **totals: Any) -> 
 
 def samples(views: list[EntityView]) -> dict[tuple[str, ...], float]:
     """Values by name, served entity and, where there is one, bucket or replica."""
-    text, _ = exposition("iris", views, "")
+    text, _ = exposition("iris", views, {}, "")
     found: dict[tuple[str, ...], float] = {}
     for family in text_string_to_metric_families(text.decode()):
         for sample in family.samples:
@@ -58,7 +58,7 @@ def samples(views: list[EntityView]) -> dict[tuple[str, ...], float]:
 def test_both_formats_are_read_by_their_parsers_with_names_and_types(
     accept: str, parse: Any, content_type: str
 ) -> None:
-    text, answered = exposition("iris", [view("iris-1", replica("r1"))], accept)
+    text, answered = exposition("iris", [view("iris-1", replica("r1"))], {"g1": {"queue_full": 2}}, accept)
     assert answered.startswith(content_type)
     families = {family.name: family for family in parse(text.decode())}
     assert {name for name, family in families.items() if family.type == "gauge"} >= GAUGES
@@ -71,7 +71,7 @@ def test_names_with_quotes_backslashes_and_line_breaks_survive(
     accept: str, parse: Any, content_type: str
 ) -> None:
     name = 'a"b\\c\nd'
-    text, _ = exposition(name, [view(name)], accept)
+    text, _ = exposition(name, [view(name)], {}, accept)
     labels = [s.labels for f in parse(text.decode()) for s in f.samples]
     assert {one["endpoint_name"] for one in labels} == {name}
     assert {one["served_entity_name"] for one in labels} == {name}
@@ -102,7 +102,7 @@ def test_histograms_are_cumulative() -> None:
 
 def test_each_gateway_has_series_of_its_own() -> None:
     three, four = (Histograms(latency=Histogram(counts=(n, *(0,) * 15), sum_ms=n)) for n in (3, 4))
-    text, _ = exposition("iris", [view(histograms={"g1": three, "g2": four})], "")
+    text, _ = exposition("iris", [view(histograms={"g1": three, "g2": four})], {}, "")
     counts = {
         sample.labels["gateway"]: sample.value
         for family in text_string_to_metric_families(text.decode())
@@ -128,3 +128,18 @@ def test_use_is_told_for_each_replica_and_concurrency_for_those_that_are_ready()
     assert found["cpu_usage_percentage", "iris-1", "r2"] == 0.0
     assert ("cpu_usage_percentage", "iris-1", "r3") not in found
     assert found["provisioned_concurrent_requests_total", "iris-1"] == 4
+
+
+def test_what_was_refused_is_counted_by_reason_and_gateway() -> None:
+    refused = {"g1": {"queue_full": 2, "permission": 1}, "g2": {"queue_full": 3}}
+    text, _ = exposition("iris", [view()], refused, "")
+    (family,) = (one for one in text_string_to_metric_families(text.decode()) if "rejected" in one.name)
+    assert family.type == "counter"
+    assert {
+        (sample.labels["endpoint_name"], sample.labels["reason"], sample.labels["gateway"]): sample.value
+        for sample in family.samples
+    } == {
+        ("iris", "queue_full", "g1"): 2,
+        ("iris", "permission", "g1"): 1,
+        ("iris", "queue_full", "g2"): 3,
+    }

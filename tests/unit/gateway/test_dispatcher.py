@@ -11,6 +11,7 @@ from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.dispatcher import Dispatcher
 from servery_gateway.entity_pool import EntityWithdrawn, ScoringRequest, Ticket
 from servery_gateway.request_trace import UNTRACED
+from servery_gateway.routing_table import Change
 from servery_gateway.transport import Outcome, ReplicaRequest
 
 DONE = Outcome(200, "application/json", b"{}")
@@ -21,6 +22,8 @@ class Notebook:
 
     def __init__(self) -> None:
         self.connected = True
+        self.routes: dict[str, EndpointRoute] = {}
+        """What the dispatcher was told last."""
         self.sent: list[tuple[str, ReplicaRequest]] = []
         self.cancelled: list[tuple[str, int]] = []
         self.acknowledged: list[tuple[str, int, int]] = []
@@ -65,13 +68,25 @@ def dispatcher(
     *replicas: str, accept_timeout: float = 60.0, replica_wait: float = 60.0, **fields
 ) -> Dispatcher:
     made = Dispatcher(Notebook(), DispatchLimits(accept_timeout, replica_wait), lambda: 0.0)
-    made.update([route(*replicas, **fields)])
+    reroute(made, route(*replicas, **fields))
     return made
+
+
+def reroute(of: Dispatcher, *routes: EndpointRoute) -> None:
+    """Route by these from now on."""
+    assert isinstance(of.transport, Notebook)
+    before, after = of.transport.routes, {one.endpoint_id: one for one in routes}
+    of.follow([Change(key, before.get(key), after.get(key)) for key in {**before, **after}])
+    of.transport.routes = after
 
 
 def submit(to: Dispatcher, request_id: str = "r", seconds: float = 60.0, to_entity: str = "s1") -> Ticket:
     deadline = asyncio.get_running_loop().time() + seconds
     return to.submit(ScoringRequest(to_entity, "application/json", request_id, b"{}", deadline, UNTRACED))
+
+
+def require_room(of: Dispatcher, entity: str = "s1", length: int = 2) -> None:
+    of.require_room(entity, asyncio.get_running_loop().time() + 60.0, length)
 
 
 def places(of: Dispatcher) -> list[tuple[str, str]]:
@@ -103,7 +118,7 @@ async def test_the_queue_is_bounded_for_all_served_entities_of_an_endpoint_toget
     one = dispatcher(max_queued=2)
     blue, green = route(max_queued=2), route("g", max_queued=2, entity="s2")
     both = blue.model_copy(update={"served_entities": blue.served_entities + green.served_entities})
-    one.update([both, route(entity="other").model_copy(update={"endpoint_id": "e2"})])
+    reroute(one, both, route(entity="other").model_copy(update={"endpoint_id": "e2"}))
     submit(one), submit(one)
     submit(one, to_entity="s2")  # Its replica has a slot.
     with pytest.raises(ResourceExhausted):
@@ -111,20 +126,44 @@ async def test_the_queue_is_bounded_for_all_served_entities_of_an_endpoint_toget
     submit(one, to_entity="other")
 
 
+async def test_the_bodies_that_wait_are_bounded_but_one_always_may() -> None:
+    one = dispatcher("a", max_queued=9)
+    one.limits.max_queued_bytes = 5
+    running, first, second = submit(one), submit(one), submit(one)
+    require_room(one, length=1)
+    with pytest.raises(ResourceExhausted):
+        require_room(one, length=2)
+    with pytest.raises(ResourceExhausted):
+        submit(one)
+    one.abandon(second)
+    one.on_result(running.attempt, DONE)
+    assert first.attempt
+    require_room(one, length=1000)
+
+
+async def test_more_may_wait_when_more_slots_are_ready() -> None:
+    one = dispatcher("a", slots=8, max_queued=2)  # Made for a replica of four.
+    for _ in range(8 + 4):
+        submit(one)
+    with pytest.raises(ResourceExhausted) as refused:
+        submit(one)
+    assert (refused.value.reason, refused.value.retry_after) == ("queue_full", 1)
+
+
 async def test_what_a_full_queue_would_refuse_is_known_before_its_body_is_read() -> None:
     one = dispatcher("a", max_queued=1)
-    one.require_room("s1")
+    require_room(one)
     first = submit(one)
-    one.require_room("s1")
+    require_room(one)
     waiting = submit(one)
     with pytest.raises(ResourceExhausted):
-        one.require_room("s1")
+        require_room(one)
     one.on_result(first.attempt, DONE)
-    one.require_room("s1")
+    require_room(one)
     one.on_result(waiting.attempt, DONE)
-    one.update([route("a", max_queued=0)])
-    one.require_room("s1")  # There is a slot: it would not have to wait.
-    one.require_room("unknown")  # Learnt by `submit`, which may find what came instead.
+    reroute(one, route("a", max_queued=0))
+    require_room(one)  # There is a slot: it would not have to wait.
+    require_room(one, "unknown")  # Learnt by `submit`, which may find what came instead.
 
 
 async def test_nothing_is_taken_without_a_connection() -> None:
@@ -244,7 +283,7 @@ async def test_who_leaves_frees_the_slot_and_cancels_the_work() -> None:
 async def test_a_request_that_waits_learns_that_its_entity_left() -> None:
     one = dispatcher()
     ticket = submit(one)
-    one.update([route("a", entity="s2")])
+    reroute(one, route("a", entity="s2"))
     assert isinstance(ticket.outcome.exception(), EntityWithdrawn)
     with pytest.raises(EntityWithdrawn):
         submit(one)
@@ -253,7 +292,7 @@ async def test_a_request_that_waits_learns_that_its_entity_left() -> None:
 async def test_a_replica_that_stays_in_the_route_keeps_its_count() -> None:
     one = dispatcher("a")
     submit(one, "1")
-    one.update([route("a", "b")])
+    reroute(one, route("a", "b"))
     submit(one, "2")
     assert places(one) == [("a", "1"), ("b", "2")]
 
@@ -370,5 +409,26 @@ async def test_each_piece_the_client_takes_gives_a_stream_its_time_again(
     loop, later = asyncio.get_running_loop(), asyncio.get_running_loop().time() + 20
     monkeypatch.setattr(loop, "time", lambda: later)
     await ticket.stream.next()
-    assert ticket.deadline_timer is not None
-    assert ticket.deadline_timer.when() == later + ticket.request.stream_gap
+    assert ticket.expires_at == later + ticket.request.stream_gap
+
+
+async def test_a_request_that_leaves_the_middle_of_the_queue_is_passed_over() -> None:
+    one = dispatcher("a", max_queued=3)
+    running, first, second, third = (submit(one, str(number)) for number in range(4))
+    one.abandon(second)
+    (pool,) = one.pools()
+    assert list(pool.queue) == [first, third]
+    assert pool.load.queued == 2
+    for ticket in (running, first, third):
+        one.on_result(ticket.attempt, DONE)
+    assert places(one) == [("a", "0"), ("a", "1"), ("a", "3")]
+
+
+async def test_what_has_ended_is_kept_by_no_time_limit() -> None:
+    one = dispatcher("a", accept_timeout=0.3)
+    running, waiting = submit(one), submit(one)
+    limits = [running.deadline, running.accept, waiting.deadline, waiting.wait]
+    assert all(limits)
+    one.on_result(running.attempt, DONE)
+    one.abandon(waiting)
+    assert not any(limits)

@@ -12,6 +12,10 @@ from servery_gateway.load_balancing import TrafficPoints, choose_served_entity, 
 class Replica:
     name: str
     in_flight: int = 0
+    slots: int = 1000
+
+    def is_free(self, now: float) -> bool:
+        return self.in_flight < self.slots
 
 
 def weighted(**weights: int) -> list[ServedEntityRoute]:
@@ -47,20 +51,30 @@ def test_an_entity_of_weight_zero_is_never_chosen() -> None:
 def test_the_less_loaded_of_two_different_replicas_is_taken() -> None:
     replicas = [Replica("a", 5), Replica("b", 1), Replica("c", 9)]
     draws = iter([0.0, 0.0])  # the first, and the first of the others
-    assert power_of_two_choices(replicas, lambda: next(draws)) is replicas[1]
+    assert power_of_two_choices(replicas, 0.0, lambda: next(draws)) is replicas[1]
 
 
 def test_there_may_be_one_replica_or_none() -> None:
     only = Replica("a", 99)
-    assert power_of_two_choices([only], random.random) is only
-    assert power_of_two_choices([], random.random) is None
+    assert power_of_two_choices([only], 0.0, random.random) is only
+    assert power_of_two_choices([], 0.0, random.random) is None
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.25, 0.5, 0.75, 0.999])
+def test_whoever_is_free_is_found_wherever_the_draws_fall(draw: float) -> None:
+    replicas = [Replica(str(number), in_flight=1, slots=1) for number in range(4)]
+    assert power_of_two_choices(replicas, 0.0, lambda: draw) is None
+    for free in replicas:
+        free.slots = 2
+        assert power_of_two_choices(replicas, 0.0, lambda: draw) is free
+        free.slots = 1
 
 
 def test_two_choices_keep_the_load_nearly_even() -> None:
     replicas = [Replica(str(number)) for number in range(10)]
     draw = random.Random(1).random
     for _ in range(1000):
-        replica = power_of_two_choices(replicas, draw)
+        replica = power_of_two_choices(replicas, 0.0, draw)
         assert replica is not None
         replica.in_flight += 1
     assert max(r.in_flight for r in replicas) - min(r.in_flight for r in replicas) <= 6
@@ -70,7 +84,7 @@ def test_equal_replicas_are_all_drawn() -> None:
     replicas = [Replica(str(number)) for number in range(4)]
     draw = random.Random(1).random
     counts = collections.Counter(
-        getattr(power_of_two_choices(replicas, draw), "name", "") for _ in range(400)
+        getattr(power_of_two_choices(replicas, 0.0, draw), "name", "") for _ in range(400)
     )
     assert min(counts.values()) > 60
 
@@ -92,6 +106,6 @@ def test_endpoints_are_split_each_for_itself() -> None:
 def test_a_forgotten_endpoint_begins_anew() -> None:
     points = TrafficPoints(lambda: 0.25)
     begun = [points.next("a"), points.next("a")]
-    points.keep(["b"])
+    points.forget("a")
     assert begun[1] != 0.25
     assert points.next("a") == begun[0] == 0.25

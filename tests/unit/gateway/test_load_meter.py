@@ -7,7 +7,7 @@ def test_means_are_weighted_by_time() -> None:
     meter = LoadMeter(0.0)
     meter.change(0.0, in_flight=4)
     meter.change(0.25, in_flight=-4, queued=2, ended=4)
-    window = meter.take(1.0)
+    window = meter.take(1.0, since=0.0)
     assert window.in_flight == pytest.approx(1.0)
     assert window.queued == pytest.approx(1.5)
     assert (window.requests, window.seconds) == (4, 1.0)
@@ -16,10 +16,10 @@ def test_means_are_weighted_by_time() -> None:
 def test_a_window_begins_with_what_the_last_one_left() -> None:
     meter = LoadMeter(0.0)
     meter.change(0.5, in_flight=2)
-    meter.take(1.0)
-    window = meter.take(2.0)
+    meter.take(1.0, since=0.0)
+    window = meter.take(2.0, since=1.0)
     assert (window.in_flight, window.requests) == (2.0, 0)
 
 
 def test_an_empty_window_has_no_load() -> None:
-    assert LoadMeter(3.0).take(3.0).in_flight == 0.0
+    assert LoadMeter(3.0).take(3.0, since=3.0).in_flight == 0.0

@@ -117,7 +117,7 @@ def test_observers_are_called_for_the_fields_they_follow_and_nothing_is_made_aga
     known.apply("identities", KvChange("caught_up", incarnation="one"), 0)
     identity = Identity(principal_id="aa", user_name="ann", workspace_id="1")
     known.apply("identities", KvChange("put", "aa", identity), 0)
-    assert known.snapshot.identities == {"aa": identity}
+    assert dict(known.snapshot.identities) == {"aa": identity}
     assert len(seen) == 1
     assert known.snapshot.by_name is index
     known.apply("routes", put(route("b")), 0)

@@ -1,6 +1,6 @@
 from servery_common.contracts.scaling import EntityLoad, GatewayLoad
 from servery_scaler.autoscaler import Demand, ScalingSpec, decide
-from servery_scaler.collector import LoadCollector
+from servery_scaler.collector import FORGOTTEN_SECONDS, TIDY_SECONDS, LoadCollector
 
 
 def test_the_count_is_what_the_entity_is_promised():
@@ -30,7 +30,38 @@ async def test_the_newest_reports_of_all_gateways_are_summed():
     await collector.heard(load("g1", 1, 2))
     await collector.heard(load("g2", 3, 4))
     assert collector.demand("e1") == Demand(4, 6)
-    assert collector.demand("other") == Demand(0, 0)
+    assert collector.demand("other") is None
+
+
+async def test_what_a_gateway_does_not_mention_is_as_it_was_while_it_reports():
+    seconds = iter(range(10_000))
+    collector = LoadCollector(clock=lambda: next(seconds))
+    await collector.heard(load("g1", 1, 2))
+    for _ in range(100):
+        await collector.heard(GatewayLoad(gateway_id="g1", window_seconds=1))
+    assert collector.demand("e1") == Demand(1, 2)
+    await collector.heard(load("g1", 0, 0))
+    assert collector.demand("e1") == Demand(0, 0)
+
+
+async def test_the_messages_of_one_report_do_not_replace_each_other():
+    collector = LoadCollector(clock=lambda: 0.0)
+    await collector.heard(load("g1", 1, 2))
+    await collector.heard(GatewayLoad(gateway_id="g1", window_seconds=1))
+    assert collector.demand("e1") == Demand(1, 2)
+
+
+async def test_a_served_entity_no_gateway_mentions_any_more_is_forgotten():
+    now = 0.0
+    collector = LoadCollector(clock=lambda: now)
+    await collector.heard(load("g1", 1, 2))
+    for _ in range(int(FORGOTTEN_SECONDS + 2 * TIDY_SECONDS)):
+        now += 1.0
+        await collector.heard(GatewayLoad(gateway_id="g1", window_seconds=1))
+    assert collector.demand("e1") is None
+    # Not merely left out: asked about an earlier moment, it is gone as well.
+    now = 0.0
+    assert collector.demand("e1") is None
 
 
 async def test_a_silent_gateway_is_no_longer_counted():

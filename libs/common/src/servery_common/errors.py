@@ -60,7 +60,8 @@ class ServeryError(Exception):
     """An error with a stable code. Raise a subclass; catch this one at a border.
 
     ``retry_after`` is in whole seconds, the only form the clients read. ``stack_trace`` is the model's, for
-    errors of the model's own code; never Servery's.
+    errors of the model's own code; never Servery's. ``reason`` tells errors of one code apart where they are counted;
+    it stays in the process.
     """
 
     error_code: str = "INTERNAL_ERROR"
@@ -73,9 +74,11 @@ class ServeryError(Exception):
         error_code: str | None = None,
         retry_after: int | None = None,
         stack_trace: str | None = None,
+        reason: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
+        self.reason = reason
         self.retry_after = retry_after
         self.stack_trace = stack_trace
         if error_code is not None:
@@ -205,8 +208,11 @@ class Unavailable(ServeryError):
         error_code: str | None = None,
         retry_after: int | None = 1,
         stack_trace: str | None = None,
+        reason: str | None = None,
     ) -> None:
-        super().__init__(message, error_code=error_code, retry_after=retry_after, stack_trace=stack_trace)
+        super().__init__(
+            message, error_code=error_code, retry_after=retry_after, stack_trace=stack_trace, reason=reason
+        )
 
 
 class DeadlineExceeded(ServeryError):

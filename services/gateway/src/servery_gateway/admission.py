@@ -62,7 +62,9 @@ def find_served_entity(route: EndpointRoute, served: str | None, point: float) -
         raise NotFound(f"Served entity '{served}' does not exist in endpoint '{route.name}'.")
     entity = choose_served_entity(route.served_entities, point)
     if entity is None:
-        raise Unavailable(f"Endpoint '{route.name}' has no served entity that takes traffic.")
+        raise Unavailable(
+            f"Endpoint '{route.name}' has no served entity that takes traffic.", reason="not_serving"
+        )
     return entity
 
 
@@ -97,11 +99,17 @@ def _refuse(route: EndpointRoute) -> NoReturn:
     reason = f" {route.message}" if route.message else ""
     match route.status:
         case "stopped":
-            raise BadRequest(f"Endpoint '{route.name}' is stopped. Start it to query it.{reason}")
+            raise BadRequest(
+                f"Endpoint '{route.name}' is stopped. Start it to query it.{reason}", reason="not_serving"
+            )
         case "failed":
-            raise BadRequest(f"Endpoint '{route.name}' failed to deploy and cannot be queried.{reason}")
+            raise BadRequest(
+                f"Endpoint '{route.name}' failed to deploy and cannot be queried.{reason}",
+                reason="not_serving",
+            )
         case _:
             raise Unavailable(
                 f"Endpoint '{route.name}' is being deployed. Try again when it is ready.{reason}",
                 retry_after=DEPLOYING_RETRY_AFTER,
+                reason="not_serving",
             )

@@ -34,10 +34,11 @@ from servery_gateway.nats_transport import NatsTransport
 from servery_gateway.oauth import TokenEndpoint
 from servery_gateway.public_routes import PublicRoutes
 from servery_gateway.rate_limits import RateLimiter
+from servery_gateway.rejections import Rejections
 from servery_gateway.request_body import BodyBudget
 from servery_gateway.request_meter import RequestMeters
 from servery_gateway.request_trace import RequestTracer
-from servery_gateway.routing_table import BUCKETS, RoutingTable, Snapshot
+from servery_gateway.routing_table import BUCKETS, RoutingTable
 from servery_gateway.scoring import ScoringHandler
 from servery_gateway.settings import GatewaySettings
 from servery_gateway.snapshot_file import SnapshotFile, SnapshotWriter
@@ -85,7 +86,12 @@ class GatewayService:
         self.transport = NatsTransport(self.gateway_id, settings.max_answer_bytes)
         self.dispatcher = Dispatcher(
             self.transport,
-            DispatchLimits(settings.accept_timeout, settings.replica_wait),
+            DispatchLimits(
+                settings.accept_timeout,
+                settings.replica_wait,
+                settings.max_queue_wait,
+                settings.max_queued_body_bytes,
+            ),
             random.random,
         )
         self.transport.listen(self.dispatcher)
@@ -94,8 +100,10 @@ class GatewayService:
         self.table.observe(authenticator.update)
         self.table.observe(public.update, ("identities", "signing_keys"))
         self.meters = RequestMeters()
-        self.table.observe(self._update_dispatcher, ("routes",))
-        self.table.observe(lambda snapshot: self.meters.update(snapshot.routes.values()), ("routes",))
+        self.rejections = Rejections()
+        self.table.follow_routes(self.dispatcher.follow)
+        self.table.follow_routes(self.meters.follow)
+        self.table.follow_routes(self.rejections.follow)
         self.table.observe(self._writer.note)
         self.limiter = RateLimiter()
         self.bodies = BodyBudget(settings.max_held_body_bytes)
@@ -109,6 +117,7 @@ class GatewayService:
                 self.bodies,
                 RequestTracer(),
                 self.meters,
+                self.rejections,
             ),
             management=ManagementHandler(settings, authenticator, self, self.bodies),
             authenticator=authenticator,
@@ -158,7 +167,7 @@ class GatewayService:
         spawn("load-reporter", report_load(self.dispatcher, self.gateway_id, lambda: self.bus))
         spawn(
             "metrics-reporter",
-            report_metrics(self.meters, self.dispatcher, self.gateway_id, lambda: self.bus),
+            report_metrics(self.meters, self.rejections, self.dispatcher, self.gateway_id, lambda: self.bus),
         )
         spawn("ticker", self._tick())
         self._http = spawn("http", self._serve_http())
@@ -177,9 +186,6 @@ class GatewayService:
         if self._http is not None:
             await asyncio.wait({self._http})
         await self._writer.flush()
-
-    def _update_dispatcher(self, snapshot: Snapshot) -> None:
-        self.dispatcher.update(snapshot.routes.values())
 
     async def _serve_http(self) -> None:
         try:

@@ -10,6 +10,10 @@ GONE_REST = 0.25
 """Seconds until a replica nobody listens for is tried again. Asking is cheap, the answer is immediate, and after a
 restart of NATS agents are back a moment later than the gateway."""
 REFUSED_REST = {"draining": SILENT_REST, "unknown": GONE_REST}
+DEADLINE_GRANULARITY = 0.05
+"""Seconds by which a deadline may be noticed late: a fraction of the margin that is taken off an endpoint's timeout."""
+ACCEPT_GRANULARITY = 0.02
+WAIT_GRANULARITY = 0.05
 MAX_SILENCES = 2
 """Attempts that may end in silence: the first one and one more."""
 PROBE_AFTER = 1.0
@@ -22,3 +26,6 @@ class DispatchLimits:
 
     accept_timeout: float = 0.3
     replica_wait: float = 5.0
+    max_queue_wait: float = 30.0
+    max_queued_bytes: int = 128 * 1024 * 1024
+    """Of the bodies that wait at one endpoint; not in seconds."""

@@ -21,7 +21,7 @@ Each attempt has its own id and an id that was given up is forgotten, so a late 
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -29,17 +29,24 @@ import structlog
 from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
 from servery_common.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from servery_gateway import dispatch_limits, messages
+from servery_gateway.activity import Activity
 from servery_gateway.answer_stream import AnswerStream, BrokenOff
 from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.entity_pool import (
     CallerLeft,
+    EndpointQueue,
     EntityPool,
     EntityWithdrawn,
     Replica,
     ScoringRequest,
     Ticket,
 )
+from servery_gateway.routing_table import Change
+from servery_gateway.timer_wheel import TimerWheel
 from servery_gateway.transport import Outcome, ReplicaRequest, ReplicaTransport
+
+IDLE_ROUNDS = 60
+"""The load of an idle served entity is reported in one report of so many."""
 
 log = structlog.get_logger(__name__)
 
@@ -52,40 +59,64 @@ class Dispatcher:
     limits: DispatchLimits
     random: Callable[[], float]
     _pools: dict[str, EntityPool] = field(default_factory=dict[str, EntityPool])
+    _queues: dict[str, EndpointQueue] = field(default_factory=dict[str, EndpointQueue])
+    """By endpoint id."""
+    _pool_of: dict[str, EntityPool] = field(default_factory=dict[str, EntityPool])
+    """By replica id."""
+    activity: Activity[EntityPool] = field(default_factory=lambda: Activity(IDLE_ROUNDS))
+    """Which served entities have something to do, for who reports their load."""
     _attempts: dict[int, Ticket] = field(default_factory=dict[int, Ticket])
     _last_attempt: int = 0
     _background: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    _deadlines: TimerWheel[Ticket] = field(init=False)
+    _accepts: TimerWheel[Ticket] = field(init=False)
+    _waits: TimerWheel[Ticket] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._deadlines = TimerWheel(self._loop, dispatch_limits.DEADLINE_GRANULARITY, self._expire)
+        self._accepts = TimerWheel(self._loop, dispatch_limits.ACCEPT_GRANULARITY, self._not_accepted)
+        self._waits = TimerWheel(self._loop, dispatch_limits.WAIT_GRANULARITY, self._look_after_waiting)
 
     # What the gateway asks for
 
-    def update(self, routes: Iterable[EndpointRoute]) -> None:
-        """Follow a new routing snapshot: new replicas take waiting requests at once."""
+    def follow(self, changes: Sequence[Change[EndpointRoute]]) -> None:
+        """Follow changes of routes: new replicas take waiting requests at once."""
         now = self._loop.time()
-        pools: dict[str, EntityPool] = {}
-        for route in routes:
-            of_endpoint = [self._follow(route, entity, now) for entity in route.served_entities]
-            for pool in of_endpoint:
-                pool.of_endpoint = of_endpoint
-                pools[pool.served_entity_id] = pool
-        withdrawn = [pool for key, pool in self._pools.items() if key not in pools]
-        self._pools = pools
-        for pool in withdrawn:
-            for ticket in list(pool.queue):
-                self._end(ticket, EntityWithdrawn())
-        for pool in pools.values():
-            if pool.queue:
-                self._drain(pool)
+        for _, before, after in changes:
+            kept = {} if after is None else {one.served_entity_id: one for one in after.served_entities}
+            withdrawn = [
+                pool
+                for entity in (() if before is None else before.served_entities)
+                if entity.served_entity_id not in kept
+                and (pool := self._pools.pop(entity.served_entity_id, None)) is not None
+            ]
+            for pool in withdrawn:
+                self.activity.remove(pool)
+                self._follow_replicas(pool, ())
+                for ticket in tuple(pool.queue):
+                    self._end(ticket, EntityWithdrawn())
+            if after is None:
+                if before is not None:
+                    self._queues.pop(before.endpoint_id, None)
+                continue
+            queue = self._queues.setdefault(after.endpoint_id, EndpointQueue())
+            queue.update(after)
+            for entity in kept.values():
+                self._follow_entity(after, entity, queue, now)
 
-    def require_room(self, served_entity_id: str) -> None:
-        """Raise ResourceExhausted if a request that came now would be refused: its body need not be read."""
-        pool = self._pools.get(served_entity_id)
-        if (
-            pool is not None
-            and pool.is_full
-            and (pool.queue or pool.pick(self._loop.time(), self.random) is None)
-        ):
-            raise ResourceExhausted(messages.QUEUE_FULL, retry_after=1)
+    def require_room(self, served_entity_id: str, deadline: float, length: int) -> None:
+        """Raise ResourceExhausted if a request that came now would be refused: its body need not be read.
+
+        ``length`` is the body's as it was declared, 0 when it was not.
+        """
+        pool, now = self._pools.get(served_entity_id), self._loop.time()
+        if pool is not None and pool.would_wait(now):
+            try:
+                self._require_room(pool, now, deadline, length)
+            except ResourceExhausted:
+                pool.policy.arrived(now)
+                raise
 
     def submit(self, request: ScoringRequest) -> Ticket:
         """Take a request in. Raises Unavailable, ResourceExhausted (queue full) or EntityWithdrawn."""
@@ -93,13 +124,15 @@ class Dispatcher:
         if pool is None:
             raise EntityWithdrawn
         if not self.transport.connected:
-            raise Unavailable(messages.BUS_LOST, retry_after=1)
-        ticket = Ticket(request, pool, self._loop.create_future(), self._loop.time())
-        if pool.queue or not self._place(ticket):
-            if pool.is_full:
-                raise ResourceExhausted(messages.QUEUE_FULL, retry_after=1)
-            self._wait(ticket)
-        ticket.deadline_timer = self._loop.call_at(request.deadline, self._expire, ticket)
+            raise Unavailable(messages.BUS_LOST, retry_after=1, reason="bus_lost")
+        now = self._loop.time()
+        pool.policy.arrived(now)
+        self.activity.active.add(pool)
+        ticket = Ticket(request, pool, self._loop.create_future(), now, request.deadline)
+        if pool.queue or not self._place(ticket, now):
+            self._require_room(pool, now, request.deadline, len(request.body))
+            self._wait(ticket, now)
+        ticket.deadline = self._deadlines.add(ticket, ticket.expires_at)
         return ticket
 
     def abandon(self, ticket: Ticket) -> None:
@@ -107,6 +140,10 @@ class Dispatcher:
         if not ticket.is_over:
             self._withdraw(ticket)
             self._end(ticket, CallerLeft())
+
+    def pool(self, served_entity_id: str) -> EntityPool | None:
+        """Return the served entity's slots and queue, None when it is not routed to."""
+        return self._pools.get(served_entity_id)
 
     def pools(self) -> Iterable[EntityPool]:
         """All served entities this gateway routes to."""
@@ -138,7 +175,7 @@ class Dispatcher:
             return
         ticket.accepted_at = self._loop.time()
         ticket.replica.gone = False
-        _stop(ticket.accept_timer)
+        _take_back(ticket, ticket.accept)
 
     def on_refuse(self, id: int, reason: str) -> None:
         """Implement TransportListener."""
@@ -147,7 +184,7 @@ class Dispatcher:
             return
         if ticket.accepted_at is not None:
             # Not allowed by the protocol. Running it elsewhere would be the one unforgivable answer.
-            self._end(ticket, Unavailable(messages.REPLICA_DIED, retry_after=1))
+            self._end(ticket, Unavailable(messages.REPLICA_DIED, retry_after=1, reason="replica_died"))
         elif reason == "expired" and ticket.request.deadline <= self._loop.time():
             self._end(ticket, DeadlineExceeded(messages.TIMED_OUT))
         else:
@@ -166,7 +203,7 @@ class Dispatcher:
             return
         if ticket.replica is not None:
             ticket.replica.rests_until = 0.0
-        lost = Unavailable(messages.REPLICA_DIED, retry_after=1)
+        lost = Unavailable(messages.REPLICA_DIED, retry_after=1, reason="replica_died")
         self._end(ticket, lost if outcome.lost else outcome)
 
     def on_stream(self, id: int, status: int, content_type: str) -> None:
@@ -187,6 +224,8 @@ class Dispatcher:
         ticket.stream = AnswerStream(status, content_type, taken)
         ticket.stream_ends_at = self._loop.time() + ticket.request.stream_seconds
         self._expect_more(ticket)
+        _take_back(ticket, ticket.deadline)
+        ticket.deadline = self._deadlines.add(ticket, ticket.expires_at)
         ticket.outcome.set_result(ticket.stream)
 
     def on_piece(self, id: int, piece: bytes) -> None:
@@ -202,7 +241,7 @@ class Dispatcher:
         if ticket is None or ticket.stream is None:
             return
         ticket.stream.predict_ms = predict_ms
-        lost = Unavailable(messages.REPLICA_DIED, retry_after=1)
+        lost = Unavailable(messages.REPLICA_DIED, retry_after=1, reason="replica_died")
         self._end(ticket, None if failure is None else lost if failure.lost else BrokenOff(failure))
 
     def on_gone(self, replica_id: str) -> None:
@@ -211,14 +250,14 @@ class Dispatcher:
             ticket for ticket in self._attempts.values() if ticket.replica and ticket.replica.id == replica_id
         ]
         log.warning("replica_gone", replica_id=replica_id, requests=len(hit))
-        for pool in self._pools.values():
-            replica = pool.replicas.get(replica_id)
-            if replica is not None:
-                replica.gone = True
-                self._rest(pool, replica, dispatch_limits.GONE_REST)
+        pool = self._pool_of.get(replica_id)
+        replica = None if pool is None else pool.replicas.get(replica_id)
+        if pool is not None and replica is not None:
+            replica.gone = True
+            self._rest(pool, replica, dispatch_limits.GONE_REST)
         for ticket in hit:
             if ticket.accepted_at is not None:
-                self._end(ticket, Unavailable(messages.REPLICA_DIED, retry_after=1))
+                self._end(ticket, Unavailable(messages.REPLICA_DIED, retry_after=1, reason="replica_died"))
             else:
                 self._again(ticket, rest=dispatch_limits.GONE_REST)
 
@@ -228,18 +267,46 @@ class Dispatcher:
         for pool in self._pools.values():
             lost.extend(pool.queue)
         for ticket in lost:
-            self._end(ticket, Unavailable(messages.BUS_LOST, retry_after=1), drain=False)
+            self._end(ticket, Unavailable(messages.BUS_LOST, retry_after=1, reason="bus_lost"), drain=False)
 
     # Transitions of a ticket
 
-    def _follow(self, route: EndpointRoute, entity: ServedEntityRoute, now: float) -> EntityPool:
-        pool = self._pools.get(entity.served_entity_id) or EntityPool(route, entity, now)
-        pool.update(route, entity)
-        return pool
+    def _follow_entity(
+        self, route: EndpointRoute, entity: ServedEntityRoute, queue: EndpointQueue, now: float
+    ) -> None:
+        pool = self._pools.get(entity.served_entity_id)
+        if pool is None:
+            pool = self._pools[entity.served_entity_id] = EntityPool(route, entity, queue, now)
+            self.activity.add(pool)
+        else:
+            pool.update(route, entity)
+        self._follow_replicas(pool, [replica.replica_id for replica in entity.replicas])
+        if pool.queue:
+            self._drain(pool)
 
-    def _place(self, ticket: Ticket) -> bool:
+    def _follow_replicas(self, pool: EntityPool, replica_ids: Sequence[str]) -> None:
+        for replica_id in pool.known_as:
+            self._pool_of.pop(replica_id, None)
+        pool.known_as = tuple(replica_ids)
+        for replica_id in replica_ids:
+            self._pool_of[replica_id] = pool
+
+    def _require_room(self, pool: EntityPool, now: float, deadline: float, length: int) -> None:
+        refusal = pool.refusal(
+            now,
+            length=length,
+            deadline=deadline,
+            max_wait=self.limits.max_queue_wait,
+            max_bytes=self.limits.max_queued_bytes,
+        )
+        if refusal is not None:
+            raise ResourceExhausted(
+                messages.QUEUE_FULL, retry_after=refusal.retry_after, reason=refusal.reason
+            )
+
+    def _place(self, ticket: Ticket, now: float) -> bool:
         """Send the request to a replica with a free slot, if there is one."""
-        pool, request, now = ticket.pool, ticket.request, self._loop.time()
+        pool, request = ticket.pool, ticket.request
         replica = pool.pick(now, self.random)
         if replica is None:
             return False
@@ -251,7 +318,7 @@ class Dispatcher:
         replica.in_flight += 1
         pool.load.change(now, in_flight=1)
         self._attempts[ticket.attempt] = ticket
-        self._expect_accept(ticket)
+        ticket.accept = self._accepts.add(ticket, now + self.limits.accept_timeout)
         self.transport.send(
             replica.id,
             ReplicaRequest(
@@ -267,46 +334,36 @@ class Dispatcher:
         )
         return True
 
-    def _wait(self, ticket: Ticket, *, first: bool = False) -> None:
+    def _wait(self, ticket: Ticket, now: float, *, first: bool = False) -> None:
         """Put the request into the queue; ``first`` when it has waited its turn before."""
-        pool = ticket.pool
-        if first:
-            pool.queue.appendleft(ticket)
-        else:
-            pool.queue.append(ticket)
-        pool.load.change(self._loop.time(), queued=1)
-        if ticket.queue_timer is None:
-            ticket.queue_timer = self._loop.call_later(
-                self.limits.replica_wait, self._look_after_waiting, ticket
-            )
+        ticket.pool.enqueue(ticket, now, first=first)
+        if ticket.wait is None:
+            ticket.wait = self._waits.add(ticket, now + self.limits.replica_wait)
 
     def _look_after_waiting(self, ticket: Ticket) -> None:
-        ticket.queue_timer = None
+        ticket.wait = None
         if ticket.outcome.done() or ticket.attempt:
             return
         if ticket.pool.has_replica():
-            ticket.queue_timer = self._loop.call_later(
-                self.limits.replica_wait, self._look_after_waiting, ticket
-            )
+            ticket.wait = self._waits.add(ticket, self._loop.time() + self.limits.replica_wait)
         else:
-            self._end(ticket, Unavailable(messages.NO_REPLICA, retry_after=1))
+            self._end(ticket, Unavailable(messages.NO_REPLICA, retry_after=1, reason="no_replica"))
 
     def _drain(self, pool: EntityPool) -> None:
         """Send waiting requests, first come first served, as long as there are free slots."""
+        now = self._loop.time()
         while pool.queue:
-            ticket = pool.queue[0]
-            if not self._place(ticket):
+            ticket = next(iter(pool.queue))
+            if not self._place(ticket, now):
                 return
-            pool.queue.popleft()
-            pool.load.change(self._loop.time(), queued=-1)
+            pool.dequeue(ticket, now)
 
     def _expect_accept(self, ticket: Ticket) -> None:
-        _stop(ticket.accept_timer)
-        ticket.accept_timer = self._loop.call_later(
-            self.limits.accept_timeout, self._not_accepted, ticket, ticket.attempt
-        )
+        _take_back(ticket, ticket.accept)
+        ticket.accept = self._accepts.add(ticket, self._loop.time() + self.limits.accept_timeout)
 
-    def _not_accepted(self, ticket: Ticket, attempt: int) -> None:
+    def _not_accepted(self, ticket: Ticket) -> None:
+        attempt = ticket.attempt
         task = self._loop.create_task(
             self._give_up_on_replica(ticket, attempt), name=f"not-accepted-{attempt}"
         )
@@ -329,20 +386,20 @@ class Dispatcher:
         self._withdraw(ticket)
         if ticket.silences >= dispatch_limits.MAX_SILENCES:
             self._rest(ticket.pool, replica, dispatch_limits.SILENT_REST)
-            self._end(ticket, Unavailable(messages.NOT_ACCEPTED, retry_after=1))
+            self._end(ticket, Unavailable(messages.NOT_ACCEPTED, retry_after=1, reason="not_accepted"))
         else:
             self._again(ticket, rest=dispatch_limits.SILENT_REST)
 
     def _again(self, ticket: Ticket, *, rest: float) -> None:
         """An attempt came to nothing: let its replica rest, and bring the request to another one."""
-        replica = ticket.replica
-        self._free_slot(ticket)
+        replica, now = ticket.replica, self._loop.time()
+        self._free_slot(ticket, now)
         if replica is not None:
             self._rest(ticket.pool, replica, rest)
         if ticket.pool is not self._pools.get(ticket.request.served_entity_id):
             self._end(ticket, EntityWithdrawn())
             return
-        self._wait(ticket, first=True)
+        self._wait(ticket, now, first=True)
         self._drain(ticket.pool)
 
     def _rest(self, pool: EntityPool, replica: Replica, seconds: float) -> None:
@@ -355,35 +412,39 @@ class Dispatcher:
 
     def _expect_more(self, ticket: Ticket) -> None:
         """A streamed answer goes on: it has ``stream_gap`` seconds again, within its longest time."""
-        _stop(ticket.deadline_timer)
-        latest = min(self._loop.time() + ticket.request.stream_gap, ticket.stream_ends_at)
-        ticket.deadline_timer = self._loop.call_at(latest, self._expire, ticket)
+        ticket.expires_at = min(self._loop.time() + ticket.request.stream_gap, ticket.stream_ends_at)
 
     def _expire(self, ticket: Ticket) -> None:
-        if not ticket.is_over:
-            self._withdraw(ticket)
-            self._end(ticket, DeadlineExceeded(messages.TIMED_OUT))
+        if ticket.is_over:
+            return
+        if ticket.stream is not None and ticket.expires_at > self._loop.time():
+            ticket.deadline = self._deadlines.add(ticket, ticket.expires_at)
+            return
+        self._withdraw(ticket)
+        self._end(ticket, DeadlineExceeded(messages.TIMED_OUT))
 
-    def _free_slot(self, ticket: Ticket) -> None:
-        _stop(ticket.accept_timer)
+    def _free_slot(self, ticket: Ticket, now: float, *, ended: int = 0) -> None:
+        _take_back(ticket, ticket.accept)
         if ticket.attempt and ticket.replica is not None:
             del self._attempts[ticket.attempt]
             ticket.replica.in_flight -= 1
-            ticket.pool.load.change(self._loop.time(), in_flight=-1)
+            ticket.pool.load.change(now, in_flight=-1, ended=ended)
+            if ticket.accepted_at is not None and ticket.sent_at is not None:
+                ticket.pool.policy.left(now, now - ticket.sent_at, len(ticket.pool.queue))
             ticket.attempt = 0
             ticket.replica = None
 
     def _end(self, ticket: Ticket, how: Outcome | Exception | None, *, drain: bool = True) -> None:
         """Settle the ticket whatever state it is in, and give its slot to the next in the queue."""
-        pool = ticket.pool
+        pool, now = ticket.pool, self._loop.time()
         if ticket.attempt:
-            self._free_slot(ticket)
+            self._free_slot(ticket, now, ended=1)
         elif ticket in pool.queue:
-            pool.queue.remove(ticket)
-            pool.load.change(self._loop.time(), queued=-1)
-        pool.load.change(self._loop.time(), ended=1)
-        _stop(ticket.deadline_timer)
-        _stop(ticket.queue_timer)
+            pool.dequeue(ticket, now, ended=1)
+        else:
+            pool.load.change(now, ended=1)
+        _take_back(ticket, ticket.deadline)
+        _take_back(ticket, ticket.wait)
         if ticket.stream is not None:
             ticket.stream.end(how if isinstance(how, Exception) else None)
         elif not ticket.outcome.done():
@@ -395,6 +456,6 @@ class Dispatcher:
             self._drain(pool)
 
 
-def _stop(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+def _take_back(ticket: Ticket, limit: set[Ticket] | None) -> None:
+    if limit is not None:
+        limit.discard(ticket)

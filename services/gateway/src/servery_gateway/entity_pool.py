@@ -6,14 +6,15 @@ Bookkeeping only. What to do when a replica refuses, falls silent or goes is the
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
 from servery_gateway.answer_stream import AnswerStream
 from servery_gateway.load_balancing import power_of_two_choices
 from servery_gateway.load_meter import LoadMeter
+from servery_gateway.queue_policy import QueuePolicy, Refusal, queue_bound
 from servery_gateway.request_trace import RequestTrace
 from servery_gateway.transport import Outcome
 
@@ -40,16 +41,51 @@ class Replica:
         self.gone = False
         """Its agent does not listen. Believed until a request to it is accepted."""
 
+    def is_free(self, now: float) -> bool:
+        """Whether it may be sent a request."""
+        return self.in_flight < self.slots and self.rests_until <= now
+
+
+class EndpointQueue:
+    """What waits at one endpoint, for all its served entities together: the bounds are theirs together, too."""
+
+    __slots__ = ("bodies", "bound", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.bodies = 0
+        """Bytes."""
+        self.bound = 0
+        """How many may wait."""
+
+    def update(self, endpoint: EndpointRoute) -> None:
+        """Follow the route."""
+        entities = endpoint.served_entities
+        self.bound = queue_bound(
+            endpoint.max_queued,
+            sum(one.slots_per_replica * one.desired_replicas for one in entities),
+            sum(replica.slots for one in entities for replica in one.replicas),
+        )
+
+    def has_room(self, length: int, max_bytes: int) -> bool:
+        """Whether one more with a body of so many bytes may wait; one always may, however long it is."""
+        return self.count < self.bound and (self.count == 0 or self.bodies + length <= max_bytes)
+
 
 class EntityPool:
     """Slots and queue of one served entity in this gateway."""
 
-    def __init__(self, endpoint: EndpointRoute, entity: ServedEntityRoute, now: float) -> None:
+    def __init__(
+        self, endpoint: EndpointRoute, entity: ServedEntityRoute, shared: EndpointQueue, now: float
+    ) -> None:
         self.replicas: dict[str, Replica] = {}
-        self.queue: deque[Ticket] = deque()
+        self.queue: OrderedDict[Ticket, None] = OrderedDict()
+        """Who waits, first come first. Ordered by key, so that whoever leaves is found at once."""
+        self.shared = shared
+        self.known_as: tuple[str, ...] = ()
+        """The ids of its replicas in the dispatcher's index."""
         self.load = LoadMeter(now)
-        self.of_endpoint: Sequence[EntityPool] = (self,)
-        """All pools of the endpoint, this one among them: the bound of the queue is theirs together."""
+        self.policy = QueuePolicy(now, slots=0)
         self.update(endpoint, entity)
 
     def update(self, endpoint: EndpointRoute, entity: ServedEntityRoute) -> None:
@@ -57,29 +93,52 @@ class EntityPool:
         self.endpoint_id = endpoint.endpoint_id
         self.served_entity_id = entity.served_entity_id
         self.name = entity.name
-        self.max_queued = endpoint.max_queued
         replicas: dict[str, Replica] = {}
         for route in entity.replicas:
             replica = self.replicas.get(route.replica_id) or Replica(route.replica_id, route.slots)
             replica.slots = route.slots
             replicas[replica.id] = replica
         self.replicas = replicas
+        self._in_order = tuple(replicas.values())
+        self.policy.slots = sum(replica.slots for replica in self._in_order)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the endpoint's queue takes nothing more."""
-        return sum(len(pool.queue) for pool in self.of_endpoint) >= self.max_queued
+    def enqueue(self, ticket: Ticket, now: float, *, first: bool = False) -> None:
+        """Let a request wait; ``first`` when it has waited its turn before."""
+        self.queue[ticket] = None
+        if first:
+            self.queue.move_to_end(ticket, last=False)
+        self.shared.count += 1
+        self.shared.bodies += len(ticket.request.body)
+        self.load.change(now, queued=1)
+
+    def dequeue(self, ticket: Ticket, now: float, *, ended: int = 0) -> None:
+        """A request that waited left, to a replica or altogether."""
+        del self.queue[ticket]
+        self.shared.count -= 1
+        self.shared.bodies -= len(ticket.request.body)
+        self.load.change(now, queued=-1, ended=ended)
+
+    def would_wait(self, now: float) -> bool:
+        """Whether a request that came now would have to wait."""
+        return bool(self.queue) or not any(replica.is_free(now) for replica in self._in_order)
+
+    def refusal(
+        self, now: float, *, length: int, deadline: float, max_wait: float, max_bytes: int
+    ) -> Refusal | None:
+        """Return why a request with a body of so many bytes may not wait, None when it may."""
+        waiting, in_slots = len(self.queue), self.load.in_flight
+        if not self.shared.has_room(length, max_bytes):
+            return self.policy.full(waiting, in_slots)
+        return self.policy.judge(
+            now, waiting=waiting, in_slots=in_slots, deadline=deadline, max_wait=max_wait
+        )
 
     def pick(self, now: float, random: Callable[[], float]) -> Replica | None:
         """Return a replica with a free slot, or None."""
-        return power_of_two_choices(
-            [
-                replica
-                for replica in self.replicas.values()
-                if replica.in_flight < replica.slots and replica.rests_until <= now
-            ],
-            random,
-        )
+        replicas = self._in_order
+        if len(replicas) == 1:
+            return replicas[0] if replicas[0].is_free(now) else None
+        return power_of_two_choices(replicas, now, random)
 
     def has_replica(self) -> bool:
         """Whether there is anybody to wait for."""
@@ -118,15 +177,18 @@ class Ticket:
     pool: EntityPool
     outcome: asyncio.Future[Outcome | AnswerStream]
     submitted_at: float
-    """On the event loop's clock, as ``sent_at``."""
+    """On the event loop's clock, as all times here."""
+    expires_at: float
+    """The request's deadline; of a streamed answer, when the next piece has to be there."""
     sent_at: float | None = None
     """When it left for a replica last; None as long as it never did."""
     stream: AnswerStream | None = None
     stream_ends_at: float = 0.0
-    """On the event loop's clock: a streamed answer that goes on longer is broken off."""
-    deadline_timer: asyncio.TimerHandle | None = None
-    queue_timer: asyncio.TimerHandle | None = None
-    accept_timer: asyncio.TimerHandle | None = None
+    """A streamed answer that goes on longer is broken off."""
+    deadline: set[Ticket] | None = None
+    """Where its time limits stand in a ``TimerWheel``; likewise ``wait`` and ``accept``."""
+    wait: set[Ticket] | None = None
+    accept: set[Ticket] | None = None
     attempt: int = 0
     """Id of the attempt under way; 0 when there is none."""
     replica: Replica | None = None

@@ -7,7 +7,7 @@ not served in blocks.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from servery_common.contracts.routes import ServedEntityRoute
@@ -17,6 +17,10 @@ class Loaded(Protocol):
     """Something that works on a number of requests at the moment."""
 
     in_flight: int
+
+    def is_free(self, now: float) -> bool:
+        """Whether it may be given another one."""
+        ...
 
 
 R = TypeVar("R", bound=Loaded)
@@ -39,10 +43,9 @@ class TrafficPoints:
         self._last[endpoint_id] = point
         return point
 
-    def keep(self, endpoint_ids: Iterable[str]) -> None:
-        """Forget all other endpoints."""
-        kept = set(endpoint_ids)
-        self._last = {name: point for name, point in self._last.items() if name in kept}
+    def forget(self, endpoint_id: str) -> None:
+        """Forget an endpoint that is gone."""
+        self._last.pop(endpoint_id, None)
 
 
 def choose_served_entity(entities: Sequence[ServedEntityRoute], point: float) -> ServedEntityRoute | None:
@@ -61,20 +64,26 @@ def choose_served_entity(entities: Sequence[ServedEntityRoute], point: float) ->
     return next(entity for entity in reversed(entities) if entity.traffic_percentage > 0)
 
 
-def power_of_two_choices(replicas: Sequence[R], random: Callable[[], float]) -> R | None:
-    """Return the less loaded of two replicas drawn at random; ``random`` answers floats in [0, 1).
+def power_of_two_choices(replicas: Sequence[R], now: float, random: Callable[[], float]) -> R | None:
+    """Return the less loaded of two replicas drawn at random, or whichever is free; None when no replica is.
 
-    Two draws are nearly as even as looking at all, and several gateways, each seeing only its own requests,
-    do not all run to the same idle replica.
+    ``random`` answers floats in [0, 1). Two draws are nearly as even as looking at all, and several gateways, each
+    seeing only its own requests, do not all run to the same idle replica.
     """
     count = len(replicas)
     if count == 0:
         return None
-    if count == 1:
-        return replicas[0]
     first = int(random() * count)
-    second = int(random() * (count - 1))
-    if second >= first:
-        second += 1
-    one, other = replicas[first], replicas[second]
-    return one if one.in_flight <= other.in_flight else other
+    one = replicas[first]
+    if count > 1:
+        second = int(random() * (count - 1))
+        other = replicas[second + 1 if second >= first else second]
+        if other.is_free(now) and (other.in_flight < one.in_flight or not one.is_free(now)):
+            return other
+    if one.is_free(now):
+        return one
+    for step in range(1, count):
+        candidate = replicas[(first + step) % count]
+        if candidate.is_free(now):
+            return candidate
+    return None

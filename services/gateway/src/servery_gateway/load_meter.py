@@ -20,7 +20,6 @@ class LoadMeter:
         "_area_queued",
         "_changed_at",
         "_requests",
-        "_window_began",
         "in_flight",
         "queued",
     )
@@ -32,7 +31,6 @@ class LoadMeter:
         self._area_in_flight = 0.0
         self._area_queued = 0.0
         self._changed_at = now
-        self._window_began = now
 
     def change(self, now: float, *, in_flight: int = 0, queued: int = 0, ended: int = 0) -> None:
         """Add to the counters."""
@@ -44,13 +42,15 @@ class LoadMeter:
         self.queued += queued
         self._requests += ended
 
-    def take(self, now: float) -> LoadWindow:
-        """Return the means since the last call and begin a new window."""
+    def take(self, now: float, since: float) -> LoadWindow:
+        """Return the means since then, and begin a new window.
+
+        There must have been no load between the last call and ``since``.
+        """
         self.change(now)
-        seconds = now - self._window_began
+        seconds = now - since
         share = 1 / seconds if seconds > 0 else 0.0
         window = LoadWindow(self._area_in_flight * share, self._area_queued * share, self._requests, seconds)
         self._area_in_flight = self._area_queued = 0.0
         self._requests = 0
-        self._window_began = now
         return window

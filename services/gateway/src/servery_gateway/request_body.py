@@ -87,7 +87,7 @@ class RequestBody:
         more = length - self._reserved
         if more > 0:
             if self._budget.held + more > self._budget.limit:
-                raise Unavailable(NO_MEMORY)
+                raise Unavailable(NO_MEMORY, reason="memory")
             self._budget.held += more
             self._reserved = length
 

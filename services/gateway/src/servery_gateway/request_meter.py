@@ -12,8 +12,12 @@ from collections.abc import Iterable
 
 from servery_common.contracts.metrics import LATENCY_BUCKETS_MS, EntityMetrics, Histogram, RequestCounts
 from servery_common.contracts.routes import EndpointRoute
+from servery_gateway.activity import Activity
+from servery_gateway.routing_table import Change
 
 WINDOW_SECONDS = 60.0
+IDLE_ROUNDS = 30
+"""A served entity without a request in the last minute is reported in one report of so many."""
 
 
 class LatencyHistogram:
@@ -39,16 +43,21 @@ class EntityMeter:
     """The counters of one served entity."""
 
     __slots__ = (
+        "_active",
         "_client_errors",
         "_latency",
         "_marks",
         "_prediction",
         "_queue_time",
         "_requests",
+        "_served_entity_id",
         "_server_errors",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, served_entity_id: str, active: set[str]) -> None:
+        self._served_entity_id = served_entity_id
+        self._active = active
+        """Gets the id with each record."""
         self._requests = 0
         self._client_errors = 0
         self._server_errors = 0
@@ -67,6 +76,7 @@ class EntityMeter:
         predict_ms: float | None = None,
     ) -> None:
         """Count an answer. ``queue_ms`` and ``predict_ms`` are None for a request that did not come so far."""
+        self._active.add(self._served_entity_id)
         self._requests += 1
         if status >= 500:
             self._server_errors += 1
@@ -78,11 +88,11 @@ class EntityMeter:
         if predict_ms is not None:
             self._prediction.record(predict_ms)
 
-    def read(self, now: float, served_entity_id: str, *, in_flight: int, queued: int) -> EntityMetrics:
+    def read(self, now: float, *, in_flight: int, queued: int) -> EntityMetrics:
         """Return everything; to be called every few seconds, which is how exact the last minute is."""
         last_minute = self._take_last_minute(now)
         return EntityMetrics(
-            served_entity_id=served_entity_id,
+            served_entity_id=self._served_entity_id,
             last_minute=last_minute,
             in_flight=in_flight,
             queued=queued,
@@ -113,19 +123,22 @@ class RequestMeters:
 
     def __init__(self) -> None:
         self._meters: dict[str, EntityMeter] = {}
+        self.activity: Activity[str] = Activity(IDLE_ROUNDS)
+        """Which of them have something to tell, by served entity id."""
 
-    def update(self, routes: Iterable[EndpointRoute]) -> None:
-        """Follow the routes: a served entity that stays keeps its counters."""
-        self._meters = {
-            entity.served_entity_id: self._meters.get(entity.served_entity_id) or EntityMeter()
-            for route in routes
-            for entity in route.served_entities
-        }
+    def follow(self, changes: Iterable[Change[EndpointRoute]]) -> None:
+        """Follow changes of routes: a served entity that stays keeps its counters."""
+        for _, before, after in changes:
+            kept = {} if after is None else {one.served_entity_id: one for one in after.served_entities}
+            for entity in () if before is None else before.served_entities:
+                if entity.served_entity_id not in kept:
+                    self._meters.pop(entity.served_entity_id, None)
+                    self.activity.remove(entity.served_entity_id)
+            for served_entity_id in kept:
+                if served_entity_id not in self._meters:
+                    self._meters[served_entity_id] = EntityMeter(served_entity_id, self.activity.active)
+                    self.activity.add(served_entity_id)
 
     def of(self, served_entity_id: str) -> EntityMeter | None:
         """Return the meter of a served entity, None when it is not routed to."""
         return self._meters.get(served_entity_id)
-
-    def items(self) -> Iterable[tuple[str, EntityMeter]]:
-        """All meters by served entity id."""
-        return self._meters.items()

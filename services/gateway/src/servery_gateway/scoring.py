@@ -6,7 +6,7 @@ The order matters: everything that can be decided on the headers is decided befo
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from servery_common.contracts.access import Identity
@@ -26,6 +26,7 @@ from servery_gateway.http import (
     Header,
     Receive,
     Send,
+    declared_length,
     error_answer,
     expects_continue,
     header_value,
@@ -35,10 +36,11 @@ from servery_gateway.http import (
 from servery_gateway.http_protocol import body_has_arrived
 from servery_gateway.load_balancing import TrafficPoints
 from servery_gateway.rate_limits import RateLimiter
+from servery_gateway.rejections import NO_ENDPOINT, Rejections
 from servery_gateway.request_body import BodyBudget, RequestBody
 from servery_gateway.request_meter import EntityMeter, RequestMeters
 from servery_gateway.request_trace import RequestTrace, RequestTracer
-from servery_gateway.routing_table import RoutingTable
+from servery_gateway.routing_table import Change, RoutingTable
 from servery_gateway.settings import GatewaySettings
 from servery_gateway.streaming import send_stream
 
@@ -70,6 +72,7 @@ class _Exchange:
         "began",
         "body",
         "headers",
+        "identity",
         "meter",
         "predict_ms",
         "queue_ms",
@@ -99,6 +102,7 @@ class _Exchange:
         self.request_id = request_id.decode()
         self.response_headers: list[Header] = [(b"x-request-id", request_id)]
         self.served_entity: str | None = None
+        self.identity: Identity | None = None
         self.meter: EntityMeter | None = None
         self.queue_ms: float | None = None
         self.predict_ms: float | None = None
@@ -117,6 +121,7 @@ class ScoringHandler:
         budget: BodyBudget,
         tracer: RequestTracer,
         meters: RequestMeters,
+        rejections: Rejections,
         random: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
@@ -127,10 +132,16 @@ class ScoringHandler:
         self._budget = budget
         self._tracer = tracer
         self._meters = meters
+        self._rejections = rejections
         self._points = TrafficPoints(random)
-        table.observe(lambda snapshot: self._points.keep(snapshot.routes), ("routes",))
+        table.follow_routes(self._follow)
         self._failures = FailureLog()
         self._watches = DisconnectWatches()
+
+    def _follow(self, changes: Sequence[Change[EndpointRoute]]) -> None:
+        for change in changes:
+            if change.after is None:
+                self._points.forget(change.key)
 
     async def handle(
         self, target: Target, headers: Mapping[bytes, bytes], receive: Receive, send: Send
@@ -142,6 +153,7 @@ class ScoringHandler:
             answer = await self._answer(exchange)
         except ServeryError as error:
             answer, reason = error_answer(error), error.message
+            self._rejections.count(self._endpoint_id(exchange), error)
         except (ClientDisconnected, CallerLeft):
             exchange.trace.ended(CLIENT_CLOSED_REQUEST)
             return
@@ -215,11 +227,12 @@ class ScoringHandler:
             except EntityWithdrawn:
                 # The endpoint was updated while the request waited: it may be served by what came instead.
                 route, entity = self._route(exchange, identity)
-        raise Unavailable("The endpoint is being updated. Try again in a moment.")
+        raise Unavailable("The endpoint is being updated. Try again in a moment.", reason="not_serving")
 
     async def _admit(self, exchange: _Exchange) -> tuple[Identity, EndpointRoute, ServedEntityRoute, str]:
         """Decide on the headers alone. Raises a ServeryError."""
-        identity, _ = await self._authenticator.authenticate(exchange.headers.get(b"authorization"))
+        exchange.identity, _ = await self._authenticator.authenticate(exchange.headers.get(b"authorization"))
+        identity = exchange.identity
         exchange.response_headers.append((b"x-databricks-org-id", header_value(identity.workspace_id)))
         route, entity = self._route(exchange, identity)
         content_type = admission.content_type_of(exchange.headers)
@@ -236,9 +249,19 @@ class ScoringHandler:
         exchange.meter = self._meters.of(entity.served_entity_id)
         return route, entity
 
+    def _endpoint_id(self, exchange: _Exchange) -> str:
+        """Return the id of the endpoint the caller named, if it is one of their workspace's."""
+        if exchange.identity is None:
+            return NO_ENDPOINT
+        name = (exchange.identity.workspace_id, exchange.target.endpoint)
+        route = self._table.snapshot.by_name.get(name)
+        return NO_ENDPOINT if route is None else route.endpoint_id
+
     async def _read_body(self, exchange: _Exchange, entity: ServedEntityRoute, deadline: float) -> bytes:
         try:
-            self._dispatcher.require_room(entity.served_entity_id)
+            self._dispatcher.require_room(
+                entity.served_entity_id, deadline, declared_length(exchange.headers) or 0
+            )
             if body_has_arrived(exchange.receive):
                 return await exchange.body.read(self._settings.max_body_bytes)
             async with asyncio.timeout_at(deadline):

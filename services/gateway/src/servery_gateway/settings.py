@@ -44,6 +44,11 @@ class GatewaySettings(BaseSettings):
     replica_wait: float = 5.0
     """How long a request waits for the first replica. Shorter than a cold start on purpose: the client
     retries a 503, and a held request is lost when the gateway restarts."""
+    max_queue_wait: float = 30.0
+    """Longest a request may have to wait for a slot, as estimated when it comes; never so long that its deadline would
+    pass. In overload it is about as long as the model takes."""
+    max_queued_body_bytes: int = 128 * 1024 * 1024
+    """Bodies that wait at one endpoint: a quarter of all that may be held, so that it leaves room for others."""
     answer_margin: float = 1.0
     """Taken off the endpoint's timeout. databricks-sdk stops reading after exactly 60 s and sends the
     request again; a 504 has to arrive before that."""

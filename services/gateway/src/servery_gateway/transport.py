@@ -4,12 +4,10 @@ Nothing here blocks: what is handed over leaves in the same turn of the event lo
 the listener. Everything sent to one replica arrives in order or not at all.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaRequest:
+class ReplicaRequest(NamedTuple):
     """One attempt to have one request answered by one replica."""
 
     id: int

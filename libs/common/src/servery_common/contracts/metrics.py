@@ -1,7 +1,8 @@
 """What gateways measure of served entities: counts, and how long requests took.
 
 A gateway counts from its start and tells its totals again and again, so that a signal that was lost is made up for by
-the next one. ``gateway_id`` names one life of a gateway: after a restart another id begins at zero.
+the next one: every two seconds those of served entities that had a request in the last minute, about once a minute
+those of the others. ``gateway_id`` names one life of a gateway: after a restart another id begins at zero.
 """
 
 from servery_common.contracts.message import Message, Value
@@ -61,8 +62,19 @@ class EntityMetrics(Value):
     """What the model itself took, as measured around its ``predict``; only of requests that reached it."""
 
 
+class EndpointRejections(Value):
+    """Requests that one gateway answered with an error of its own."""
+
+    endpoint_id: str
+    """Empty: the caller or the endpoint was unknown."""
+    counts: dict[str, int]
+    """By reason, since the gateway began."""
+
+
 class GatewayMetrics(Message, type="servery.gateway.metrics.v1"):
     """What one gateway measured. Long lists are sent in several messages."""
 
     gateway_id: str
     entities: tuple[EntityMetrics, ...] = ()
+    rejections: tuple[EndpointRejections, ...] = ()
+    """Of endpoints where something was refused since the last report, and of some others in turn."""

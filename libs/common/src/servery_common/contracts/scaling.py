@@ -17,7 +17,11 @@ class EntityLoad(Value):
 
 
 class GatewayLoad(Message, type="servery.gateway.load.v1"):
-    """What one gateway saw in the last window."""
+    """What one gateway saw in the last window; it is sent in each, also with nothing in it.
+
+    In it are the served entities that had something to do, once more when they are idle again, and each of the others
+    about once a minute: what a gateway does not mention is as it was.
+    """
 
     gateway_id: str
     window_seconds: float

@@ -33,7 +33,8 @@ def metrics_router(
         """The metrics of an endpoint."""
         deployment = await service.get(name, caller)
         views = _views(deployment, backend, book, clock())
-        content, media_type = exposition(deployment.endpoint.name, views, accept)
+        rejections = book.rejections(deployment.endpoint.id, clock())
+        content, media_type = exposition(deployment.endpoint.name, views, rejections, accept)
         return Response(content, headers={"content-type": media_type})
 
     return router

@@ -1,13 +1,14 @@
 """An endpoint's metrics in the names and meanings of Databricks, as Prometheus reads them. Pure.
 
-Despite their names the ``…_total`` series are gauges: values of the last minute, or of this moment.
+Despite their names the ``…_total`` series are gauges: values of the last minute, or of this moment. Only
+``requests_rejected_total``, which is Servery's own, is a counter.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -20,6 +21,7 @@ from servery_controller.domain.metrics_book import EntityTotals, Histograms
 ENTITY_LABELS = ("endpoint_name", "served_entity_name")
 REPLICA_LABELS = (*ENTITY_LABELS, "replica")
 GATEWAY_LABELS = (*ENTITY_LABELS, "gateway")
+REJECTION_LABELS = ("endpoint_name", "reason", "gateway")
 BOUNDS = (*map(floatToGoString, LATENCY_BUCKETS_MS), "+Inf")
 
 
@@ -32,21 +34,27 @@ class EntityView:
     replicas: Sequence[ReplicaObservation]
 
 
-def exposition(endpoint: str, entities: Sequence[EntityView], accept: str) -> tuple[bytes, str]:
+def exposition(
+    endpoint: str, entities: Sequence[EntityView], rejections: Mapping[str, Mapping[str, int]], accept: str
+) -> tuple[bytes, str]:
     """Return the text and its content type: OpenMetrics for those who ask for it, else Prometheus' own format."""
     encode, content_type = choose_encoder(accept)
-    return encode(_Families(endpoint, entities)), content_type
+    return encode(_Families(endpoint, entities, rejections)), content_type
 
 
 class _Families(Collector):
-    def __init__(self, endpoint: str, entities: Sequence[EntityView]) -> None:
+    def __init__(
+        self, endpoint: str, entities: Sequence[EntityView], rejections: Mapping[str, Mapping[str, int]]
+    ) -> None:
         self._endpoint = endpoint
+        self._rejections = rejections
         self._entities = entities
 
     def collect(self) -> Iterable[Metric]:
         yield from self._replica_gauges()
         yield from self._entity_gauges()
         yield from self._histograms()
+        yield self._rejected()
 
     def _replica_gauges(self) -> Iterator[Metric]:
         cpu = GaugeMetricFamily(
@@ -106,6 +114,17 @@ class _Families(Collector):
                     buckets = list(zip(BOUNDS, map(float, cumulative), strict=True))
                     family.add_metric([self._endpoint, entity.name, gateway], buckets, histogram.sum_ms)
             yield family
+
+    def _rejected(self) -> Metric:
+        family = CounterMetricFamily(
+            "requests_rejected",
+            "Requests that were answered with an error of Servery's own, by reason.",
+            labels=REJECTION_LABELS,
+        )
+        for gateway, counts in self._rejections.items():
+            for reason, count in counts.items():
+                family.add_metric([self._endpoint, reason, gateway], count)
+        return family
 
 
 def _provisioned(entity: EntityView) -> int:

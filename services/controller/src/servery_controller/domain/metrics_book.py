@@ -1,8 +1,10 @@
 """What all gateways measured, per served entity. Pure: the time is an argument.
 
-Gateways tell their totals every two seconds, so each controller knows the same of the living ones, and one that has
-just started does so after that time. Counts of the last minute and of this moment are added up over the gateways; one
-that has been silent for ``SILENT_SECONDS`` is not counted among them.
+Gateways tell the totals of a served entity every two seconds as long as it had a request in the last minute, then once
+with zeros, and from then on about once a minute. So each controller knows the same of those that are in use, and one
+that has just started does so after that time, of the idle ones after a minute. Counts of the last minute and of this
+moment are added up over the gateways; what a gateway has not told for ``SILENT_SECONDS`` is not counted: either it is
+zero, or the gateway is gone.
 
 Histograms are not added up: each gateway's stay its own and only ever grow, as scrapers expect of a series. A sum would
 go back whenever it loses a gateway, and two controllers of which one is older would answer different sums in turn.
@@ -18,7 +20,7 @@ from servery_common.contracts.metrics import EntityMetrics, GatewayMetrics, Hist
 SILENT_SECONDS = 10.0
 """Five reports that did not come."""
 REMEMBERED_SECONDS = 300.0
-"""Longer than the usual scrape intervals."""
+"""Longer than the usual scrape intervals, and several times what a gateway takes to tell of an idle served entity."""
 TIDY_SECONDS = 60.0
 
 BUCKETS = len(Histogram().counts)
@@ -58,6 +60,8 @@ class MetricsBook:
     def __init__(self) -> None:
         self._reports: dict[str, dict[str, _Report]] = {}
         """The last one of each gateway, by served entity."""
+        self._rejections: dict[str, dict[str, tuple[float, Mapping[str, int]]]] = {}
+        """When each gateway told what it had refused, and its counts by reason, by endpoint id."""
         self._tidied_at = 0.0
 
     def hear(self, report: GatewayMetrics, now: float) -> None:
@@ -65,6 +69,9 @@ class MetricsBook:
         for metrics in report.entities:
             reports = self._reports.setdefault(metrics.served_entity_id, {})
             reports[report.gateway_id] = _Report(now, metrics)
+        for refused in report.rejections:
+            of_endpoint = self._rejections.setdefault(refused.endpoint_id, {})
+            of_endpoint[report.gateway_id] = (now, refused.counts)
         if now - self._tidied_at >= TIDY_SECONDS:
             self._tidied_at = now
             self._tidy(now - REMEMBERED_SECONDS)
@@ -88,14 +95,28 @@ class MetricsBook:
             },
         )
 
+    def rejections(self, endpoint_id: str, now: float) -> Mapping[str, Mapping[str, int]]:
+        """Return what was refused at an endpoint, by gateway id and reason; remembered as histograms are."""
+        return {
+            gateway: counts
+            for gateway, (heard_at, counts) in self._rejections.get(endpoint_id, {}).items()
+            if now - heard_at <= REMEMBERED_SECONDS
+        }
+
     def _tidy(self, heard_before: float) -> None:
+        # What no gateway tells of any more was updated away or deleted.
         for served_entity_id, reports in list(self._reports.items()):
             kept = {gateway: report for gateway, report in reports.items() if report.heard_at >= heard_before}
             if kept:
                 self._reports[served_entity_id] = kept
             else:
-                # No gateway routes to it any more: it was updated away or deleted.
                 del self._reports[served_entity_id]
+        for endpoint_id, told in list(self._rejections.items()):
+            remembered = {gateway: one for gateway, one in told.items() if one[0] >= heard_before}
+            if remembered:
+                self._rejections[endpoint_id] = remembered
+            else:
+                del self._rejections[endpoint_id]
 
 
 def _has_our_buckets(histograms: Histograms) -> bool:

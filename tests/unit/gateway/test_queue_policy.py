@@ -1,0 +1,100 @@
+import pytest
+
+from servery_gateway.queue_policy import (
+    INTERVALS_TO_LEAVE,
+    MAX_RETRY_AFTER,
+    MIN_INTERVAL,
+    QueuePolicy,
+    queue_bound,
+)
+
+
+def policy(slots: int = 4, seconds: float | None = 0.02) -> QueuePolicy:
+    made = QueuePolicy(0.0, slots)
+    if seconds is not None:
+        made.left(0.0, seconds, waiting=0)
+    return made
+
+
+def judged(
+    of: QueuePolicy, waiting: int, *, now: float = 0.0, deadline: float = 60.0, max_wait: float = 30.0
+):
+    return of.judge(now, waiting=waiting, in_slots=of.slots, deadline=deadline, max_wait=max_wait)
+
+
+@pytest.mark.parametrize(
+    ("max_queued", "declared", "ready", "bound"),
+    [
+        (40, 4, 4, 40),
+        (40, 4, 128, 1280),  # Replicas that batch.
+        (80, 8, 4, 80),  # One of two replicas is not ready yet.
+        (40, 4, 0, 40),  # None is.
+        (40, 0, 0, 40),
+        (0, 4, 128, 0),
+    ],
+)
+def test_more_may_wait_for_replicas_that_take_more_at_once(max_queued, declared, ready, bound) -> None:
+    assert queue_bound(max_queued, declared, ready) == bound
+
+
+def test_the_wait_is_estimated_from_the_time_requests_spend_in_slots() -> None:
+    assert policy().wait(19, in_slots=4) == pytest.approx(0.1)
+    assert policy(seconds=None).wait(20, in_slots=4) is None
+    assert policy().wait(20, in_slots=0) is None
+
+
+def test_before_anything_was_measured_only_bounds_hold() -> None:
+    assert judged(policy(seconds=None), 10_000) is None
+
+
+def test_without_overload_a_request_may_wait_as_long_as_it_is_of_use() -> None:
+    one = policy()
+    assert judged(one, 5000) is None  # 25 s
+    assert judged(one, 7000) == ("queue_wait", 36)
+    assert judged(one, 3000, deadline=15.0) == ("queue_wait", 16)
+    assert judged(one, 40_000, max_wait=1000.0, deadline=100.0) == ("queue_wait", MAX_RETRY_AFTER)
+
+
+def test_a_full_queue_is_overload_until_it_was_calm_for_a_while() -> None:
+    one = policy()
+    assert one.full(40, 4) == ("queue_full", 1)
+    assert judged(one, 4) is None
+    assert judged(one, 5) == ("queue_wait", 1)
+    calm = INTERVALS_TO_LEAVE * MIN_INTERVAL
+    assert judged(one, 5, now=calm - MIN_INTERVAL) is not None
+    one.arrived(calm + MIN_INTERVAL)
+    assert judged(one, 5, now=calm + MIN_INTERVAL) is None
+
+
+def intervals(of: QueuePolicy, *arrivals: int, left: int) -> list[bool]:
+    """Return, for each interval with so many arrivals, whether it ended in overload."""
+    seen = []
+    for number, count in enumerate(arrivals):
+        for _ in range(count):
+            of.arrived(number * MIN_INTERVAL)
+        for _ in range(left):
+            of.left(number * MIN_INTERVAL, 0.02, waiting=1)
+        of.arrived((number + 1) * MIN_INTERVAL)
+        seen.append(of.overloaded)
+    return seen
+
+
+def test_two_intervals_in_which_more_came_than_left_are_overload() -> None:
+    assert intervals(policy(), 40, 40, 40, left=20) == [False, True, True]
+
+
+def test_one_such_interval_is_a_burst() -> None:
+    assert intervals(policy(), 500, 20, 20, left=20) == [False, False, False]
+
+
+def test_an_overload_of_one_served_entity_ends_though_refused_requests_do_not_leave() -> None:
+    one = policy(slots=1, seconds=0.005)
+    one.full(10, 1)
+    for number in range(INTERVALS_TO_LEAVE + 1):
+        now = number * MIN_INTERVAL
+        judged(one, 5, now=now)
+        for _ in range(16):  # Of 20 that can be served; 12 were.
+            one.arrived(now)
+        for _ in range(12):
+            one.left(now, 0.005, waiting=1)
+    assert not one.overloaded
