@@ -26,12 +26,14 @@ from servery_gateway.asgi import GatewayApp
 from servery_gateway.auth import Authenticator
 from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.dispatcher import Dispatcher
+from servery_gateway.limit_gossip import LimitGossip
 from servery_gateway.load_reporter import report_load
 from servery_gateway.management import ManagementHandler
 from servery_gateway.metrics_reporter import report_metrics
 from servery_gateway.nats_transport import NatsTransport
 from servery_gateway.oauth import TokenEndpoint
 from servery_gateway.public_routes import PublicRoutes
+from servery_gateway.quotas import WorkspaceQuotas
 from servery_gateway.rate_limits import RateLimiter
 from servery_gateway.request_body import BodyBudget
 from servery_gateway.request_meter import RequestMeters
@@ -96,13 +98,18 @@ class GatewayService:
         self.table.observe(self._update_dispatcher, ("routes",))
         self.table.observe(lambda snapshot: self.meters.update(snapshot.routes.values()), ("routes",))
         self.table.observe(self._writer.note)
-        self.limiter = RateLimiter()
+        self.quotas = WorkspaceQuotas()
+        self.table.observe(self.quotas.update, ("quotas",))
+        called = asyncio.Event()
+        self.limiter = RateLimiter(called=called.set)
+        self._gossip = LimitGossip(self.quotas, self.limiter, called, self.gateway_id, lambda: self.bus)
         self.bodies = BodyBudget(settings.max_held_body_bytes)
         app = GatewayApp(
             scoring=ScoringHandler(
                 settings,
                 self.table,
                 authenticator,
+                self.quotas,
                 self.limiter,
                 self.dispatcher,
                 self.bodies,
@@ -159,6 +166,8 @@ class GatewayService:
             "metrics-reporter",
             report_metrics(self.meters, self.dispatcher, self.gateway_id, lambda: self.bus),
         )
+        spawn("demand-gossip", self._gossip.tell_demand())
+        spawn("call-gossip", self._gossip.tell_calls())
         spawn("ticker", self._tick())
         self._http = spawn("http", self._serve_http())
         while not self._server.started:
@@ -204,6 +213,7 @@ class GatewayService:
     async def _run_bus(self, spawn: Spawner) -> None:
         async with connect_bus(self._nats, name=f"gateway-{self.gateway_id}") as bus:
             self.bus = bus
+            await self._gossip.listen(bus)
             for name in BUCKETS:
                 spawn(f"watch-{name}", self._watch(bus, name))
             await asyncio.Event().wait()
