@@ -9,8 +9,9 @@ import contextlib
 import logging
 import random
 import secrets
+import socket
 import time
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Protocol
 
 import structlog
@@ -71,13 +72,16 @@ class _Server(uvicorn.Server):
 
 
 class GatewayService:
-    """All parts of one gateway. Construct it inside the event loop."""
+    """All parts of one gateway. Construct it inside the event loop. ``sockets``, if given, are bound already."""
 
-    def __init__(self, settings: GatewaySettings, nats: NatsSettings) -> None:
+    def __init__(
+        self, settings: GatewaySettings, nats: NatsSettings, sockets: list[socket.socket] | None = None
+    ) -> None:
         self.settings = settings
         self.gateway_id = secrets.token_hex(8)
         self.bus: Bus | None = None
         self._nats = nats
+        self._sockets = sockets
         self._stopping = False
         self._http: asyncio.Task[Any] | None = None
         file = SnapshotFile(settings.data_dir)
@@ -191,7 +195,7 @@ class GatewayService:
 
     async def _serve_http(self) -> None:
         try:
-            await self._server.serve()
+            await self._server.serve(self._sockets)
         except SystemExit as ended:
             # uvicorn's way to say that the port is taken; it has logged why.
             raise OSError("the HTTP server did not start") from ended
@@ -233,10 +237,15 @@ class GatewayService:
             self.dispatcher.probe()
 
 
-async def main(context: ServiceContext) -> None:
-    """Run the gateway until it is asked to stop."""
-    service = GatewayService(GatewaySettings(), NatsSettings())
+async def main(
+    context: ServiceContext,
+    sockets: list[socket.socket] | None = None,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Run the gateway until it is asked to stop. ``sockets``: what to listen on, instead of the settings' address."""
+    service = GatewayService(GatewaySettings(), NatsSettings(), sockets)
     await service.start(context.spawn)
     context.ready()
+    ready()
     await context.stopping.wait()
     await service.stop()
