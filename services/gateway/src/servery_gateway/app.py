@@ -51,6 +51,8 @@ KEEP_ALIVE_SECONDS = 75
 close first and never send into a closing connection."""
 TICK_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
+JOIN_SECONDS = 1.0
+"""Longest wait of one process of several before it takes connections though NATS is not there."""
 
 log = structlog.get_logger(__name__)
 
@@ -173,6 +175,8 @@ class GatewayService:
         spawn("demand-gossip", self._gossip.tell_demand())
         spawn("call-gossip", self._gossip.tell_calls())
         spawn("ticker", self._tick())
+        if self._sockets is not None:
+            await self._let_others_answer()
         self._http = spawn("http", self._serve_http())
         while not self._server.started:
             if self._http.done():
@@ -192,6 +196,13 @@ class GatewayService:
 
     def _update_dispatcher(self, snapshot: Snapshot) -> None:
         self.dispatcher.update(snapshot.routes.values())
+
+    async def _let_others_answer(self) -> None:
+        """Wait a moment for NATS: a process that takes connections of a shared port before would refuse requests."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(JOIN_SECONDS):
+                while self.why_not_ready() is not None:  # noqa: ASYNC110 - several things, none of which can tell
+                    await asyncio.sleep(0.01)
 
     async def _serve_http(self) -> None:
         try:
