@@ -23,10 +23,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 from tests.end_to_end.deadlines import eventually
 
 SERVICES = ("gateway", "controller", "builder", "scaler", "worker")
+
+PLENTY_QPS = 100_000
+"""Tests and benchmarks that are not about the quota never meet it."""
 
 _OURS = ("SERVERY_", "MLFLOW_", "DATABRICKS_", "OTEL_")
 """Variables of the caller that would change what is tested."""
@@ -57,6 +61,16 @@ class Stack:
         """Start it, or start it again, and return when it says that it is ready."""
         answer = self.command("up", "--port", str(self.port), "--detach", timeout=240)
         assert answer.returncode == 0, f"`servery up` failed\n{answer.stdout}\n{self.log_tails()}"
+
+    def raise_quota(self, qps: int) -> None:
+        """Let the first workspace send so many scoring requests a second, as its operator would."""
+        answer = httpx.put(
+            f"{self.access.host}/api/2.0/servery/workspaces/1/quota",
+            headers={"Authorization": f"Bearer {self.access.token}"},
+            json={"qps": qps},
+            timeout=30,
+        )
+        assert answer.status_code == 200, answer.text
 
     def down(self) -> None:
         """Stop it; no process of it may be left."""
@@ -201,6 +215,7 @@ def run_stack(variables: Mapping[str, str] | None = None) -> Iterator[Stack]:
     try:
         stack.up()
         running.append(stack)
+        stack.raise_quota(PLENTY_QPS)
         yield stack
     finally:
         if stack in running:

@@ -18,8 +18,8 @@ ENDPOINT = "survivor"
 
 @pytest.fixture(scope="module")
 def own_stack() -> Iterator[Stack]:
-    """A stack whose services may be killed, with one endpoint deployed."""
-    for stack in run_stack():
+    """A stack whose services may be killed, with two gateways and one endpoint."""
+    for stack in run_stack({"SERVERY_GATEWAY_PROCESSES": "2"}):
         client = Client(stack)
         client.deploy(ENDPOINT, "misbehaves", registrar(client)(zoo.misbehaves()))
         client.close()

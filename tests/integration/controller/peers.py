@@ -22,6 +22,7 @@ from servery_common.contracts.builds import (
     ResolveModel,
 )
 from servery_common.contracts.management import HttpAnswer, HttpCall
+from servery_common.contracts.quotas import WorkspaceQuota
 from servery_common.contracts.replicas import (
     Done,
     EnsureReplica,
@@ -188,6 +189,7 @@ class GatewayPeer:
     identities: dict[str, Identity] = field(default_factory=dict[str, Identity])
     tokens: dict[str, TokenGrant] = field(default_factory=dict[str, TokenGrant])
     keys: dict[str, SigningKey] = field(default_factory=dict[str, SigningKey])
+    quotas: dict[str, WorkspaceQuota] = field(default_factory=dict[str, WorkspaceQuota])
 
     async def follow(self) -> None:
         async for change in self.bus.kv_watch(subjects.ROUTES_BUCKET, EndpointRoute):
@@ -202,6 +204,7 @@ class GatewayPeer:
             tasks.create_task(self._follow(subjects.PRINCIPALS_BUCKET, Identity, self.identities))
             tasks.create_task(self._follow(subjects.TOKENS_BUCKET, TokenGrant, self.tokens))
             tasks.create_task(self._follow(subjects.SIGNING_KEYS_BUCKET, SigningKey, self.keys))
+            tasks.create_task(self._follow(subjects.QUOTAS_BUCKET, WorkspaceQuota, self.quotas))
 
     async def _follow(self, bucket: str, message: type[Any], known: dict[str, Any]) -> None:
         async for change in self.bus.kv_watch(bucket, message):

@@ -44,6 +44,13 @@ def test_an_event_is_one_json_line_with_its_context(capsys: pytest.CaptureFixtur
     }
 
 
+def test_one_process_of_several_says_which_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("test", process=2)
+    logging.getLogger("uvicorn.error").warning("port %d is taken", 80)
+    [line] = lines(capsys)
+    assert (line["service"], line["process"]) == ("test", 2)
+
+
 def test_standard_library_loggers_join_in(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("test")
     logging.getLogger("uvicorn.error").warning("port %d is taken", 80)

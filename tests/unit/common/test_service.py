@@ -1,6 +1,9 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
+
+from servery_common import service
 from servery_common.service import ServiceContext, wait_any
 
 
@@ -49,3 +52,27 @@ async def test_a_dead_task_stops_the_service() -> None:
     await asyncio.sleep(0)
     assert context.stopping.is_set()
     assert context.failed
+
+
+async def test_a_task_that_swallows_its_cancellation_is_cancelled_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service, "CANCEL_SECONDS", 0.01)
+    begun, swallowed = asyncio.Event(), []
+
+    async def stubborn() -> None:
+        while True:
+            try:
+                begun.set()
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if swallowed:
+                    raise
+                swallowed.append(True)
+
+    context = ServiceContext("test")
+    context.spawn("stubborn", stubborn())
+    await begun.wait()
+    async with asyncio.timeout(10):
+        await context.cancel_tasks()
+    assert swallowed

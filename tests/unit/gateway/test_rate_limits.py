@@ -3,6 +3,7 @@ import random
 import pytest
 
 from servery_common.contracts.access import Identity
+from servery_common.contracts.quotas import GatewayCalls
 from servery_common.contracts.routes import EndpointRoute, RateLimit
 from servery_common.errors import RequestLimitExceeded
 from servery_gateway.rate_limits import RateLimiter
@@ -116,3 +117,24 @@ def test_a_window_needs_no_more_memory_than_it_has_seconds() -> None:
         window.add(tenth / 10)
     window.count(10_000)
     assert len(window._seconds) <= WINDOW + 1
+
+
+def test_calls_let_in_elsewhere_count_and_only_ones_own_are_told_of() -> None:
+    called: list[None] = []
+    route = endpoint(RateLimit(calls=5), RateLimit(calls=3, key="user"))
+    here, there = Gate(), Gate()
+    there.limiter = RateLimiter(lambda: there.now, lambda: called.append(None))
+    assert there.lets_in(route, ANN)
+    assert there.lets_in(route, ANN)
+    assert there.lets_in(route, BOB)
+    assert len(called) == 3
+    counts = tuple(there.limiter.take_untold())
+    assert {(one.principal_id, one.calls) for one in counts} == {("", 3), ("p1", 2), ("p2", 1)}
+    assert there.limiter.take_untold() == []
+
+    here.limiter.hear(GatewayCalls(gateway_id="g", counts=counts))
+    assert here.limiter.take_untold() == []
+    assert here.lets_in(route, ANN)
+    assert not here.lets_in(route, ANN), "three calls of hers"
+    assert here.lets_in(route, BOB)
+    assert not here.lets_in(route, BOB), "five calls of everybody's"

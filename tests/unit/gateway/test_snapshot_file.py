@@ -1,6 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
+import orjson
+
 from servery_common.contracts.access import Identity, SigningKey, TokenGrant
+from servery_common.contracts.quotas import WorkspaceQuota
 from servery_common.contracts.routes import EndpointRoute
 from servery_gateway.routing_table import Snapshot
 from servery_gateway.snapshot_file import SnapshotFile, decode, encode
@@ -12,12 +16,19 @@ SNAPSHOT = Snapshot(
     identities={"p": Identity(principal_id="p", user_name="ann", workspace_id="1", groups=("data",))},
     tokens={"aa": TokenGrant(token_sha256="aa", principal_id="p", expires_at_ms=5)},
     signing_keys={"k": SigningKey(key_id="k", public_key="pem")},
+    quotas={"1": WorkspaceQuota(workspace_id="1", qps=3000)},
     incarnations={"routes": "one", "identities": "two"},
 )
 
 
 def test_a_snapshot_survives_the_file_unchanged() -> None:
     assert decode(encode(SNAPSHOT)) == SNAPSHOT
+
+
+def test_a_file_of_the_version_before_lacks_what_is_new_and_nothing_else() -> None:
+    content = orjson.loads(encode(SNAPSHOT))
+    del content["quotas"]
+    assert decode(orjson.dumps(content)) == replace(SNAPSHOT, quotas={})
 
 
 def test_the_file_is_its_owners_alone_and_leaves_no_draft(tmp_path: Path) -> None:

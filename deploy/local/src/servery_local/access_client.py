@@ -27,10 +27,14 @@ class AccessClient(ApiClient):
 
     def delete_workspace(self, name: str) -> None:
         """Delete a workspace by name or id."""
-        found = [w for w in self.workspaces() if name in (w["name"], w["workspace_id"])]
+        self._json("DELETE", f"{WORKSPACES}/{self.workspace_id(name)}")
+
+    def workspace_id(self, name: str) -> str:
+        """Return the id of a workspace that is named by its name or id."""
+        found = [w["workspace_id"] for w in self.workspaces() if name in (w["name"], w["workspace_id"])]
         if not found:
             raise LocalError(f"there is no workspace {name}")
-        self._json("DELETE", f"{WORKSPACES}/{found[0]['workspace_id']}")
+        return found[0]
 
     def create_user(self, name: str, *, admin: bool) -> dict[str, Any]:
         """Make a user of the workspace, as an administrator if wanted."""

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from servery_local.commands import access, deploy, endpoints, stack
+from servery_local.commands import access, deploy, endpoints, quota, stack
 from servery_local.commands.options import FLAG
 from servery_local.errors import LocalError
 
@@ -36,7 +36,7 @@ for command in (
 ):
     app.command(command.__name__.rstrip("_"), rich_help_panel="Endpoints")(command)
 
-for group in (access.workspaces, access.users, access.tokens):
+for group in (access.workspaces, access.users, access.tokens, quota.quotas):
     app.add_typer(group, rich_help_panel="Access")
 
 

@@ -17,13 +17,20 @@ from servery_common.settings import LogSettings
 _OWN_HANDLERS = ("uvicorn", "uvicorn.access", "uvicorn.error", "nats", "asyncpg", "asyncio")
 
 
-def configure_logging(service: str, settings: LogSettings | None = None) -> None:
-    """Set up the log of this process. Call once, before anything logs; calling again replaces the set-up."""
+def configure_logging(
+    service: str, settings: LogSettings | None = None, *, process: int | None = None
+) -> None:
+    """Set up the log of this process. Call once, before anything logs; calling again replaces the set-up.
+
+    ``process`` is its number among several that are one service.
+    """
     settings = settings or LogSettings()
     level = getattr(logging, settings.level.upper())
 
     def add_service(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event.setdefault("service", service)
+        if process is not None:
+            event.setdefault("process", process)
         return event
 
     shared: list[Processor] = [

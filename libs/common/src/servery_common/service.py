@@ -23,6 +23,8 @@ from servery_common.tracing import configure_tracing, shutdown_tracing
 
 log = structlog.get_logger(__name__)
 
+CANCEL_SECONDS = 6.0
+"""How long a background task that was cancelled may take to clean up before it is cancelled once more."""
 STOP_SECONDS = 60.0
 """How long ``main`` may take to end once it was asked to stop, before it is cancelled. Longer than any
 request may run; a supervisor that is less patient sends SIGKILL."""
@@ -64,11 +66,15 @@ class ServiceContext:
             notify("STOPPING=1")
 
     async def cancel_tasks(self) -> None:
-        """Cancel what ``spawn`` started and wait for it."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancel what ``spawn`` started and wait for it.
+
+        Again after a while: on Python 3.11 ``asyncio.wait_for``, which nats-py connects with, swallows a cancellation
+        that comes just when what it waits for is there.
+        """
+        while tasks := set(self._tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -78,20 +84,27 @@ class ServiceContext:
         self.stop(failed=True)
 
 
-def run(name: str, main: Callable[[ServiceContext], Awaitable[None]]) -> NoReturn:
-    """Run the service in this process, on uvloop where it is installed, and exit."""
+def run(
+    name: str, main: Callable[[ServiceContext], Awaitable[None]], *, process: int | None = None
+) -> NoReturn:
+    """Run the service in this process, on uvloop where it is installed, and exit.
+
+    ``process`` is its number among several that are one service; the log names it.
+    """
     try:
         from uvloop import new_event_loop
     except ImportError:
         new_event_loop = None
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(run_service(name, main))
+        runner.run(run_service(name, main, process=process))
     sys.exit(0)
 
 
-async def run_service(name: str, main: Callable[[ServiceContext], Awaitable[None]]) -> None:
+async def run_service(
+    name: str, main: Callable[[ServiceContext], Awaitable[None]], *, process: int | None = None
+) -> None:
     """Run ``main`` until it ends or is asked to stop. Raises ``SystemExit(1)`` when it or a task failed."""
-    configure_logging(name)
+    configure_logging(name, process=process)
     configure_tracing(name)
     context = ServiceContext(name)
     _handle_signals(context)

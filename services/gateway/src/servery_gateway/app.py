@@ -9,8 +9,9 @@ import contextlib
 import logging
 import random
 import secrets
+import socket
 import time
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Protocol
 
 import structlog
@@ -27,12 +28,14 @@ from servery_gateway.auth import Authenticator
 from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.dispatcher import Dispatcher
 from servery_gateway.http_protocol import GatewayProtocol
+from servery_gateway.limit_gossip import LimitGossip
 from servery_gateway.load_reporter import report_load
 from servery_gateway.management import ManagementHandler
 from servery_gateway.metrics_reporter import report_metrics
 from servery_gateway.nats_transport import NatsTransport
 from servery_gateway.oauth import TokenEndpoint
 from servery_gateway.public_routes import PublicRoutes
+from servery_gateway.quotas import WorkspaceQuotas
 from servery_gateway.rate_limits import RateLimiter
 from servery_gateway.rejections import Rejections
 from servery_gateway.request_body import BodyBudget
@@ -50,6 +53,8 @@ KEEP_ALIVE_SECONDS = 75
 close first and never send into a closing connection."""
 TICK_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
+JOIN_SECONDS = 1.0
+"""Longest wait of one process of several before it takes connections though NATS is not there."""
 
 log = structlog.get_logger(__name__)
 
@@ -71,13 +76,16 @@ class _Server(uvicorn.Server):
 
 
 class GatewayService:
-    """All parts of one gateway. Construct it inside the event loop."""
+    """All parts of one gateway. Construct it inside the event loop. ``sockets``, if given, are bound already."""
 
-    def __init__(self, settings: GatewaySettings, nats: NatsSettings) -> None:
+    def __init__(
+        self, settings: GatewaySettings, nats: NatsSettings, sockets: list[socket.socket] | None = None
+    ) -> None:
         self.settings = settings
         self.gateway_id = secrets.token_hex(8)
         self.bus: Bus | None = None
         self._nats = nats
+        self._sockets = sockets
         self._stopping = False
         self._http: asyncio.Task[Any] | None = None
         file = SnapshotFile(settings.data_dir)
@@ -105,13 +113,18 @@ class GatewayService:
         self.table.follow_routes(self.meters.follow)
         self.table.follow_routes(self.rejections.follow)
         self.table.observe(self._writer.note)
-        self.limiter = RateLimiter()
+        self.quotas = WorkspaceQuotas()
+        self.table.observe(self.quotas.update, ("quotas",))
+        called = asyncio.Event()
+        self.limiter = RateLimiter(called=called.set)
+        self._gossip = LimitGossip(self.quotas, self.limiter, called, self.gateway_id, lambda: self.bus)
         self.bodies = BodyBudget(settings.max_held_body_bytes)
         app = GatewayApp(
             scoring=ScoringHandler(
                 settings,
                 self.table,
                 authenticator,
+                self.quotas,
                 self.limiter,
                 self.dispatcher,
                 self.bodies,
@@ -169,7 +182,11 @@ class GatewayService:
             "metrics-reporter",
             report_metrics(self.meters, self.rejections, self.dispatcher, self.gateway_id, lambda: self.bus),
         )
+        spawn("demand-gossip", self._gossip.tell_demand())
+        spawn("call-gossip", self._gossip.tell_calls())
         spawn("ticker", self._tick())
+        if self._sockets is not None:
+            await self._let_others_answer()
         self._http = spawn("http", self._serve_http())
         while not self._server.started:
             if self._http.done():
@@ -187,9 +204,16 @@ class GatewayService:
             await asyncio.wait({self._http})
         await self._writer.flush()
 
+    async def _let_others_answer(self) -> None:
+        """Wait a moment for NATS: a process that takes connections of a shared port before would refuse requests."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(JOIN_SECONDS):
+                while self.why_not_ready() is not None:  # noqa: ASYNC110 - several things, none of which can tell
+                    await asyncio.sleep(0.01)
+
     async def _serve_http(self) -> None:
         try:
-            await self._server.serve()
+            await self._server.serve(self._sockets)
         except SystemExit as ended:
             # uvicorn's way to say that the port is taken; it has logged why.
             raise OSError("the HTTP server did not start") from ended
@@ -211,6 +235,7 @@ class GatewayService:
     async def _run_bus(self, spawn: Spawner) -> None:
         async with connect_bus(self._nats, name=f"gateway-{self.gateway_id}") as bus:
             self.bus = bus
+            await self._gossip.listen(bus)
             for name in BUCKETS:
                 spawn(f"watch-{name}", self._watch(bus, name))
             await asyncio.Event().wait()
@@ -230,10 +255,15 @@ class GatewayService:
             self.dispatcher.probe()
 
 
-async def main(context: ServiceContext) -> None:
-    """Run the gateway until it is asked to stop."""
-    service = GatewayService(GatewaySettings(), NatsSettings())
+async def main(
+    context: ServiceContext,
+    sockets: list[socket.socket] | None = None,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Run the gateway until it is asked to stop. ``sockets``: what to listen on, instead of the settings' address."""
+    service = GatewayService(GatewaySettings(), NatsSettings(), sockets)
     await service.start(context.spawn)
     context.ready()
+    ready()
     await context.stopping.wait()
     await service.stop()

@@ -27,6 +27,7 @@ from rpds import HashTrieMap
 from servery_common.contracts import subjects
 from servery_common.contracts.access import Identity, SigningKey, TokenGrant
 from servery_common.contracts.message import Message
+from servery_common.contracts.quotas import WorkspaceQuota
 from servery_common.contracts.routes import EndpointRoute
 from servery_common.messaging.port import KvChange
 
@@ -37,6 +38,7 @@ BUCKETS: Mapping[str, tuple[str, type[Message]]] = {
     "identities": (subjects.PRINCIPALS_BUCKET, Identity),
     "tokens": (subjects.TOKENS_BUCKET, TokenGrant),
     "signing_keys": (subjects.SIGNING_KEYS_BUCKET, SigningKey),
+    "quotas": (subjects.QUOTAS_BUCKET, WorkspaceQuota),
 }
 """What a snapshot is made of: its field -> the bucket and what is in it."""
 INCARNATIONS = "incarnations"
@@ -56,6 +58,8 @@ class Snapshot:
     """By hex SHA-256 of the token."""
     signing_keys: Mapping[str, SigningKey] = field(default_factory=dict[str, SigningKey])
     """By key id."""
+    quotas: Mapping[str, WorkspaceQuota] = field(default_factory=dict[str, WorkspaceQuota])
+    """By workspace id; absent: the default."""
     incarnations: Mapping[str, str] = field(default_factory=dict[str, str])
     """By field: which life of its bucket it was made from."""
     by_name: Mapping[tuple[str, str], EndpointRoute] = field(init=False)

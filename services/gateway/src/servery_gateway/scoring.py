@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from servery_common.contracts.access import Identity
 from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
-from servery_common.errors import BadRequest, ServeryError, Unavailable
+from servery_common.errors import BadRequest, RequestLimitExceeded, ServeryError, Unavailable
 from servery_gateway import admission
 from servery_gateway.answer_stream import AnswerStream
 from servery_gateway.answers import scoring_answer
@@ -35,6 +35,7 @@ from servery_gateway.http import (
 )
 from servery_gateway.http_protocol import body_has_arrived
 from servery_gateway.load_balancing import TrafficPoints
+from servery_gateway.quotas import WorkspaceQuotas
 from servery_gateway.rate_limits import RateLimiter
 from servery_gateway.rejections import NO_ENDPOINT, Rejections
 from servery_gateway.request_body import BodyBudget, RequestBody
@@ -116,6 +117,7 @@ class ScoringHandler:
         settings: GatewaySettings,
         table: RoutingTable,
         authenticator: Authenticator,
+        quotas: WorkspaceQuotas,
         limiter: RateLimiter,
         dispatcher: Dispatcher,
         budget: BodyBudget,
@@ -127,6 +129,7 @@ class ScoringHandler:
         self._settings = settings
         self._table = table
         self._authenticator = authenticator
+        self._quotas = quotas
         self._limiter = limiter
         self._dispatcher = dispatcher
         self._budget = budget
@@ -236,7 +239,13 @@ class ScoringHandler:
         exchange.response_headers.append((b"x-databricks-org-id", header_value(identity.workspace_id)))
         route, entity = self._route(exchange, identity)
         content_type = admission.content_type_of(exchange.headers)
-        self._limiter.admit(route, identity)  # last: what is refused for another reason is no call
+        # Last: what is refused for another reason takes nothing of a quota and is no call.
+        self._quotas.admit(identity.workspace_id)
+        try:
+            self._limiter.admit(route, identity)
+        except RequestLimitExceeded:
+            self._quotas.give_back(identity.workspace_id)
+            raise
         return identity, route, entity, content_type
 
     def _route(self, exchange: _Exchange, identity: Identity) -> tuple[EndpointRoute, ServedEntityRoute]:

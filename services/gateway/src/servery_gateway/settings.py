@@ -1,5 +1,6 @@
 """Settings of the gateway, each from one environment variable."""
 
+import sys
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +22,9 @@ class GatewaySettings(BaseSettings):
     """Address to listen on. The default is not reachable from other machines."""
     port: int = 8080
     """Port to listen on."""
+    processes: int = Field(default=1, ge=1, le=128)
+    """Gateways that answer on the one port, each in a process of its own: one for each core that scoring should use.
+    Limits on memory, such as ``max_held_body_bytes``, are each process'; quotas and rate limits those of all."""
     data_dir: Path = Field(default=Path(".servery/gateway"), validation_alias="SERVERY_DATA_DIR")
     """Where the last-known-good routing snapshot is kept."""
     trusted_proxies: str = ""
@@ -66,6 +70,8 @@ class GatewaySettings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.processes > 1 and sys.platform != "linux":
+            raise ValueError("several processes need Linux: elsewhere no kernel divides a port's connections")
         if self.stop_delay + self.stop_grace > STOP_SECONDS - STOP_MARGIN:
             raise ValueError(
                 f"stop_delay and stop_grace are {self.stop_delay + self.stop_grace:g} s together; "

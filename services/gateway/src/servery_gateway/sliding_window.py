@@ -29,14 +29,14 @@ class SlidingWindow:
             self._count -= self._seconds.popleft()[1]
         return self._count
 
-    def add(self, now: float) -> None:
-        """One more event."""
+    def add(self, now: float, events: int = 1) -> None:
+        """One more event, or several."""
         second = int(now)
         if self._seconds and self._seconds[-1][0] == second:
-            self._seconds[-1] = second, self._seconds[-1][1] + 1
+            self._seconds[-1] = second, self._seconds[-1][1] + events
         else:
-            self._seconds.append((second, 1))
-        self._count += 1
+            self._seconds.append((second, events))
+        self._count += events
 
     def seconds_until_below(self, limit: int, now: float) -> int:
         """Return in how many whole seconds fewer than ``limit`` events count, 0 if they do now.

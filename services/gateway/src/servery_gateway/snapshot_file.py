@@ -97,7 +97,8 @@ def decode(content: bytes) -> Snapshot:
         raise ValueError(f"unknown format {parsed['format']!r}")
     try:
         buckets: dict[str, Any] = {
-            name: {key: message.model_validate(value) for key, value in parsed[name].items()}
+            # A bucket may be missing that the version before did not have.
+            name: {key: message.model_validate(value) for key, value in parsed.get(name, {}).items()}
             for name, (_, message) in BUCKETS.items()
         }
         return Snapshot(**buckets, incarnations=dict(parsed["incarnations"]))

@@ -7,7 +7,17 @@ The JSON Schemas, ``docs/events.md`` and ``docs/asyncapi.yaml`` are generated fr
 from dataclasses import dataclass
 from enum import StrEnum
 
-from servery_common.contracts import access, builds, management, metrics, replicas, routes, scaling, subjects
+from servery_common.contracts import (
+    access,
+    builds,
+    management,
+    metrics,
+    quotas,
+    replicas,
+    routes,
+    scaling,
+    subjects,
+)
 from servery_common.contracts.message import Message
 
 
@@ -65,12 +75,15 @@ HEARTBEAT = "servery.signals.worker.heartbeat.<worker_id>"
 METRICS = "servery.signals.gateway.metrics.<gateway_id>"
 CHANGED = subjects.endpoints_changed()
 LOAD = "servery.signals.gateway.load.<gateway_id>"
+DEMAND = "servery.signals.gateway.demand.<gateway_id>"
+CALLS = "servery.signals.gateway.calls.<gateway_id>"
 BUILD = "servery.jobs.build.<build_id>"
 BUILD_EVENT = "servery.events.build"
 ROUTE = f"{subjects.ROUTES_BUCKET}/<endpoint_id>"
 IDENTITY = f"{subjects.PRINCIPALS_BUCKET}/<principal_id>"
 TOKEN = f"{subjects.TOKENS_BUCKET}/<token_sha256>"
 SIGNING_KEY = f"{subjects.SIGNING_KEYS_BUCKET}/<key_id>"
+QUOTA = f"{subjects.QUOTAS_BUCKET}/<workspace_id>"
 FIND_TOKEN = subjects.controller_find_token()
 ISSUE_TOKEN = subjects.controller_issue_token()
 MODEL_TOKEN = subjects.controller_issue_model_token()
@@ -122,6 +135,8 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(replicas.WorkerHeartbeat, Guarantee.SIGNAL, (HEARTBEAT,), (WORKER,), (CONTROLLER,)),
     Entry(scaling.GatewayLoad, Guarantee.SIGNAL, (LOAD,), (GATEWAY,), (SCALER,)),
     Entry(metrics.GatewayMetrics, Guarantee.SIGNAL, (METRICS,), (GATEWAY,), (CONTROLLER,)),
+    Entry(quotas.GatewayDemand, Guarantee.SIGNAL, (DEMAND,), (GATEWAY,), (GATEWAY,)),
+    Entry(quotas.GatewayCalls, Guarantee.SIGNAL, (CALLS,), (GATEWAY,), (GATEWAY,)),
     Entry(routes.EndpointsChanged, Guarantee.SIGNAL, (CHANGED,), (CONTROLLER,), (CONTROLLER,)),
     Entry(builds.BuildRequested, Guarantee.JOB, (BUILD,), (CONTROLLER,), (BUILDER,)),
     _event(builds.BuildStarted, "started"),
@@ -131,6 +146,7 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(access.Identity, Guarantee.STATE, (IDENTITY,), (CONTROLLER,), (GATEWAY,)),
     Entry(access.TokenGrant, Guarantee.STATE, (TOKEN,), (CONTROLLER,), (GATEWAY,)),
     Entry(access.SigningKey, Guarantee.STATE, (SIGNING_KEY,), (CONTROLLER,), (GATEWAY,)),
+    Entry(quotas.WorkspaceQuota, Guarantee.STATE, (QUOTA,), (CONTROLLER,), (GATEWAY,)),
 )
 
 

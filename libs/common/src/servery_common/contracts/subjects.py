@@ -26,6 +26,7 @@ ROUTES_BUCKET = "servery-routes"
 PRINCIPALS_BUCKET = "servery-principals"
 TOKENS_BUCKET = "servery-tokens"
 SIGNING_KEYS_BUCKET = "servery-signing-keys"
+QUOTAS_BUCKET = "servery-quotas"
 
 CONTROLLER_QUEUE = "controller"
 BUILDER_QUEUE = "builder"
@@ -139,6 +140,16 @@ def gateway_metrics(gateway_id: str) -> str:
     return f"servery.signals.gateway.metrics.{token(gateway_id)}"
 
 
+def gateway_demand(gateway_id: str) -> str:
+    """What workspaces ask of one gateway, about ten times a second."""
+    return f"servery.signals.gateway.demand.{token(gateway_id)}"
+
+
+def gateway_calls(gateway_id: str) -> str:
+    """Calls one gateway let in that rate limits count, within milliseconds."""
+    return f"servery.signals.gateway.calls.{token(gateway_id)}"
+
+
 def endpoints_changed() -> str:
     """Endpoints the leading controller should look at now."""
     return "servery.signals.controller.endpoints_changed"
@@ -157,5 +168,7 @@ def build_event(happened: str, build_id: str) -> str:
 ALL_WORKER_HEARTBEATS = "servery.signals.worker.heartbeat.*"
 ALL_GATEWAY_METRICS = "servery.signals.gateway.metrics.*"
 ALL_GATEWAY_LOADS = "servery.signals.gateway.load.*"
+ALL_GATEWAY_DEMANDS = "servery.signals.gateway.demand.*"
+ALL_GATEWAY_CALLS = "servery.signals.gateway.calls.*"
 ALL_BUILD_EVENTS = "servery.events.build.*.*"
 ALL_BUILD_JOBS = "servery.jobs.build.*"

@@ -78,6 +78,7 @@ DECLARED: tuple[StreamConfig, ...] = (
     _bucket(subjects.PRINCIPALS_BUCKET),
     _bucket(subjects.TOKENS_BUCKET),
     _bucket(subjects.SIGNING_KEYS_BUCKET),
+    _bucket(subjects.QUOTAS_BUCKET),
 )
 
 

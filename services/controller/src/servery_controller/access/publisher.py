@@ -1,4 +1,4 @@
-"""Tells gateways who may call: keeps their three buckets equal to Postgres (``contracts.access``).
+"""Tells gateways who may call, and how much: keeps four buckets equal to Postgres (``contracts.access``, ``quotas``).
 
 Any controller publishes what it changed before it answers, so that a revoked token is refused from then on. All of
 it is compared again at the start, when NATS comes back, when somebody else wrote to a bucket and from time to time.
@@ -11,10 +11,11 @@ import structlog
 
 from servery_common.contracts import subjects
 from servery_common.contracts.access import Identity, SigningKey, TokenGrant
+from servery_common.contracts.quotas import WorkspaceQuota
 from servery_common.errors import ServeryError
 from servery_common.messaging.port import Bus
 from servery_common.postgres.pool import OUTAGE, Pool
-from servery_controller.access import credential_store, identity_store
+from servery_controller.access import credential_store, identity_store, quota_store
 from servery_controller.access.identity_store import Identities
 from servery_controller.access.mirror import Mirror
 
@@ -26,7 +27,7 @@ _RETRY_SECONDS = 0.05
 
 
 class AccessPublisher:
-    """Publishes identities, tokens and public signing keys."""
+    """Publishes identities, tokens, public signing keys and quotas."""
 
     def __init__(self, bus: Bus, pool: Pool, identities: Identities, repair_seconds: float) -> None:
         self._pool = pool
@@ -37,6 +38,7 @@ class AccessPublisher:
         self._identities = Mirror(bus, subjects.PRINCIPALS_BUCKET, Identity, self._dirty.set)
         self._tokens = Mirror(bus, subjects.TOKENS_BUCKET, TokenGrant, self._dirty.set)
         self._keys = Mirror(bus, subjects.SIGNING_KEYS_BUCKET, SigningKey, self._dirty.set)
+        self._quotas = Mirror(bus, subjects.QUOTAS_BUCKET, WorkspaceQuota, self._dirty.set)
         bus.on_reconnect(self._dirty.set)
         self.published = asyncio.Event()
         """Set once gateways know everything that Postgres knew at the start."""
@@ -44,7 +46,7 @@ class AccessPublisher:
     async def run(self) -> None:
         """Follow the buckets and repair them, for ever."""
         async with asyncio.TaskGroup() as tasks:
-            for mirror in (self._identities, self._tokens, self._keys):
+            for mirror in (self._identities, self._tokens, self._keys, self._quotas):
                 tasks.create_task(mirror.follow())
             tasks.create_task(self._repair())
 
@@ -83,6 +85,14 @@ class AccessPublisher:
             log.warning("token_not_withdrawn", error=str(error))
             self._dirty.set()
 
+    async def quota_changed(self, workspace_id: str) -> None:
+        """Publish the quota of a workspace; call after the commit. Raises nothing, as above."""
+        try:
+            await self._retried(lambda: self._write_quotas(workspace_id))
+        except (ServeryError, *OUTAGE) as error:
+            log.warning("quota_not_published", workspace_id=workspace_id, error=str(error))
+            self._dirty.set()
+
     async def keys_changed(self) -> None:
         """Publish the public signing keys. Raises Unavailable: a key nobody knows must not be used."""
         async with self._writing:
@@ -94,8 +104,8 @@ class AccessPublisher:
 
     async def _retried(self, write: Callable[[], Awaitable[bool]]) -> None:
         async with self._writing:
-            await self._identities.caught_up.wait()
-            await self._tokens.caught_up.wait()
+            for mirror in (self._identities, self._tokens, self._quotas):
+                await mirror.caught_up.wait()
             for attempt in range(_ATTEMPTS):
                 if await write():
                     return
@@ -107,7 +117,13 @@ class AccessPublisher:
         grants = await identity_store.find_grants(self._pool, sha256=sha256)
         return await self._tokens.write(known, grants, lambda key, _: key == sha256)
 
+    async def _write_quotas(self, workspace_id: str | None) -> bool:
+        known = self._quotas.snapshot()
+        quotas = await quota_store.published_quotas(self._pool, workspace_id)
+        return await self._quotas.write(known, quotas, lambda key, _: workspace_id in (None, key))
+
     async def _write(self, workspace_id: str | None) -> bool:
+        undisturbed = await self._write_quotas(workspace_id)
         known_identities, known_tokens = self._identities.snapshot(), self._tokens.snapshot()
         if workspace_id is None:
             identities = await self._reader.all(self._pool)
@@ -122,17 +138,15 @@ class AccessPublisher:
             return workspace_id is None or identity.workspace_id == workspace_id
 
         # Identities first: a token that leads to nobody would be refused.
-        undisturbed = await self._identities.write(
+        undisturbed &= await self._identities.write(
             known_identities, identities, lambda _, known: concerned(known)
         )
-        return (
-            await self._tokens.write(
-                known_tokens,
-                grants,
-                lambda _, known: workspace_id is None or known.principal_id in principals,
-            )
-            and undisturbed
+        undisturbed &= await self._tokens.write(
+            known_tokens,
+            grants,
+            lambda _, known: workspace_id is None or known.principal_id in principals,
         )
+        return undisturbed
 
     async def _repair(self) -> None:
         while True:
