@@ -187,9 +187,12 @@ class SharedQuota:
 
     def _deal(self, burst: float, now: float) -> None:
         share = share_of(self._demand, [peer.demand for peer in self._peers.values()])
-        # While nobody is short, a gateway whose requests have just begun to come must not be, either.
-        plenty = self._level > burst / 2
-        part = self._level * (max(share, 0.5) if plenty else share * _CAUTION)
+        if self._level > burst / 2:
+            # Nobody is short: a gateway whose requests have just begun to come must not be, either. All together deal
+            # out no more than twice what there is.
+            part = self._level * max(share, min(0.5, 2 / (1 + len(self._peers))))
+        else:
+            part = self._level * share * _CAUTION
         # Parts of a small quota are less than a request: they are saved up until they make one.
         self._saved = (
             0.0 if self._admitted else min(1.0, self._saved + max(0.0, part + share * self.qps * ROUND))
