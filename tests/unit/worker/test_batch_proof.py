@@ -83,6 +83,13 @@ def test_a_model_that_looks_at_more_than_the_row_is_not(name: str, shown: Rows):
     assert proof.reason
 
 
+def test_a_model_whose_last_digits_change_is_told_from_one_that_looks_at_other_rows():
+    proof = prove(model(lambda table: [row[0] * (1 + len(table) * 1e-13) for row in table]), TWO)
+    assert proof.formats == ()
+    assert "last digits" in proof.reason
+    assert "last digits" not in prove(model(NOT_ROW_WISE["mean"]), TWO).reason
+
+
 def test_a_model_without_rows_to_try_is_not():
     assert prove(model(lambda table: table), None).formats == ()
 

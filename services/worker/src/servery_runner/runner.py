@@ -63,14 +63,14 @@ def run(channel_socket: socket.socket) -> NoReturn:
 def _proof(scorer: Scorer, order: dict[str, Any]) -> Proof:
     """Whether requests may be predicted together: as ordered, as known of this model, or as found out now."""
     if order["batching"] == "off":
-        return batch_proof.OFF
-    if order["batching"] == "on":
-        return batch_proof.FORCED
-    if order.get("proof"):
-        return Proof.from_head(order["proof"])
-    proof = batch_proof.prove(
-        scorer.score_json, batch_proof.example_of(scorer.model.metadata, order["model_path"])
-    )
+        proof = batch_proof.OFF
+    elif order["batching"] == "on":
+        proof = batch_proof.FORCED
+    elif order.get("proof"):
+        proof = Proof.from_head(order["proof"])
+    else:
+        example = batch_proof.example_of(scorer.model.metadata, order["model_path"])
+        proof = batch_proof.prove(scorer.score_json, example)
     what = f"on, up to {proof.max_rows} rows at a time" if proof.formats else "off"
     process.say(f"batching: {what}: {proof.reason}")
     return proof
