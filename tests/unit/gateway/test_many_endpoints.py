@@ -13,6 +13,7 @@ from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.dispatcher import IDLE_ROUNDS, Dispatcher
 from servery_gateway.entity_pool import EntityPool, EntityWithdrawn, ScoringRequest
 from servery_gateway.load_reporter import LoadReports
+from servery_gateway.loop_lag import LoopLag
 from servery_gateway.metrics_reporter import take_metrics
 from servery_gateway.rejections import Rejections
 from servery_gateway.request_meter import IDLE_ROUNDS as IDLE_METRICS_ROUNDS
@@ -85,7 +86,7 @@ class Gateway:
     def metrics(self, now: float) -> dict[str, EntityMetrics]:
         told = [
             one
-            for each in take_metrics(self.meters, Rejections(), self.dispatcher, "g1", now)
+            for each in take_metrics(self.meters, Rejections(), LoopLag(), self.dispatcher, "g1", now)
             for one in each.entities
         ]
         assert len({one.served_entity_id for one in told}) == len(told)

@@ -60,10 +60,19 @@ def test_a_full_queue_is_overload_until_it_was_calm_for_a_while() -> None:
     assert one.full(40, 4) == ("queue_full", 1)
     assert judged(one, 4) is None
     assert judged(one, 5) == ("queue_wait", 1)
-    calm = INTERVALS_TO_LEAVE * MIN_INTERVAL
-    assert judged(one, 5, now=calm - MIN_INTERVAL) is not None
-    one.arrived(calm + MIN_INTERVAL)
-    assert judged(one, 5, now=calm + MIN_INTERVAL) is None
+    for number in range(1, INTERVALS_TO_LEAVE):
+        assert judged(one, 5, now=number * MIN_INTERVAL) is not None
+    assert judged(one, 5, now=INTERVALS_TO_LEAVE * MIN_INTERVAL) is None
+
+
+def test_overload_is_over_when_nobody_has_to_wait_any_more() -> None:
+    one = policy()
+    one.full(40, 4)
+    assert judged(one, 5, now=MIN_INTERVAL / 2) is not None
+    one.arrived(MIN_INTERVAL)
+    assert one.overloaded
+    one.arrived(2 * MIN_INTERVAL)
+    assert not one.overloaded
 
 
 def intervals(of: QueuePolicy, *arrivals: int, left: int) -> list[bool]:

@@ -7,7 +7,7 @@ import pytest
 
 from servery_common.errors import BadRequest, Unavailable
 from servery_gateway.http import ClientDisconnected
-from servery_gateway.request_body import BodyBudget, RequestBody
+from servery_gateway.request_body import COMPANY_SECONDS, BodyBudget, Owner, RequestBody
 
 LIMIT, DRAIN_LIMIT = 10, 40
 EXPECTS = {b"content-length": b"11", b"expect": b"100-Continue"}
@@ -109,3 +109,33 @@ async def test_a_body_in_chunks_reserves_as_it_grows_and_gives_all_back_when_ref
 async def test_who_leaves_while_it_uploads_is_noticed() -> None:
     with pytest.raises(ClientDisconnected):
         await body_of(Client(b"01", leaves=True)).read(LIMIT)
+
+
+def test_who_is_alone_may_hold_all_and_who_is_not_half_of_it() -> None:
+    now = 0.0
+    budget = BodyBudget(100, clock=lambda: now)
+    noisy, quiet = Owner("w1", "e1"), Owner("w2", "e2")
+    budget.reserve(100, noisy)
+    with pytest.raises(Unavailable):
+        budget.reserve(1, quiet)  # It comes too late, but now it is known.
+    budget.give_back(60, noisy)
+    with pytest.raises(Unavailable) as refused:
+        budget.reserve(11, noisy)
+    assert refused.value.reason == "memory"
+    budget.reserve(10, noisy)
+    budget.reserve(50, quiet)
+    budget.give_back(50, quiet)
+    now = COMPANY_SECONDS + 1
+    budget.forget_idle()
+    budget.reserve(50, noisy)
+    assert budget.held == 100
+
+
+def test_endpoints_of_one_workspace_leave_each_other_room() -> None:
+    budget = BodyBudget(100)
+    one, other = Owner("w1", "e1"), Owner("w1", "e2")
+    budget.reserve(1, other)
+    budget.reserve(50, one)
+    with pytest.raises(Unavailable):
+        budget.reserve(1, one)
+    budget.reserve(49, other)

@@ -30,6 +30,7 @@ from servery_gateway.dispatcher import Dispatcher
 from servery_gateway.http_protocol import GatewayProtocol
 from servery_gateway.limit_gossip import LimitGossip
 from servery_gateway.load_reporter import report_load
+from servery_gateway.loop_lag import LoopLag
 from servery_gateway.management import ManagementHandler
 from servery_gateway.metrics_reporter import report_metrics
 from servery_gateway.nats_transport import NatsTransport
@@ -109,6 +110,7 @@ class GatewayService:
         self.table.observe(public.update, ("identities", "signing_keys"))
         self.meters = RequestMeters()
         self.rejections = Rejections()
+        self.lag = LoopLag(settings.max_loop_lag)
         self.table.follow_routes(self.dispatcher.follow)
         self.table.follow_routes(self.meters.follow)
         self.table.follow_routes(self.rejections.follow)
@@ -131,6 +133,7 @@ class GatewayService:
                 RequestTracer(),
                 self.meters,
                 self.rejections,
+                self.lag,
             ),
             management=ManagementHandler(settings, authenticator, self, self.bodies),
             authenticator=authenticator,
@@ -180,10 +183,13 @@ class GatewayService:
         spawn("load-reporter", report_load(self.dispatcher, self.gateway_id, lambda: self.bus))
         spawn(
             "metrics-reporter",
-            report_metrics(self.meters, self.rejections, self.dispatcher, self.gateway_id, lambda: self.bus),
+            report_metrics(
+                self.meters, self.rejections, self.lag, self.dispatcher, self.gateway_id, lambda: self.bus
+            ),
         )
         spawn("demand-gossip", self._gossip.tell_demand())
         spawn("call-gossip", self._gossip.tell_calls())
+        spawn("loop-lag", self.lag.run())
         spawn("ticker", self._tick())
         if self._sockets is not None:
             await self._let_others_answer()
@@ -252,6 +258,7 @@ class GatewayService:
             await asyncio.sleep(TICK_SECONDS)
             self.table.expire(loop.time())
             self.limiter.forget_idle()
+            self.bodies.forget_idle()
             self.dispatcher.probe()
 
 

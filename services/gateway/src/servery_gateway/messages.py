@@ -7,4 +7,5 @@ QUEUE_FULL = (
 NO_REPLICA = "No replica of the served entity is ready yet. Try again in a moment."
 NOT_ACCEPTED = "No replica of the served entity accepted the request in time. Try again in a moment."
 BUS_LOST = "The connection to the replicas was lost. Try again in a moment."
+GATEWAY_BUSY = "The gateway is overloaded. Try again in a moment."
 REPLICA_DIED = "The replica died while it worked on the request. The request was not run again."

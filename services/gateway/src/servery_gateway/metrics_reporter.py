@@ -7,6 +7,7 @@ from servery_common.contracts import subjects
 from servery_common.contracts.metrics import EntityMetrics, GatewayMetrics
 from servery_common.messaging.port import Bus
 from servery_gateway.dispatcher import Dispatcher
+from servery_gateway.loop_lag import LoopLag
 from servery_gateway.rejections import Rejections
 from servery_gateway.request_meter import RequestMeters
 
@@ -16,7 +17,12 @@ MAX_ENTITIES = 100
 
 
 def take_metrics(
-    meters: RequestMeters, rejections: Rejections, dispatcher: Dispatcher, gateway_id: str, now: float
+    meters: RequestMeters,
+    rejections: Rejections,
+    lag: LoopLag,
+    dispatcher: Dispatcher,
+    gateway_id: str,
+    now: float,
 ) -> Iterator[GatewayMetrics]:
     """Make the messages with the totals so far, each when it is asked for.
 
@@ -26,15 +32,19 @@ def take_metrics(
     for pool in dispatcher.activity.active:
         if pool.load.in_flight or pool.load.queued:
             meters.activity.touch(pool.served_entity_id)
+    lag_ms = round(lag.take() * 1000, 1)
     due = meters.activity.due()
     for at in range(0, len(due), MAX_ENTITIES):
         read = (_read(one, meters, dispatcher, now) for one in due[at : at + MAX_ENTITIES])
         yield GatewayMetrics(
-            gateway_id=gateway_id, entities=tuple(metrics for metrics in read if metrics is not None)
+            gateway_id=gateway_id,
+            loop_lag_ms=lag_ms,
+            entities=tuple(metrics for metrics in read if metrics is not None),
         )
     refused = rejections.read()
     for at in range(0, len(refused), MAX_ENTITIES):
-        yield GatewayMetrics(gateway_id=gateway_id, rejections=tuple(refused[at : at + MAX_ENTITIES]))
+        some = tuple(refused[at : at + MAX_ENTITIES])
+        yield GatewayMetrics(gateway_id=gateway_id, loop_lag_ms=lag_ms, rejections=some)
 
 
 def _read(
@@ -58,6 +68,7 @@ def _read(
 async def report_metrics(
     meters: RequestMeters,
     rejections: Rejections,
+    lag: LoopLag,
     dispatcher: Dispatcher,
     gateway_id: str,
     bus: Callable[[], Bus | None],
@@ -67,7 +78,7 @@ async def report_metrics(
     subject = subjects.gateway_metrics(gateway_id)
     while True:
         await asyncio.sleep(INTERVAL)
-        for report in take_metrics(meters, rejections, dispatcher, gateway_id, loop.time()):
+        for report in take_metrics(meters, rejections, lag, dispatcher, gateway_id, loop.time()):
             current = bus()
             if current is not None and current.connected:
                 await current.signal(subject, report)

@@ -21,7 +21,8 @@ no slot is ever idle, short enough that who is let in hardly notices.
 CoDel calls it overload when a queue was not empty for an interval. Its senders slow down when they lose a packet;
 those of an endpoint are often a fixed number of clients, each waiting for its answer, whose queue stands for ever and
 never grows. None of them needs to be refused. So what counts here is that in two intervals in a row more came than
-could leave, or that the bound was reached; and that it is over when it was not so for five.
+could leave, or that the bound was reached; and that it is over when it was not so for five, or when for one
+nobody had to wait.
 """
 
 from math import ceil
@@ -172,8 +173,10 @@ class QueuePolicy:
                 self.overloaded = True
         else:
             self._growing = 0
-            # All intervals of a pause were calm.
+            # All intervals of a pause were calm. And when nobody had to wait, there is nothing to fight.
             self._calm += 1 + int((now - self._ends) / self._length)
+            if self._busiest == 0:
+                self._calm = INTERVALS_TO_LEAVE
             if self._calm >= INTERVALS_TO_LEAVE:
                 self.overloaded = False
         self._arrived = self._left = self._busiest = 0

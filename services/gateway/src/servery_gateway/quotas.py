@@ -37,6 +37,7 @@ class WorkspaceQuotas:
                 "operator of the installation to raise its quota: "
                 f"`servery quota set qps=N --workspace {workspace_id}`.",
                 retry_after=quota.retry_after(now),
+                reason="quota",
             )
 
     def give_back(self, workspace_id: str) -> None:

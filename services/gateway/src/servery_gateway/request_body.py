@@ -8,43 +8,98 @@ may see a broken connection instead of the answer, and retries.
 """
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from servery_common.errors import BadRequest, Unavailable
 from servery_gateway.http import ClientDisconnected, Receive, declared_length, expects_continue
 
+COMPANY_SECONDS = 60.0
 NO_MEMORY = "The gateway holds as many request bodies as it may. Try again in a moment."
 
 
+class Owner(NamedTuple):
+    """On whose behalf a body is held."""
+
+    workspace_id: str
+    endpoint_id: str
+
+
+_Share = tuple[int, str]
+"""Which field of an Owner, and its value."""
+
+
 class BodyBudget:
-    """How many bytes of bodies may be held at a time, and how many are."""
+    """How many bytes of bodies may be held at a time, and how many are. ``clock`` returns seconds.
 
-    __slots__ = ("held", "limit")
+    One workspace, and one endpoint, may hold all of it as long as it is alone, and half of it while another one has
+    come within the last ``COMPANY_SECONDS``: whatever somebody uploads, the others find room.
+    """
 
-    def __init__(self, limit: int) -> None:
+    __slots__ = ("_clock", "_held_by", "_seen", "held", "limit")
+
+    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = limit
         self.held = 0
+        self._clock = clock
+        self._held_by: dict[_Share, int] = {}
+        self._seen: dict[_Share, float] = {}
+        """When each came last."""
+
+    def reserve(self, length: int, owner: Owner | None) -> None:
+        """Promise so many bytes more. Raises Unavailable. Without an owner only the whole is looked at."""
+        refused = self.held + length > self.limit
+        shares = () if owner is None else tuple(enumerate(owner))
+        for share in shares:
+            self._seen[share] = self._clock()
+            held = self._held_by.get(share, 0) + length
+            refused = refused or (held > self.limit // 2 and self._in_company(share))
+        if refused:
+            raise Unavailable(NO_MEMORY, reason="memory")
+        self.held += length
+        for share in shares:
+            self._held_by[share] = self._held_by.get(share, 0) + length
+
+    def give_back(self, length: int, owner: Owner | None) -> None:
+        """So many bytes are held no longer."""
+        self.held -= length
+        for share in () if owner is None else enumerate(owner):
+            self._held_by[share] -= length
+
+    def forget_idle(self) -> None:
+        """Forget who has not come for a while; to be called now and then."""
+        oldest = self._clock() - COMPANY_SECONDS
+        self._seen = {share: at for share, at in self._seen.items() if at >= oldest}
+        self._held_by = {share: held for share, held in self._held_by.items() if held}
+
+    def _in_company(self, share: _Share) -> bool:
+        """Whether another one of its kind has come lately."""
+        kind, oldest = share[0], self._clock() - COMPANY_SECONDS
+        return any(other[0] == kind and other != share and at >= oldest for other, at in self._seen.items())
 
 
 class RequestBody:
     """The body of one request: read it or discard it, and release it when the request has ended."""
 
-    __slots__ = ("_budget", "_headers", "_more", "_receive", "_received", "_reserved", "_touched")
+    __slots__ = ("_budget", "_headers", "_more", "_owner", "_receive", "_received", "_reserved", "_touched")
 
     def __init__(self, receive: Receive, headers: Mapping[bytes, bytes], budget: BodyBudget) -> None:
         self._receive = receive
         self._headers = headers
         self._budget = budget
+        self._owner: Owner | None = None
         self._reserved = 0
         self._received = 0
         self._touched = False
         self._more = True
 
-    async def read(self, limit: int) -> bytes:
-        """Return the whole body, of at most ``limit`` bytes.
+    async def read(self, limit: int, owner: Owner | None = None) -> bytes:
+        """Return the whole body, of at most ``limit`` bytes, which is held on behalf of ``owner``.
 
         Raises BadRequest (too long), Unavailable (beyond the budget) or ClientDisconnected.
         """
+        self._owner = owner
         self._reserve(declared_length(self._headers) or 0, limit)
         piece = await self._next()
         self._reserve(self._received, limit)
@@ -76,8 +131,9 @@ class RequestBody:
 
     def release(self) -> None:
         """Give the memory back. Doing it twice changes nothing."""
-        self._budget.held -= self._reserved
-        self._reserved = 0
+        if self._reserved:
+            self._budget.give_back(self._reserved, self._owner)
+            self._reserved = 0
 
     def _reserve(self, length: int, limit: int) -> None:
         if length > limit:
@@ -86,9 +142,7 @@ class RequestBody:
             )
         more = length - self._reserved
         if more > 0:
-            if self._budget.held + more > self._budget.limit:
-                raise Unavailable(NO_MEMORY, reason="memory")
-            self._budget.held += more
+            self._budget.reserve(more, self._owner)
             self._reserved = length
 
     async def _next(self) -> bytes:

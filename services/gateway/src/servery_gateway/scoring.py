@@ -12,7 +12,7 @@ from typing import NamedTuple
 from servery_common.contracts.access import Identity
 from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
 from servery_common.errors import BadRequest, RequestLimitExceeded, ServeryError, Unavailable
-from servery_gateway import admission
+from servery_gateway import admission, messages
 from servery_gateway.answer_stream import AnswerStream
 from servery_gateway.answers import scoring_answer
 from servery_gateway.auth import Authenticator
@@ -35,10 +35,11 @@ from servery_gateway.http import (
 )
 from servery_gateway.http_protocol import body_has_arrived
 from servery_gateway.load_balancing import TrafficPoints
+from servery_gateway.loop_lag import LoopLag
 from servery_gateway.quotas import WorkspaceQuotas
 from servery_gateway.rate_limits import RateLimiter
 from servery_gateway.rejections import NO_ENDPOINT, Rejections
-from servery_gateway.request_body import BodyBudget, RequestBody
+from servery_gateway.request_body import BodyBudget, Owner, RequestBody
 from servery_gateway.request_meter import EntityMeter, RequestMeters
 from servery_gateway.request_trace import RequestTrace, RequestTracer
 from servery_gateway.routing_table import Change, RoutingTable
@@ -124,6 +125,7 @@ class ScoringHandler:
         tracer: RequestTracer,
         meters: RequestMeters,
         rejections: Rejections,
+        lag: LoopLag,
         random: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
@@ -136,6 +138,7 @@ class ScoringHandler:
         self._tracer = tracer
         self._meters = meters
         self._rejections = rejections
+        self._lag = lag
         self._points = TrafficPoints(random)
         table.follow_routes(self._follow)
         self._failures = FailureLog()
@@ -212,7 +215,7 @@ class ScoringHandler:
             raise
         loop = asyncio.get_running_loop()
         deadline = loop.time() + admission.time_budget(route.timeout_seconds, self._settings.answer_margin)
-        body = await self._read_body(exchange, entity, deadline)
+        body = await self._read_body(exchange, route, entity, deadline)
         for _ in range(MAX_REROUTES):
             exchange.trace.admitted(route.name, entity.name, exchange.request_id, len(body))
             request = ScoringRequest(
@@ -234,6 +237,8 @@ class ScoringHandler:
 
     async def _admit(self, exchange: _Exchange) -> tuple[Identity, EndpointRoute, ServedEntityRoute, str]:
         """Decide on the headers alone. Raises a ServeryError."""
+        if self._lag.too_long:
+            raise Unavailable(messages.GATEWAY_BUSY, reason="gateway_busy")
         exchange.identity, _ = await self._authenticator.authenticate(exchange.headers.get(b"authorization"))
         identity = exchange.identity
         exchange.response_headers.append((b"x-databricks-org-id", header_value(identity.workspace_id)))
@@ -266,7 +271,9 @@ class ScoringHandler:
         route = self._table.snapshot.by_name.get(name)
         return NO_ENDPOINT if route is None else route.endpoint_id
 
-    async def _read_body(self, exchange: _Exchange, entity: ServedEntityRoute, deadline: float) -> bytes:
+    async def _read_body(
+        self, exchange: _Exchange, route: EndpointRoute, entity: ServedEntityRoute, deadline: float
+    ) -> bytes:
         try:
             self._dispatcher.require_room(
                 entity.served_entity_id, deadline, declared_length(exchange.headers) or 0
@@ -274,7 +281,9 @@ class ScoringHandler:
             if body_has_arrived(exchange.receive):
                 return await exchange.body.read(self._settings.max_body_bytes)
             async with asyncio.timeout_at(deadline):
-                return await exchange.body.read(self._settings.max_body_bytes)
+                return await exchange.body.read(
+                    self._settings.max_body_bytes, Owner(route.workspace_id, route.endpoint_id)
+                )
         except TimeoutError:
             refused = BadRequest("The request body did not arrive within the endpoint's timeout.")
         except ServeryError as error:

@@ -53,6 +53,8 @@ class GatewaySettings(BaseSettings):
     pass. In overload it is about as long as the model takes."""
     max_queued_body_bytes: int = 128 * 1024 * 1024
     """Bodies that wait at one endpoint: a quarter of all that may be held, so that it leaves room for others."""
+    max_loop_lag: float = 0.1
+    """A gateway whose event loop stays later than this answers new requests 503 until it has caught up."""
     answer_margin: float = 1.0
     """Taken off the endpoint's timeout. databricks-sdk stops reading after exactly 60 s and sends the
     request again; a 504 has to arrive before that."""

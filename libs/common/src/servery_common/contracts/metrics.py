@@ -75,6 +75,8 @@ class GatewayMetrics(Message, type="servery.gateway.metrics.v1"):
     """What one gateway measured. Long lists are sent in several messages."""
 
     gateway_id: str
+    loop_lag_ms: float = 0.0
+    """The latest its event loop did something since the last report: above 100 it is overloaded and refuses."""
     entities: tuple[EntityMetrics, ...] = ()
     rejections: tuple[EndpointRejections, ...] = ()
     """Of endpoints where something was refused since the last report, and of some others in turn."""
