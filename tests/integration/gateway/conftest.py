@@ -12,10 +12,12 @@ from tests.integration.gateway.peers import FakeReplica, echo, grant, identity
 
 from servery_common.contracts import subjects
 from servery_common.contracts.access import Identity, TokenGrant
+from servery_common.contracts.quotas import WorkspaceQuota
 from servery_common.contracts.routes import EndpointRoute
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.connection import connect_inference
 from servery_common.messaging.port import Bus
+from servery_common.service import CANCEL_SECONDS
 from servery_common.settings import NatsSettings
 from servery_gateway.app import GatewayService
 from servery_gateway.settings import GatewaySettings
@@ -76,9 +78,11 @@ class World:
         return self.gateway
 
     async def stop_gateway(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Again after a while, as a service does (servery_common.service).
+        while running := {task for task in self._tasks if not task.done()}:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running, timeout=CANCEL_SECONDS)
         self._tasks.clear()
 
     def _spawn(self, name, coroutine) -> asyncio.Task:
@@ -119,6 +123,12 @@ class World:
             )
 
         await eventually(known)
+
+    async def allow(self, workspace_id: str, qps: int) -> None:
+        """Give a workspace a quota and wait until the gateway keeps to it."""
+        quota = WorkspaceQuota(workspace_id=workspace_id, qps=qps)
+        await self.bus.kv_put(subjects.QUOTAS_BUCKET, workspace_id, quota)
+        await eventually(lambda: self.gateway.table.snapshot.quotas.get(workspace_id) == quota)
 
     async def score(self, name: str, content=b'{"inputs":[1]}', **kwargs) -> httpx.Response:
         return await self.http.post(f"/serving-endpoints/{name}/invocations", content=content, **kwargs)

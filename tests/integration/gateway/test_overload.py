@@ -48,6 +48,8 @@ async def test_every_request_has_one_answer_and_the_neighbours_notice_nothing(
         await world.publish(route)
     await world.admit(identity("eve", workspace_id="8"), grant("neighbours-token", "eve"))
 
+    await world.allow("7", 100_000)
+
     capacity = SLOTS + QUEUE
     offered = factor * capacity
     answers: dict[str, httpx.Response] = {}

@@ -61,17 +61,29 @@ async def connect_client(settings: NatsSettings, *, name: str, pending_size: int
         client = ResilientClient()
         _log_losses(client, name)
         try:
-            await asyncio.wait_for(
-                client.connect(**_options(settings, name, pending_size, client)), ATTEMPT_SECONDS
-            )
+            async with asyncio.timeout(ATTEMPT_SECONDS):
+                await client.connect(**_options(settings, name, pending_size, client))
         except (errors.Error, OSError, TimeoutError) as error:
             log.warning("nats_connect_failed", connection=name, error=repr(error))
             await _discard(client)
             await asyncio.sleep(next(delays))
         else:
+            if _is_cancelled():
+                await _discard(client)
+                raise asyncio.CancelledError
             client.start_watchdog()
             log.info("nats_connected", connection=name, server=str(client.connected_server_version))
             return client
+
+
+def _is_cancelled() -> bool:
+    """Whether this task was cancelled and did not hear of it.
+
+    nats-py connects with ``asyncio.wait_for``, which on Python 3.11 swallows a cancellation that comes just when what it
+    waits for is there: whoever cancelled would wait for this task for ever.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _options(settings: NatsSettings, name: str, pending_size: int, client: ResilientClient) -> dict[str, Any]:

@@ -1,0 +1,129 @@
+"""Order load from a process of its own, and read what came of it."""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server and what it is sent."""
+
+    name: str
+    url: str
+    path: str
+    body: str | int
+    """The body, or the length of one of x."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    expected: str | None = None
+    """The body of each 200; None: anything."""
+
+    def order(self, **wanted: Any) -> dict[str, Any]:
+        """As the generator reads it."""
+        address = urlsplit(self.url)
+        return {
+            "host": address.hostname,
+            "port": address.port,
+            "path": self.path,
+            "body": self.body,
+            "headers": {"Content-Type": "application/json", **self.headers},
+            "expected": self.expected,
+            **wanted,
+        }
+
+
+@dataclass
+class Outcome:
+    """What came of one load, or of several added up."""
+
+    seconds: float = 0.0
+    statuses: dict[str, int] = field(default_factory=dict)
+    wrong: int = 0
+    lost: int = 0
+    unsent: int = 0
+    without_retry_after: int = 0
+    latencies_ms: list[float] = field(default_factory=list)
+    done_at: list[float] = field(default_factory=list)
+    rejections_ms: list[float] = field(default_factory=list)
+    cpu_seconds: float = 0.0
+
+    def add(self, other: "Outcome") -> None:
+        """Take in another load on the same target."""
+        self.seconds += other.seconds
+        for status, count in other.statuses.items():
+            self.statuses[status] = self.statuses.get(status, 0) + count
+        for name in ("wrong", "lost", "unsent", "without_retry_after", "cpu_seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("latencies_ms", "done_at", "rejections_ms"):
+            getattr(self, name).extend(getattr(other, name))
+
+    @property
+    def ok(self) -> int:
+        """Answers with status 200."""
+        return self.statuses.get("200", 0)
+
+    @property
+    def per_second(self) -> float:
+        """Answers with status 200 a second."""
+        return self.ok / self.seconds if self.seconds else 0.0
+
+    @property
+    def errors(self) -> int:
+        """Everything that was not answered rightly with 200."""
+        others = sum(count for status, count in self.statuses.items() if status != "200")
+        return others + self.wrong + self.lost + self.unsent
+
+    def percentile(self, share: float) -> float:
+        """A percentile of the latencies of what was answered 200, in milliseconds."""
+        return percentile(self.latencies_ms, share)
+
+    def summary(self) -> dict[str, Any]:
+        """For the results file."""
+        return {
+            "seconds": round(self.seconds, 1),
+            "per_second": round(self.per_second, 1),
+            "statuses": self.statuses,
+            "errors": self.errors,
+            **{f"p{share:g}": round(self.percentile(share), 2) for share in (50, 90, 99, 99.9)},
+        }
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Return the smallest value that ``share`` percent of them do not exceed (nearest rank); NaN of none."""
+    if not values:
+        return math.nan
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share / 100 * len(ordered)) - 1)]
+
+
+class Generator:
+    """A load that is being made."""
+
+    def __init__(self, target: Target, **wanted: Any) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.benchmarks.load.generator"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(target.order(**wanted)))
+        self._process.stdin.close()
+
+    def result(self) -> Outcome:
+        """Wait for its end."""
+        assert self._process.stdout is not None
+        printed = self._process.stdout.read()
+        if self._process.wait() != 0:
+            raise SystemExit("the load generator failed")
+        return Outcome(**json.loads(printed))
+
+
+def load(target: Target, **wanted: Any) -> Outcome:
+    """Make a load and return what came of it."""
+    return Generator(target, **wanted).result()
