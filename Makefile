@@ -41,8 +41,8 @@ integration: install ## One service at a time against real NATS and Postgres
 e2e: install ## The whole system through `servery up`
 	@$(BIN)/python -m pytest tests/end_to_end
 
-bench: install ## Latency next to `mlflow models serve`, in one run
-	@$(BIN)/python -m tests.benchmarks.latency
+bench: install ## Speed, scale and overload beside other servers; ONLY=part,part or QUICK=1 (docs/benchmarks.md)
+	@$(BIN)/python -m tests.benchmarks
 
 lint: install ## Style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

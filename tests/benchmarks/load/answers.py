@@ -36,7 +36,9 @@ class AnswerParser:
                     break
                 body, after = chunked
             retry_after = _header(head, b"\r\nretry-after:")
-            answers.append(HttpAnswer(int(head[9:12]), body, None if retry_after is None else int(retry_after)))
+            answers.append(
+                HttpAnswer(int(head[9:12]), body, None if retry_after is None else int(retry_after))
+            )
             self._buffer = self._buffer[after:]
         return answers
 

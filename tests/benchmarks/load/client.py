@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,23 +106,30 @@ class Generator:
     """A load that is being made."""
 
     def __init__(self, target: Target, **wanted: Any) -> None:
+        self._over = threading.Event()
+        self._printed = ""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.benchmarks.load.generator"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(target.order(**wanted)))
-        self._process.stdin.close()
+        threading.Thread(target=self._talk, args=(json.dumps(target.order(**wanted)),), daemon=True).start()
+
+    def over(self, within: float) -> bool:
+        """Whether it has ended, or does within so many seconds."""
+        return self._over.wait(within)
 
     def result(self) -> Outcome:
         """Wait for its end."""
-        assert self._process.stdout is not None
-        printed = self._process.stdout.read()
-        if self._process.wait() != 0:
+        self._over.wait()
+        if self._process.returncode != 0:
             raise SystemExit("the load generator failed")
-        return Outcome(**json.loads(printed))
+        return Outcome(**json.loads(self._printed))
+
+    def _talk(self, order: str) -> None:
+        self._printed, _ = self._process.communicate(order)
+        self._over.set()
 
 
 def load(target: Target, **wanted: Any) -> Outcome:

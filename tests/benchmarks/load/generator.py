@@ -1,4 +1,5 @@
-"""Send the load described by JSON on stdin, print what came of it as JSON: ``python -m tests.benchmarks.load.generator``.
+"""Send the load described by JSON on stdin, print what came of it as JSON: ``python -m
+tests.benchmarks.load.generator``.
 
 Closed loop: each connection sends its next request when it has its answer. Open loop: requests are due at given times
 whatever the server does, and latency counts from when a request was due, so that a server that stalls is not
@@ -23,8 +24,8 @@ from tests.benchmarks.load.answers import AnswerParser, HttpAnswer
 OK = 200
 PRECISE_UP_TO = 1000
 QUANTUM_SECONDS = 0.001
-"""Above so many requests a second the generator wakes up once in so long: what is due meanwhile is sent then, late by half of
-it on average, which counts as latency. Waking up for each would take a third of a processor."""
+"""Above so many requests a second the generator wakes up once in so long: what is due meanwhile is sent then, late by
+half of it on average, which counts as latency. Waking up for each would take a third of a processor."""
 LAST_ANSWERS_SECONDS = 30.0
 """How long answers are waited for after the last request was due."""
 
@@ -192,7 +193,7 @@ async def run(wanted: dict[str, Any]) -> dict[str, Any]:
     pool.open = False
     seconds = time.perf_counter() - load.began
     ends = time.perf_counter() + LAST_ANSWERS_SECONDS
-    while pool.busy > 0 and time.perf_counter() < ends:
+    while pool.busy > 0 and time.perf_counter() < ends:  # noqa: ASYNC110 - its answers are many events
         await asyncio.sleep(0.02)
     return load.report(seconds, pool.unsent)
 

@@ -21,9 +21,9 @@ from servery_runner.rows import Rows
 from servery_runner.scoring import JSON
 from servery_runner.streaming import Flow
 
-UNUSUAL = 2.0
+UNUSUAL = 3.0
 """A prediction that takes this many times the usual has another one beside it."""
-LEAST_PATIENCE_SECONDS = 0.002
+LEAST_PATIENCE_SECONDS = 0.05
 
 
 class Request:

@@ -79,8 +79,8 @@ async def connect_client(settings: NatsSettings, *, name: str, pending_size: int
 def _is_cancelled() -> bool:
     """Whether this task was cancelled and did not hear of it.
 
-    nats-py connects with ``asyncio.wait_for``, which on Python 3.11 swallows a cancellation that comes just when what it
-    waits for is there: whoever cancelled would wait for this task for ever.
+    nats-py connects with ``asyncio.wait_for``, which on Python 3.11 swallows a cancellation that comes just when what
+    it waits for is there: whoever cancelled would wait for this task for ever.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,0 +1,86 @@
+"""``make bench``: all parts, or those named in ONLY (comma separated); QUICK=1 for a smoke run.
+
+Results go to docs/benchmarks/results.json, and from there into docs/benchmarks.md with its plots. A quick or partial
+run prints its tables and leaves the documents alone.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks import (
+    endpoints,
+    large_bodies,
+    models,
+    overhead,
+    overload,
+    processes,
+    replicas,
+    report,
+    sustained,
+    throughput,
+    unbatched,
+)
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.servers import mlflow_serve, mlserver, servery
+
+PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "throughput": throughput.run,
+    "overhead": overhead.run,
+    "unbatched": unbatched.run,
+    "overload": overload.run,
+    "large_bodies": large_bodies.run,
+    "replicas": replicas.run,
+    "sustained": sustained.run,
+    "endpoints": endpoints.run,
+    "processes": processes.run,
+}
+ALONE = ("endpoints", "processes")
+"""Parts that bring servers of their own; the others' are stopped before."""
+
+
+def main() -> None:
+    """Run the parts that are wanted and write down what was found."""
+    wanted = [name for name in os.environ.get("ONLY", "").split(",") if name] or list(PARTS)
+    unknown = sorted(set(wanted) - set(PARTS))
+    if unknown:
+        raise SystemExit(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    quick = bool(os.environ.get("QUICK"))
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="sb-") as name:
+        directory = Path(name)
+        with ExitStack() as stack:
+            print("starting the servers ...", flush=True)
+            bench = _start(stack, directory, quick)
+            for part in (part for part in PARTS if part in wanted and part not in ALONE):
+                found[part] = PARTS[part](bench)
+        for part in (part for part in PARTS if part in wanted and part in ALONE):
+            found[part] = PARTS[part](bench)
+    results = {**report.machine(), "parts": found}
+    print("\n" + report.tables(results))
+    if not quick and set(wanted) == set(PARTS):
+        report.write(results, Path("docs"))
+    elif os.environ.get("RESULTS"):
+        Path(os.environ["RESULTS"]).write_text(json.dumps(results))
+    missed = [t["what"] for part in found.values() for t in part["targets"] if not t["met"]]
+    if missed:
+        print(f"\nnot met: {'; '.join(missed)}", file=sys.stderr)
+
+
+def _start(stack: ExitStack, directory: Path, quick: bool) -> Bench:
+    model_path = directory / "iris"
+    ours = stack.enter_context(servery())
+    models.register_iris(model_path)
+    ours.deploy("iris", "iris")
+    theirs = stack.enter_context(mlflow_serve(model_path))
+    third = stack.enter_context(mlserver(model_path, directory / "mlserver"))
+    return Bench(ours, theirs, third, model_path, directory, quick)
+
+
+if __name__ == "__main__":
+    main()
