@@ -50,7 +50,9 @@ def test_nothing_is_joined_that_was_not_shown_to_be_row_wise():
     waiting = backlog(OFF)
     requests = [request(), request()]
     waiting.put(requests)
-    assert [waiting.take().batch, waiting.take().batch] == [[requests[0]], [requests[1]]]
+    assert waiting.take().batch == requests[:1]
+    waiting.done(None, 0.002, 0.002)
+    assert waiting.take().batch == requests[1:]
 
 
 def test_formats_that_were_not_shown_to_be_row_wise_go_alone():

@@ -2,9 +2,9 @@
 
 Joining is greedy and late: a request that finds the model idle is predicted at once, by itself; what comes meanwhile
 waits and is predicted together when the model is free. There is no timer to wait for company, so joining costs no
-latency. Up to ``slots`` predictions run side by side: at once when nothing may be joined or when the model only waits
-for something else, and otherwise when the running one takes much longer than usual, so that one slow request does not
-hold up all.
+latency. Predictions of a model that only waits for something else run side by side, up to ``slots`` of them. Those of
+one that computes would fight for the interpreter lock and all take longer: they run one after the other, but for one
+that takes far longer than usual, which has others beside it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from servery_runner.scoring import JSON
 from servery_runner.streaming import Flow
 
 UNUSUAL = 3.0
-"""A prediction that takes this many times the usual has another one beside it."""
+"""A prediction that takes this many times the usual has another one beside it, but none before …"""
 LEAST_PATIENCE_SECONDS = 0.05
 
 
@@ -142,11 +142,11 @@ class Backlog:
                 self._changed.notify()
             return taken
 
-    def done(self, rows: int, seconds: float, cpu_seconds: float) -> None:
-        """What was taken is answered; 0 rows: nothing is to be learned from how long it took."""
+    def done(self, rows: int | None, seconds: float, cpu_seconds: float) -> None:
+        """What was taken is answered; ``rows``: None when they were not counted, 0 when it tells nothing of others."""
         with self._changed:
             self._running -= 1
-            if rows:
+            if rows != 0:
                 self._size.record(rows, seconds, cpu_seconds)
             self._changed.notify()
 
@@ -156,7 +156,7 @@ class Backlog:
             self._queue.popleft()
         if not self._queue:
             return None
-        if not self._running or not self._formats or self._size.waits:
+        if not self._running or self._size.waits:
             return 0.0
         patience = max(LEAST_PATIENCE_SECONDS, UNUSUAL * self._size.typical_seconds)
         return max(0.0, self._began + patience - self._clock())

@@ -27,19 +27,23 @@ class BatchSize:
         self._max_rows = max_rows
         self._largest = 1
         self._weight = self._n = self._t = self._nn = self._nt = 0.0
+        self._usual = 0.0
         self._cpu_share = 1.0
 
-    def record(self, rows: int, seconds: float, cpu_seconds: float | None = None) -> None:
-        """A prediction of ``rows`` rows took so long, and so much of a processor's time (None: not measured)."""
+    def record(self, rows: int | None, seconds: float, cpu_seconds: float | None = None) -> None:
+        """A prediction of ``rows`` rows (None: not counted) took so long, and so much of a processor's time."""
+        self._usual += (1 - CPU_MEMORY) * (seconds - self._usual) if self._usual else seconds
+        if cpu_seconds is not None and seconds > 0:
+            share = min(1.0, cpu_seconds / seconds)
+            self._cpu_share += (1 - CPU_MEMORY) * (share - self._cpu_share)
+        if rows is None:
+            return
         self._weight = self._weight * MEMORY + 1
         self._n = self._n * MEMORY + rows
         self._t = self._t * MEMORY + seconds
         self._nn = self._nn * MEMORY + rows * rows
         self._nt = self._nt * MEMORY + rows * seconds
         self._largest = max(self._largest, rows)
-        if cpu_seconds is not None and seconds > 0:
-            share = min(1.0, cpu_seconds / seconds)
-            self._cpu_share += (1 - CPU_MEMORY) * (share - self._cpu_share)
 
     @property
     def limit(self) -> int:
@@ -53,7 +57,7 @@ class BatchSize:
     @property
     def typical_seconds(self) -> float:
         """How long a prediction takes."""
-        return self._t / self._weight if self._weight else 0.0
+        return self._usual
 
     @property
     def waits(self) -> bool:

@@ -76,7 +76,8 @@ class Requests:
     def _work(self, backlog: Backlog, scorer: Scorer) -> NoReturn:
         while True:
             taken = backlog.take()
-            rows_done, began, cpu_began = 0, time.monotonic(), time.thread_time()
+            rows_done: Optional[int] = 0
+            began, cpu_began = time.monotonic(), time.thread_time()
             try:
                 for request in taken.expired:
                     self._not_run(request.id)
@@ -92,8 +93,8 @@ class Requests:
         self._flows.pop(id, None)
         self._channel.send(frames.RESULT, id, {"status": CLIENT_CLOSED_REQUEST}, flags=frames.NOT_RUN)
 
-    def _answer(self, scorer: Scorer, request: Request) -> int:
-        """Answer one request; return its rows when how long that took says something of other predictions."""
+    def _answer(self, scorer: Scorer, request: Request) -> Optional[int]:
+        """Answer one request; return its rows, None if they were not counted, 0 if its time says nothing of others."""
         body = request_body.read(request.body, request.content_type, scorer.declared)
         self._begin([request])
         try:
@@ -104,7 +105,9 @@ class Requests:
             self._channel.send_packed(_result(request, answer, _head(answer), answer.body))
         finally:
             self._flows.pop(request.id, None)
-        return request.rows.length if request.rows is not None and answer.status == 200 else 0
+        if answer.status != 200:
+            return 0
+        return None if request.rows is None else request.rows.length
 
     def _answer_together(self, backlog: Backlog, scorer: Scorer, batch: list[Request]) -> int:
         """As ``_answer``, for several; 0 when they are to be answered one by one."""
