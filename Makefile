@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_SERVERY := $(BIN)/servery
 
-.PHONY: help install demo down test unit contract integration e2e bench lint format types imports schemas compatibility check clean
+.PHONY: help install demo down test unit contract integration resilience e2e bench lint format types imports schemas compatibility check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9_-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}'
@@ -27,7 +27,7 @@ down: ## Stop what make demo or servery up started
 	@if [ -x $(RUN_SERVERY) ]; then $(RUN_SERVERY) down; else echo "Nothing is installed, so nothing runs."; fi
 
 test: install ## Run all tests (they bring their own NATS and Postgres)
-	@$(BIN)/python -m pytest tests/unit tests/contract tests/integration tests/end_to_end
+	@$(BIN)/python -m pytest tests/unit tests/contract tests/integration tests/resilience tests/end_to_end
 
 unit: install ## Tests without any I/O
 	@$(BIN)/python -m pytest tests/unit
@@ -37,6 +37,9 @@ contract: install ## Message schemas and the catalogue, checked against the code
 
 integration: install ## One service at a time against real NATS and Postgres
 	@$(BIN)/python -m pytest tests/integration
+
+resilience: install ## Processes killed, frozen, out of memory: who notices, and that nothing runs twice
+	@$(BIN)/python -m pytest tests/resilience
 
 e2e: install ## The whole system through `servery up`
 	@$(BIN)/python -m pytest tests/end_to_end

@@ -31,7 +31,11 @@ def obedient(model_directory: Path) -> Path:
 @pytest.fixture(scope="module")
 def worker(nats_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     process = WorkerProcess(
-        nats_url, tmp_path_factory.mktemp("worker"), SERVERY_WORKER_DEADLINE_GRACE_SECONDS="0.3"
+        nats_url,
+        tmp_path_factory.mktemp("worker"),
+        SERVERY_WORKER_DEADLINE_GRACE_SECONDS="0.3",
+        # A quarter of what Databricks gives: every kind of model here does with it.
+        SERVERY_WORKER_MODEL_MEMORY_BYTES=str(1024**3),
     )
     yield process
     assert process.stop() == 0, process.log_path.read_text()[-4000:]

@@ -38,6 +38,9 @@ COPIES = 3
 """Each body joins this often, so that it meets others, and itself, in different places."""
 
 
+ANSWER_BYTES = 64 * 1024 * 1024
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("zoo")
@@ -47,7 +50,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def loaded(model: ZooModel, directory: Path) -> tuple[Scorer, Proof]:
     path = directory / model.name
     zoo.save(model, path)
-    scorer = loading.load(str(path))
+    scorer = loading.load(str(path), ANSWER_BYTES)
     example = batch_proof.example_of(scorer.model.metadata, str(path))
     return scorer, batch_proof.prove(scorer.score_json, example)
 

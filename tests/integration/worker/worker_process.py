@@ -78,13 +78,14 @@ class WorkerOrders:
 
     def __init__(self, bus: Bus, worker_id: str) -> None:
         self._bus = bus
-        self._worker_id = worker_id
+        self.worker_id = worker_id
         self._changed = asyncio.Condition()
         self.beat: WorkerHeartbeat | None = None
         self.states: dict[str, list[ReplicaState]] = {}
+        self._reasons: dict[str, list[str]] = {}
 
     async def start(self) -> "WorkerOrders":
-        subject = subjects.worker_heartbeat(self._worker_id)
+        subject = subjects.worker_heartbeat(self.worker_id)
         await self._bus.on_signal(subject, WorkerHeartbeat, self._on_beat)
         await self.until(lambda beat: True)
         return self
@@ -108,12 +109,16 @@ class WorkerOrders:
         return replica_id
 
     async def ensure(self, launch: ReplicaLaunch) -> None:
-        subject = subjects.worker_ensure(self._worker_id)
+        subject = subjects.worker_ensure(self.worker_id)
         await self._bus.request(subject, EnsureReplica(launch=launch), Done, timeout=5)
+
+    def reasons(self, replica_id: str) -> list[str]:
+        """Why a replica was not ready, each time it was told of."""
+        return self._reasons.get(replica_id, [])
 
     async def stop(self, replica_id: str, grace: float = 5.0) -> None:
         order = StopReplica(replica_id=replica_id, grace_seconds=grace)
-        await self._bus.request(subjects.worker_stop(self._worker_id), order, Done, timeout=5)
+        await self._bus.request(subjects.worker_stop(self.worker_id), order, Done, timeout=5)
 
     async def until_state(
         self, replica_id: str, state: ReplicaState, within: float = 60.0
@@ -138,6 +143,9 @@ class WorkerOrders:
                 seen = self.states.setdefault(one.replica_id, [])
                 if not seen or seen[-1] != one.state:
                     seen.append(one.state)
+                reasons = self._reasons.setdefault(one.replica_id, [])
+                if one.reason and one.reason not in reasons:
+                    reasons.append(one.reason)
             self._changed.notify_all()
 
 

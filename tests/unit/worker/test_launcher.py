@@ -7,6 +7,7 @@ import pytest
 
 from servery_common.contracts.builds import Artifacts
 from servery_common.messaging.testing import InMemoryBus
+from servery_runner.limits import Limits
 from servery_worker import launcher as launching
 from servery_worker.launcher import Launcher
 from servery_worker.model_log import ModelLog
@@ -28,7 +29,9 @@ async def test_whatever_the_system_refuses_is_a_failed_start_with_its_reason(
     monkeypatch.setattr(getattr(launching, module), function, refuse)
     parents: Any = None
     tokens = ModelTokens(InMemoryBus())
-    launcher = Launcher(parents, tokens, overlay=tmp_path, scratch=tmp_path, load_timeout=1.0)
+    launcher = Launcher(
+        parents, tokens, overlay=tmp_path, scratch=tmp_path, load_timeout=1.0, limits=Limits(2**30, 2**20)
+    )
     with pytest.raises(RunnerFailed) as caught:
         await launcher.start(ARTIFACTS, ModelLog(), served_entity_id="s1", environment_vars={}, slots=1)
     assert (caught.value.stage, caught.value.error) == ("start", os.strerror(number))

@@ -9,7 +9,7 @@ STREAM = b"".join(frames.encode(*record) for record in RECORDS)
 
 @pytest.mark.parametrize("step", [1, 7, 16, len(STREAM)])
 def test_records_come_out_whole_however_the_bytes_are_cut(step: int):
-    stream = RecordStream()
+    stream = RecordStream(1000)
     seen: list[tuple[int, int, object, bytes]] = []
     for at in range(0, len(STREAM), step):
         seen += [
@@ -22,4 +22,4 @@ def test_records_come_out_whole_however_the_bytes_are_cut(step: int):
 def test_a_record_that_would_fill_the_memory_is_an_error():
     header = frames.HEADER.pack(frames.RESULT, 0, 0, 2**32 - 1, 1)
     with pytest.raises(frames.FrameError):
-        RecordStream().feed(header)
+        RecordStream(1000).feed(header)

@@ -73,7 +73,13 @@ def changed() -> asyncio.Event:
 def replica(nats: Any, launcher: Any, changed: asyncio.Event) -> Replica:
     replies: Any = None
     return Replica(
-        LAUNCH, launcher=launcher, nats=nats, replies=replies, deadline_grace=1.0, on_change=changed.set
+        LAUNCH,
+        launcher=launcher,
+        nats=nats,
+        replies=replies,
+        deadline_grace=1.0,
+        memory_bytes=2**30,
+        on_change=changed.set,
     )
 
 

@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Optional
 
+from servery_runner import limits
 from servery_runner.scoring import Scorer
 
 SERVING_MARKERS = {"_MLFLOW_IS_IN_SERVING_ENVIRONMENT": "true"}
@@ -36,8 +37,8 @@ class LoadFailure(Exception):
         }
 
 
-def load(model_path: str) -> Scorer:
-    """Import MLflow and load the model. Raises LoadFailure."""
+def load(model_path: str, answer_bytes: int) -> Scorer:
+    """Import MLflow and load the model, which may answer so many bytes. Raises LoadFailure."""
     os.environ.update(SERVING_MARKERS)
     try:
         import mlflow
@@ -60,7 +61,7 @@ def load(model_path: str) -> Scorer:
     try:
         # Suppressed with the warnings: MLflow's comparison of the model's requirements with what is installed,
         # which takes a second. The environment was made from these requirements.
-        return Scorer(mlflow.pyfunc.load_model(model_path, suppress_warnings=True))
+        return Scorer(mlflow.pyfunc.load_model(model_path, suppress_warnings=True), answer_bytes)
     except BaseException as error:
         missing = _import_error(error)
         if missing is not None:
@@ -106,7 +107,10 @@ def _import_error(error: Optional[BaseException]) -> Optional[ImportError]:
 
 
 def _failure(stage: str, error: BaseException) -> LoadFailure:
-    line = traceback.format_exception_only(type(error), error)[-1].strip()
+    if limits.is_memory(error):
+        line = limits.out_of_memory(error)
+    else:
+        line = traceback.format_exception_only(type(error), error)[-1].strip()
     return LoadFailure(
         stage, line, "".join(traceback.format_exception(type(error), error, error.__traceback__))
     )

@@ -11,10 +11,10 @@ import math
 import os
 import threading
 import time
-from typing import Any, NoReturn, Optional
+from typing import Any, NoReturn, Optional, Union
 
 from servery_common.contracts import frames
-from servery_runner import request_body, rows
+from servery_runner import limits, request_body, rows, scoring
 from servery_runner.backlog import Backlog, Request
 from servery_runner.channel import Channel
 from servery_runner.scoring import JSON, Answer, AnswerStream, Scorer
@@ -37,7 +37,10 @@ class Requests:
         self._backlog = backlog
         for number in range(slots):
             threading.Thread(
-                target=self._work, args=(backlog, scorer), name=f"predict-{number}", daemon=True
+                target=limits.ending_without_memory(self._work),
+                args=(backlog, scorer),
+                name=f"predict-{number}",
+                daemon=True,
             ).start()
 
     def read(self) -> NoReturn:
@@ -95,10 +98,9 @@ class Requests:
 
     def _answer(self, scorer: Scorer, request: Request) -> Optional[int]:
         """Answer one request; return its rows, None if they were not counted, 0 if its time says nothing of others."""
-        body = request_body.read(request.body, request.content_type, scorer.declared)
         self._begin([request])
         try:
-            answer = (scorer.stream if body.stream else scorer.answer)(body.content, request.content_type)
+            answer = _score(scorer, request)
             if isinstance(answer, AnswerStream):
                 self._stream(answer, request)
                 return 0
@@ -113,18 +115,18 @@ class Requests:
         """As ``_answer``, for several; 0 when they are to be answered one by one."""
         self._begin(batch)
         parts = [request.rows for request in batch if request.rows is not None]
-        counts = [part.length for part in parts]
-        answer = scorer.answer(rows.join(parts), JSON)
-        bodies = rows.split(answer.body.decode(), counts) if answer.status == 200 else None
-        if bodies is None:
+        try:
+            results = _score_together(scorer, batch, parts)
+        except MemoryError as error:
+            limits.out_of_memory(error)
+            results = None
+        if results is None:
             backlog.put_back(batch)
             return 0
-        head = _head(answer)
-        records = [_result(one, answer, head, body, len(batch)) for one, body in zip(batch, bodies)]
-        self._channel.send_packed(b"".join(records))
+        self._channel.send_packed(results)
         for request in batch:
             self._flows.pop(request.id, None)
-        return sum(counts)
+        return sum(part.length for part in parts)
 
     def _begin(self, batch: list[Request]) -> None:
         """Should the process die from here on, these were what it was working on."""
@@ -150,6 +152,27 @@ class Requests:
         elif answer.error is not None:
             head["status"], body = answer.error
         self._channel.send(frames.END, request.id, head, body)
+
+
+def _score(scorer: Scorer, request: Request) -> Union[Answer, AnswerStream]:
+    """The answer to one request, a streamed one with its first item computed. Never raises."""
+    try:
+        body = request_body.read(request.body, request.content_type, scorer.declared)
+        return (scorer.stream if body.stream else scorer.answer)(body.content, request.content_type)
+    except MemoryError as error:
+        return scoring.out_of_memory(error)
+
+
+def _score_together(scorer: Scorer, batch: list[Request], parts: list[rows.Rows]) -> Optional[bytes]:
+    """The RESULT records of a batch; None when its answer is none of them together. Raises MemoryError."""
+    answer = scorer.answer(rows.join(parts), JSON)
+    if answer.status != 200:
+        return None
+    bodies = rows.split(answer.body.decode(), [part.length for part in parts])
+    if bodies is None:
+        return None
+    head = _head(answer)
+    return b"".join(_result(one, answer, head, body, len(batch)) for one, body in zip(batch, bodies))
 
 
 def _request(record: frames.Record) -> Request:

@@ -16,7 +16,7 @@ import time
 from typing import Any, NoReturn
 
 from servery_common.contracts import frames
-from servery_runner import batch_proof, loading, process
+from servery_runner import batch_proof, limits, loading, process
 from servery_runner.backlog import Backlog
 from servery_runner.batch_proof import Proof
 from servery_runner.channel import Channel
@@ -31,13 +31,16 @@ def run(channel_socket: socket.socket) -> NoReturn:
     if records is None or records[0].kind != frames.LOAD:
         os._exit(0)
     order = records[0]
+    allowed = limits.Limits.of_order(order.head)
+    limits.confine(allowed.memory_bytes, threads=order.head["slots"])
     requests = Requests(channel)
-    threading.Thread(target=requests.read, name="reader", daemon=True).start()
+    read = limits.ending_without_memory(requests.read)
+    threading.Thread(target=read, name="reader", daemon=True).start()
     os.environ.update(json.loads(bytes(order.body) or b"{}"))
     os.chdir(order.head["directory"])
     started = time.monotonic()
     try:
-        scorer = loading.load(order.head["model_path"])
+        scorer = loading.load(order.head["model_path"], allowed.answer_bytes)
         example_predicted = False
         if order.head.get("verify"):
             # Should the process die from here on, it was the prediction.

@@ -16,7 +16,7 @@ import traceback
 from typing import Any, Callable, Generator, Iterator, NamedTuple, Optional, Union
 
 from servery_common.contracts import frames
-from servery_runner import request_body, rows, streaming
+from servery_runner import limits, request_body, rows, streaming
 from servery_runner.rows import Rows
 
 JSON = "application/json"
@@ -37,13 +37,14 @@ class Answer(NamedTuple):
 
 
 class Scorer:
-    """A loaded model behind MLflow's request and answer format."""
+    """A loaded model behind MLflow's request and answer format. A longer answer than ``answer_bytes`` is an error."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, answer_bytes: int) -> None:
         from mlflow.exceptions import MlflowException
         from mlflow.pyfunc import scoring_server
 
         self.model = model
+        self._answer_bytes = answer_bytes
         self._mlflow_exception = MlflowException
         self._invocations: Callable[..., Any] = scoring_server.invocations
         self._input_schema = model.metadata.get_input_schema()
@@ -97,15 +98,18 @@ class Scorer:
         try:
             data = _decoded(body, content_type, self._takes_bytes)
             result = self._invocations(data, content_type, model, self._input_schema)
-            status, mimetype, text = result.status, result.mimetype, result.response
+            status, mimetype, content = result.status, result.mimetype, result.response.encode()
         except self._mlflow_exception as error:
             status, mimetype = error.get_http_status_code(), JSON
-            text = error.serialize_as_json()
+            content = error.serialize_as_json().encode()
         except BaseException as error:
             # Includes SystemExit: a model that calls sys.exit() fails its request, not its replica.
             status, mimetype = 400, JSON
-            text = _error_body(model, error)
-        return Answer(status, mimetype, text.encode(), model.timings(started, time.time_ns()))
+            content = _error_body(model, error).encode()
+        if len(content) > self._answer_bytes:
+            # Here and not in the agent, which would have to take it in first.
+            status, mimetype, content = 400, "text/plain", limits.too_long(self._answer_bytes).encode()
+        return Answer(status, mimetype, content, model.timings(started, time.time_ns()))
 
 
 class _TimedModel:
@@ -122,6 +126,8 @@ class _TimedModel:
         self.started = time.time_ns()
         try:
             prediction = self._model.predict(data, params=params)
+        except MemoryError as error:
+            raise limits.MemoryExhausted from error
         finally:
             self.ended = time.time_ns()
         self.predicted = True
@@ -154,6 +160,8 @@ class _StreamedModel(_TimedModel):
             # MLflow's base classes of agents and chat models have a predict_stream that only says so.
             self.unimplemented = True
             raise
+        except MemoryError as error:
+            raise limits.MemoryExhausted from error
         finally:
             self.ended = time.time_ns()
         self.items = _Resumed(first, items)
@@ -241,6 +249,12 @@ def _close(items: Any) -> None:
         traceback.print_exc()
 
 
+def out_of_memory(error: MemoryError) -> Answer:
+    """The answer to a request that cannot be answered otherwise because of this."""
+    problem = {"error_code": "BAD_REQUEST", "message": limits.out_of_memory(error)}
+    return Answer(400, JSON, json.dumps(problem).encode(), {})
+
+
 def _cannot_stream() -> Answer:
     error = {"error_code": "BAD_REQUEST", "message": streaming.CANNOT_STREAM}
     return Answer(400, JSON, json.dumps(error).encode(), {})
@@ -260,7 +274,9 @@ def _decoded(body: bytes, content_type: str, takes_bytes: bool) -> Union[bytes, 
 
 def _error_body(model: _TimedModel, error: BaseException) -> str:
     problem = "".join(traceback.format_exception_only(type(error), error)).strip()
-    if model.predicted:
+    if limits.is_memory(error):
+        message = limits.out_of_memory(error)
+    elif model.predicted:
         message = f"The model's prediction cannot be sent as JSON: {problem}"
     elif model.started is not None:
         message = UNEXPECTED

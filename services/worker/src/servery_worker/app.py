@@ -18,6 +18,7 @@ from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.connection import connect_inference
 from servery_common.service import ServiceContext
 from servery_common.settings import NatsSettings
+from servery_runner.limits import Limits
 from servery_worker import overlay
 from servery_worker.heartbeat import Heartbeat
 from servery_worker.launcher import Launcher
@@ -59,6 +60,7 @@ async def main(context: ServiceContext) -> None:
             overlay=overlay_directory,
             scratch=scratch,
             load_timeout=settings.load_timeout_seconds,
+            limits=Limits(settings.model_memory_bytes, settings.max_answer_bytes),
         )
 
         def make(launch: ReplicaLaunch, on_change: Callable[[], None]) -> Replica:
@@ -68,6 +70,7 @@ async def main(context: ServiceContext) -> None:
                 nats=inference,
                 replies=replies,
                 deadline_grace=settings.deadline_grace_seconds,
+                memory_bytes=settings.model_memory_bytes,
                 on_change=on_change,
             )
 
@@ -77,7 +80,8 @@ async def main(context: ServiceContext) -> None:
             spawn=context.spawn,
             make=make,
         )
-        usage = UsageMeter(replicas.pids, read_limits())
+        allowed = read_limits()._replace(memory_bytes=settings.model_memory_bytes)
+        usage = UsageMeter(replicas.pids, allowed, on_excess=replicas.end_excessive)
         heartbeat = Heartbeat(
             bus,
             replicas,

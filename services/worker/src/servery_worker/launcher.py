@@ -15,6 +15,7 @@ import structlog
 from servery_common.contracts.builds import Artifacts
 from servery_common.contracts.replicas import BATCHING_VARIABLE
 from servery_common.redaction import Redactor
+from servery_runner.limits import Limits
 from servery_worker import frameworks
 from servery_worker.model_credentials import ModelCredentials
 from servery_worker.model_log import ModelLog
@@ -42,12 +43,14 @@ class Launcher:
         overlay: Path,
         scratch: Path,
         load_timeout: float,
+        limits: Limits,
     ) -> None:
         self._parents = parents
         self._tokens = tokens
         self._overlay = overlay
         self._scratch = scratch
         self._load_timeout = load_timeout
+        self._limits = limits
         self._proofs: dict[str, Any] = {}
         """What was found out about predicting requests together, by model path: once, not by each replica."""
 
@@ -102,7 +105,8 @@ class Launcher:
     ) -> Runner:
         started = time.monotonic()
         # Its own working directory: a file one model writes must not be found by another.
-        runner = Runner(Path(tempfile.mkdtemp(prefix="runner-", dir=self._scratch)))
+        directory = Path(tempfile.mkdtemp(prefix="runner-", dir=self._scratch))
+        runner = Runner(directory, self._limits.answer_bytes)
         try:
             runner.credentials = ModelCredentials(self._tokens, served_entity_id, self._scratch)
             # With the order to load, not from the warm parent: that one is shared by models of many people.
@@ -112,6 +116,7 @@ class Launcher:
                 "model_path": artifacts.model_path,
                 "directory": str(runner.directory),
                 "slots": slots,
+                **self._limits._asdict(),
                 "verify": verify,
                 "batching": environment_vars.get(BATCHING_VARIABLE, "auto"),
                 "proof": self._proofs.get(artifacts.model_path),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -10,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from servery_worker.model_log import LogPipe, ModelLog
+
+PIPE_BYTES = 256 * 1024
 
 _CRASHES = (
     signal.SIGSEGV,
@@ -62,6 +65,7 @@ async def read_pipe(read_end: int, log: ModelLog) -> LogPipe:
     file = os.fdopen(read_end, "rb", 0)
     try:
         os.set_blocking(read_end, False)
+        _widen(read_end)
         _, pipe = await asyncio.get_running_loop().connect_read_pipe(lambda: LogPipe(log), file)
     except BaseException:
         # A cancelled connect has closed it; saying so must not take the place of the cancellation, or a replica that
@@ -70,6 +74,13 @@ async def read_pipe(read_end: int, log: ModelLog) -> LogPipe:
             file.close()
         raise
     return pipe
+
+
+def _widen(pipe: int) -> None:
+    """Let a pipe hold what one read takes (Linux); it stays as it is where the user's pipes hold too much already."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def kill_group(pid: int) -> None:

@@ -2,14 +2,18 @@
 
 from servery_common.contracts import frames
 
-LARGEST_RECORD_BYTES = 256 * 1024 * 1024
-"""A runner that announces more has lost its mind, or wants the agent's memory."""
+LARGEST_HEAD_BYTES = 2**16 - 1
 
 
 class RecordStream:
-    """Bytes in as they come, whole records out."""
+    """Bytes in as they come, whole records out.
 
-    def __init__(self) -> None:
+    A runner keeps its bodies below ``largest_body`` bytes. One that announces more has lost its mind, or wants the
+    agent's memory.
+    """
+
+    def __init__(self, largest_body: int) -> None:
+        self._largest = frames.HEADER.size + LARGEST_HEAD_BYTES + largest_body
         self._buffer = bytearray()
         self._needed = frames.HEADER.size
 
@@ -32,7 +36,7 @@ class RecordStream:
         while size - at >= frames.HEADER.size:
             _, _, head_length, body_length, _ = frames.HEADER.unpack_from(data, at)
             length = frames.HEADER.size + head_length + body_length
-            if length > LARGEST_RECORD_BYTES:
+            if length > self._largest:
                 raise frames.FrameError(f"a record of {length} bytes")
             if size - at < length:
                 self._needed = length

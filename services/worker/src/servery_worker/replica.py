@@ -13,6 +13,7 @@ from servery_common.contracts import subjects
 from servery_common.contracts.replicas import ReplicaLaunch, ReplicaObservation
 from servery_common.contracts.states import ReplicaState
 from servery_common.service import wait_any
+from servery_runner.limits import excess
 from servery_worker.agent import Agent
 from servery_worker.launcher import Launcher
 from servery_worker.lifecycle import Happening, after, restart_delay
@@ -34,6 +35,7 @@ class Replica:
         nats: Client,
         replies: Replies,
         deadline_grace: float,
+        memory_bytes: int,
         on_change: Callable[[], None],
     ) -> None:
         self.launch = launch
@@ -47,7 +49,9 @@ class Replica:
         self._agent = Agent(launch, replies, deadline_grace=deadline_grace, on_overdue=self._on_overdue)
         self._runner: Runner | None = None
         self._disposals: set[asyncio.Task[None]] = set()
-        self._overdue = False
+        self._memory_bytes = memory_bytes
+        self._ended_because = ""
+        self._excessive = False
         self._ordered_again = asyncio.Event()
         self._stop_ordered = asyncio.Event()
         self._subscription: Subscription | None = None
@@ -159,7 +163,8 @@ class Replica:
     async def _serve(self, runner: Runner) -> None:
         """Serve with this runner until it is dead."""
         self._runner = runner
-        self._overdue = False
+        self._ended_because = ""
+        self._excessive = False
         self._agent.attach(runner)
         self._happened(Happening.LOADED)
         await runner.dead.wait()
@@ -168,9 +173,11 @@ class Replica:
         """Answer what it was working on and tell how it ended."""
         self._runner = None
         reason = await runner.end_reason()
-        if self._overdue:
-            reason = "was ended because a request computed past its deadline"
-        self._agent.bury(reason, ended_itself=runner.ended_itself() and not self._overdue)
+        ended_itself = runner.ended_itself()
+        if self._ended_because:
+            reason, ended_itself = self._ended_because, self._excessive
+        self._agent.bury(reason, ended_itself=ended_itself)
+        self.log.append(f"Servery: the model's process {reason}.")
         self._dispose(runner)
         self._happened(Happening.DIED, f"the model's process {reason}")
 
@@ -180,8 +187,16 @@ class Replica:
         self._disposals.add(disposal)
         disposal.add_done_callback(self._disposals.discard)
 
+    def end_excessive(self) -> None:
+        """Replace the model's process: it holds more memory than it may, as the request it works on would again."""
+        self._excessive = True
+        self._end_runner(f"was ended because it used {excess(self._memory_bytes)}")
+
     def _on_overdue(self) -> None:
-        self._overdue = True
+        self._end_runner("was ended because a request computed past its deadline")
+
+    def _end_runner(self, because: str) -> None:
+        self._ended_because = because
         if self._runner is not None:
             self._runner.kill()
 

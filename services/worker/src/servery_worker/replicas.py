@@ -110,6 +110,12 @@ class Replicas:
         processes = ((replica_id, replica.pid) for replica_id, replica in self._replicas.items())
         return {replica_id: pid for replica_id, pid in processes if pid is not None}
 
+    def end_excessive(self, replica_id: str, pid: int) -> None:
+        """The process of a replica holds more memory than it may."""
+        replica = self._replicas.get(replica_id)
+        if replica is not None and replica.pid == pid:
+            replica.end_excessive()
+
     async def drain(self, grace: float) -> None:
         """Take nothing new, finish what was accepted for at most ``grace`` seconds, stop everything."""
         self._draining = True

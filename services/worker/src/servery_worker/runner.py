@@ -40,7 +40,7 @@ class RunnerFailed(Exception):
 class Runner(asyncio.Protocol):
     """Records to and from one runner. ``dead`` is set once, whichever of socket and process ends first."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, answer_bytes: int) -> None:
         self.directory = directory
         self.pid = 0
         self.quick = False
@@ -51,7 +51,7 @@ class Runner(asyncio.Protocol):
         self.description: dict[str, Any] = {}
         self._transport: asyncio.Transport | None = None
         self._unsent: list[bytes] = []
-        self._records = RecordStream()
+        self._records = RecordStream(max(answer_bytes, frames.CHUNK_BYTES))
         self._stage = "load"
         self._loaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._exited: asyncio.Future[int] | None = None

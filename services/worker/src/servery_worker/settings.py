@@ -7,11 +7,19 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from servery_worker.usage import read_limits
+
 SLOTS_PER_CPU = 32
+LEAST_MODEL_MEMORY = 512 * 1024 * 1024
+"""Python with MLflow, pandas and scikit-learn holds half of it before it has loaded anything."""
 
 
 def _default_capacity() -> int:
     return max(2, os.cpu_count() or 1) * SLOTS_PER_CPU
+
+
+def _default_model_memory() -> int:
+    return max(LEAST_MODEL_MEMORY, read_limits().memory_bytes // 2)
 
 
 class WorkerSettings(BaseSettings):
@@ -36,6 +44,14 @@ class WorkerSettings(BaseSettings):
     has its answer by then; a little patience saves the other requests of that runner from dying with it."""
     drain_grace_seconds: float = 25.0
     """How long accepted requests may finish after SIGTERM. Kubernetes sends SIGKILL after 30 s by default."""
+    model_memory_bytes: int = Field(default_factory=_default_model_memory, ge=LEAST_MODEL_MEMORY)
+    """What the process of one replica may hold, its imported packages included. A request that wants more is
+    answered 400 with the reason; a process that holds more all the same, in memory it shares, is replaced. By default
+    half of what the machine or its control group has: on 8 GiB that is the 4 GB Databricks gives a model on CPU, and
+    no single model takes the memory of the others and of the services. A limit per replica, not for their sum."""
+    max_answer_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
+    """Longest answer a model may give; a longer one is answered 400 and never leaves the model's process. Not lower
+    than the gateways' ``max_answer_bytes``, or theirs cannot be reached. Streamed answers may be longer."""
     heartbeat_seconds: float = 1.0
     """Pause between heartbeats; a change of state is told at once. The controller counts missed ones."""
     kept_logs: int = Field(default=50, ge=0)

@@ -2,6 +2,9 @@
 
 Reading ``/proc`` can take a while on a busy machine, so it happens in a thread; heartbeats tell the last values. Only
 the process that holds the model is measured, not what it may have started.
+
+Of a process that holds more than it may, ``on_excess`` is told. Its own memory the kernel limits, without delay
+(``servery_runner.limits``); this finds what the kernel does not count, memory shared between processes.
 """
 
 import asyncio
@@ -18,7 +21,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 class Limits(NamedTuple):
-    """What the processes of this worker may use."""
+    """What a process may use."""
 
     processors: float
     memory_bytes: int
@@ -30,6 +33,7 @@ class Usage(NamedTuple):
     cpu_percent: float | None
     """Of all processors it may use, 0 to 100; None until it was seen twice."""
     memory_bytes: int
+    """Resident without mapped files, whose pages the kernel takes back when it needs them."""
     memory_limit_bytes: int
 
 
@@ -54,11 +58,20 @@ def read_limits(cgroup: Path = CGROUP) -> Limits:
 
 
 class UsageMeter:
-    """Measures the processes of replicas; ``pids`` returns them by replica id."""
+    """Measures the processes of replicas; ``pids`` returns them by replica id.
 
-    def __init__(self, pids: Callable[[], Mapping[str, int]], limits: Limits) -> None:
+    ``on_excess`` is called with the replica id and the pid of each that holds more memory than it may.
+    """
+
+    def __init__(
+        self,
+        pids: Callable[[], Mapping[str, int]],
+        limits: Limits,
+        on_excess: Callable[[str, int], None],
+    ) -> None:
         self._pids = pids
         self._limits = limits
+        self._on_excess = on_excess
         self._processes: dict[str, psutil.Process] = {}
         self._usages: Mapping[str, Usage] = {}
 
@@ -76,6 +89,9 @@ class UsageMeter:
         """Measure once."""
         pids = dict(self._pids())
         self._usages = await asyncio.to_thread(self._read_all, pids)
+        for replica_id, usage in self._usages.items():
+            if usage.memory_bytes > self._limits.memory_bytes:
+                self._on_excess(replica_id, pids[replica_id])
 
     def _read_all(self, pids: Mapping[str, int]) -> Mapping[str, Usage]:
         usages: dict[str, Usage] = {}
@@ -99,9 +115,16 @@ class UsageMeter:
         with process.oneshot():
             # Counts from the call before; the first one has nothing to count from.
             of_one_processor = process.cpu_percent()
-            memory = process.memory_info().rss
+            memory = _held(process)
         cpu = min(of_one_processor / self._limits.processors, 100.0) if seen_before else None
         return Usage(None if cpu is None else round(cpu, 2), memory, self._limits.memory_bytes)
+
+
+def _held(process: psutil.Process) -> int:
+    """Anonymous and shared memory of a process; all that is resident where the system does not tell them apart."""
+    words = _words(Path(f"/proc/{process.pid}/status"))
+    kibibytes = [int(words[at + 1]) for at, word in enumerate(words) if word in ("RssAnon:", "RssShmem:")]
+    return sum(kibibytes) * 1024 if kibibytes else process.memory_info().rss
 
 
 def _words(path: Path) -> list[str]:

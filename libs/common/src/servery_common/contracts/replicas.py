@@ -80,9 +80,9 @@ class ReplicaObservation(Value):
     cpu_percent: float | None = None
     """Of the processors the model's process may use, 0 to 100; None as long as nothing was measured."""
     memory_bytes: int | None = None
-    """Resident memory of the model's process."""
+    """Resident memory of the model's process, without the files it maps."""
     memory_limit_bytes: int | None = None
-    """Most it can have: its control group's limit, or what the machine has."""
+    """Most it may have; a model's process that holds more is replaced."""
 
 
 class WorkerHeartbeat(Message, type="servery.worker.heartbeat.v1"):
