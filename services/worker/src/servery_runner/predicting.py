@@ -11,6 +11,7 @@ import math
 import os
 import threading
 import time
+import traceback
 from typing import Any, NoReturn, Optional, Union
 
 from servery_common.contracts import frames
@@ -119,6 +120,10 @@ class Requests:
             results = _score_together(scorer, batch, parts)
         except MemoryError as error:
             limits.out_of_memory(error)
+            results = None
+        except Exception:
+            # One by one each gets an answer; a thread that ended here would answer nobody any more.
+            traceback.print_exc()
             results = None
         if results is None:
             backlog.put_back(batch)

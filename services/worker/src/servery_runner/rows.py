@@ -64,8 +64,8 @@ def read(body: bytes, floats: Collection[str] = (), dates: bool = False) -> Opti
     try:
         kind_of_params = None if params is None else json.dumps(params, sort_keys=True)
         rows = reader(parsed[name], floats)
-    except (TypeError, ValueError, RecursionError):
-        return None
+    except Exception:
+        return None  # Whatever it is, MLflow will explain it.
     if rows is None or not rows.length:
         return None
     return rows._replace(kind=(name, rows.kind, kind_of_params), params=params)
