@@ -36,14 +36,16 @@ class Staleness:
     def is_stale(self, gateway: str, sent_at_ms: float, now_ms: float) -> bool:
         """Whether the request was under way for longer than its gateway waits (``ACCEPT_WITHIN_MS``).
 
-        The first request of a gateway is judged as if the clocks agreed. Is that wrong, its gateway sends it
-        again and the second one is judged by the first.
+        A gateway that was never heard of is judged as if the clocks agreed: what it sent while this worker was frozen must
+        not be judged by the oldest of it. Are the clocks of two machines that far apart, its requests are refused
+        for ``CLOCK_WAS_SET_MS``, and taken from then on.
         """
         difference = now_ms - sent_at_ms
         known = self._gateways.pop(gateway, None)
         if known is None:
-            known = _Gateway(difference, difference, now_ms)
-            age = difference
+            agreed = min(difference, 0.0)
+            known = _Gateway(agreed, agreed, now_ms)
+            age = difference - agreed
         else:
             if now_ms - known.began_at >= LATELY_MS:
                 known = _Gateway(difference, known.smallest, now_ms, known.stale_since)
