@@ -14,12 +14,16 @@ from tests.end_to_end.stack import SERVICES, Stack, run_stack
 from tests.models import zoo
 
 ENDPOINT = "survivor"
+MEMORY = 1024 * 1024 * 1024
+"""What a model's process may hold."""
 
 
 @pytest.fixture(scope="module")
 def own_stack() -> Iterator[Stack]:
     """A stack whose services may be killed, with two gateways and one endpoint."""
-    for stack in run_stack({"SERVERY_GATEWAY_PROCESSES": "2"}):
+    for stack in run_stack(
+        {"SERVERY_GATEWAY_PROCESSES": "2", "SERVERY_WORKER_MODEL_MEMORY_BYTES": str(MEMORY)}
+    ):
         client = Client(stack)
         client.deploy(ENDPOINT, "misbehaves", registrar(client)(zoo.misbehaves()))
         client.close()
@@ -87,6 +91,27 @@ def test_requests_a_killed_worker_worked_on_are_answered_soon(survivor: Client):
         survivor.assert_error(answer, "TEMPORARILY_UNAVAILABLE", guard=30)
     survivor.stack.await_recovery("worker", killed)
     await_answer(survivor)
+
+
+def test_a_model_that_takes_too_much_memory_is_told_of_where_people_look(survivor: Client):
+    """In the answer to the request and in the endpoint's events. The services do not notice."""
+    await_answer(survivor)
+    limit = "more than the 1 GiB of memory that a model's process may use"
+    before = {each["name"]: each["pid"] for each in survivor.stack.status()["components"]}
+
+    def told() -> bool:
+        # At first the process is replaced faster than anybody looks; the more often, the later.
+        answer = survivor.score(ENDPOINT, fine(f"share:{MEMORY + MEMORY // 4}"))
+        survivor.assert_error(answer, "BAD_REQUEST", "TEMPORARILY_UNAVAILABLE", guard=30)
+        if answer.status_code == 400:
+            assert limit in answer.json()["message"]
+        events = survivor.http.get(f"/api/2.0/serving-endpoints/{ENDPOINT}/events").json()["events"]
+        assert any(limit in event["message"] for event in events), [event["message"] for event in events]
+        return True
+
+    eventually(told, within=60, what="the endpoint's events say why its model's process was replaced")
+    await_answer(survivor)
+    assert {each["name"]: each["pid"] for each in survivor.stack.status()["components"]} == before
 
 
 @pytest.mark.parametrize("store", ["nats", "postgres", "mlflow"])

@@ -5,6 +5,7 @@ They are pickled by value (see ``zoo.log``), so the model's environment needs no
 
 from __future__ import annotations
 
+import mmap
 import os
 import time
 from typing import Any
@@ -207,9 +208,9 @@ class NotSerialisable(PythonModel):
 class Misbehaves(PythonModel):
     """Does to its process what it is told: for tests of isolation and lifecycle.
 
-    ``kind`` of the first row: ``exit`` and ``raise`` do that, ``sleep:<seconds>`` waits first. The answer to
-    each row is the process id, the version the model was built as and ``kind`` itself; for ``environment``
-    also the environment variables.
+    ``kind`` of the first row: ``exit`` and ``raise`` do that, ``sleep:<seconds>`` waits first, ``share:<bytes>``
+    fills so much shared memory and holds it. The answer to each row is the process id, the version the model was
+    built as and ``kind`` itself; for ``environment`` also the environment variables.
     """
 
     def __init__(self, version: str = "1") -> None:
@@ -223,6 +224,11 @@ class Misbehaves(PythonModel):
             raise ValueError("the model does not like this row")
         if kind.startswith("sleep:"):
             time.sleep(float(kind.removeprefix("sleep:")))
+        if kind.startswith("share:"):
+            shared = mmap.mmap(-1, int(kind.removeprefix("share:")))
+            for at in range(0, len(shared), mmap.PAGESIZE):
+                shared[at] = 1
+            time.sleep(600)
         answer: dict[str, Any] = {"pid": os.getpid(), "version": self.version}
         if kind == "environment":
             answer["environment"] = dict(os.environ)

@@ -11,13 +11,13 @@ from tests.waiting import until
 SLOTS = 4
 
 
-async def lost_at_once(tasks: list[asyncio.Task[Scored]], endpoint: Endpoint) -> None:
-    """They are answered long before their deadline, with 503, and were run once."""
+async def lost_at_once(tasks: list[asyncio.Task[Scored]], endpoint: Endpoint, reason: str) -> None:
+    """They are answered long before their deadline, with 503 and the reason, and were run once."""
     async with asyncio.timeout(AT_ONCE):
         answers = await asyncio.gather(*tasks)
     assert [one.status for one in answers] == [503] * len(tasks)
     assert {one.body["error_code"] for one in answers} == {"TEMPORARILY_UNAVAILABLE"}
-    assert all("died while it worked on the request" in one.message for one in answers)
+    assert all(reason in one.message for one in answers)
     assert [endpoint.ran().count(one.id) for one in answers] == [1] * len(tasks)
 
 
@@ -35,7 +35,7 @@ async def test_a_killed_runner_loses_what_it_worked_on_and_nothing_else(system: 
     await one.until_running(lost)
     async with one.load() as load:
         os.kill(before["pid"], signal.SIGKILL)
-        await lost_at_once(lost, one)
+        await lost_at_once(lost, one, "The model's process was killed by SIGKILL")
         await load.succeeded(50)
     only_what_was_accepted_is_lost(load, one)
     assert (await one.process())["pid"] != before["pid"]
@@ -54,7 +54,7 @@ async def test_a_killed_worker_loses_what_it_worked_on_and_its_successor_takes_o
     async with both.load() as load:
         processes.workers[0].process.kill()
         processes.workers[0].process.wait()
-        await lost_at_once(lost, only)
+        await lost_at_once(lost, only, "The replica died while it worked on the request.")
         await load.succeeded(50)
         # What the supervisor and the controller do about it.
         processes.workers[0] = processes.start_worker()

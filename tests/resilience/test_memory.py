@@ -1,5 +1,6 @@
 """A model that wants more memory than it may have: its request fails with the reason, everything else goes on."""
 
+import asyncio
 import os
 
 import pytest
@@ -49,6 +50,18 @@ async def test_a_process_that_holds_too_much_shared_memory_is_replaced_and_its_r
     assert load.statuses() == {200}
     assert other.observed().restarts == 0
     assert f"Servery: {reason}." in await greedy.log()
+
+
+async def test_all_that_were_run_beside_a_request_that_took_too_much_are_told_why(system: System):
+    greedy = await system.deploy(0)
+    beside = greedy.begin("sleep:600", 2)
+    await greedy.until_running(beside)
+    answers = await asyncio.gather(greedy.score(f"share:{MEMORY + MEMORY // 4}"), *beside)
+    # Any of them may have been the one: each may be sent again.
+    assert {one.status for one in answers} == {503}
+    [message] = {one.message for one in answers}
+    assert LIMIT in message
+    assert [greedy.ran().count(one.id) for one in answers] == [1, 1, 1]
 
 
 async def test_a_model_that_needs_too_much_memory_to_load_fails_with_the_reason(system: System):

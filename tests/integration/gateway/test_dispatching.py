@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from tests.integration.gateway.conftest import AT_ONCE, TOKEN, World, eventually
-from tests.integration.gateway.peers import FakeReplica, endpoint, entity, read_answer
+from tests.integration.gateway.peers import FakeReplica, endpoint, entity, read_answer, said
 
 
 class Gate:
@@ -111,12 +111,16 @@ async def test_accepted_work_of_an_agent_that_ended_is_reported_and_not_run_agai
 
 async def test_a_runner_that_died_is_reported_and_its_work_not_run_again(world: World) -> None:
     async def dies(work):
-        return 500, b"", {"lost": True}
+        return 503, said("The model's process was killed by SIGKILL.", "ANY"), {"lost": True}
 
     one, other = await world.replica("dies1", dies), await world.replica("dies2", dies)
     await both(world, "dies", one, other)
     answer = await world.score("dies")
     assert (answer.status_code, answer.json()["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
+    assert (
+        answer.json()["message"]
+        == "The model's process was killed by SIGKILL. The request was not run again."
+    )
     assert len(one.ran) + len(other.ran) == 1
 
 

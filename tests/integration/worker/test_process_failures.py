@@ -73,6 +73,24 @@ async def test_a_killed_warm_parent_takes_its_runners_and_all_come_back(
     assert new_parent != parent
 
 
+async def test_a_frozen_warm_parent_is_replaced_when_it_is_needed(
+    client: ScoringClient, bus: Bus, own_worker: WorkerProcess, obedient: Path
+):
+    orders = await WorkerOrders(bus, own_worker.id).start()
+    replica_id = await orders.launch(obedient)
+    runner, parent = await pids(client, replica_id)
+    os.kill(parent, signal.SIGSTOP)
+    assert (await client.ask(replica_id, "echo")).status == 200, (
+        "nothing needs it as long as its runners live"
+    )
+    os.kill(runner, signal.SIGKILL)
+    await until_gone(runner, parent, within=60)
+    await orders.until(lambda beat: [one.restarts for one in beat.replicas] == [1])
+    await orders.until_state(replica_id, ReplicaState.READY)
+    new_runner, new_parent = await pids(client, replica_id)
+    assert (new_runner, new_parent) != (runner, parent)
+
+
 async def test_a_killed_worker_leaves_no_process(
     client: ScoringClient, bus: Bus, own_worker: WorkerProcess, obedient: Path
 ):

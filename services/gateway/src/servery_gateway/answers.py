@@ -84,6 +84,12 @@ def _json_error(body: bytes) -> dict[str, Any] | None:
     return None
 
 
+def error_message(body: bytes) -> str | None:
+    """Return the message of a body that is an error; None when it is none."""
+    error = _json_error(body)
+    return None if error is None else error["message"]
+
+
 def _plain_text(outcome: Outcome) -> str:
     text = outcome.body.decode("utf-8", "replace").strip()
     if text:

@@ -31,6 +31,7 @@ from servery_common.errors import DeadlineExceeded, ResourceExhausted, Unavailab
 from servery_gateway import dispatch_limits, messages
 from servery_gateway.activity import Activity
 from servery_gateway.answer_stream import AnswerStream, BrokenOff
+from servery_gateway.answers import error_message
 from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.entity_pool import (
     CallerLeft,
@@ -203,8 +204,7 @@ class Dispatcher:
             return
         if ticket.replica is not None:
             ticket.replica.rests_until = 0.0
-        lost = Unavailable(messages.REPLICA_DIED, retry_after=1, reason="replica_died")
-        self._end(ticket, lost if outcome.lost else outcome)
+        self._end(ticket, _lost(outcome) if outcome.lost else outcome)
 
     def on_stream(self, id: int, status: int, content_type: str) -> None:
         """Implement TransportListener: hand the answer out; the ticket keeps its slot until the answer ends."""
@@ -241,8 +241,10 @@ class Dispatcher:
         if ticket is None or ticket.stream is None:
             return
         ticket.stream.predict_ms = predict_ms
-        lost = Unavailable(messages.REPLICA_DIED, retry_after=1, reason="replica_died")
-        self._end(ticket, None if failure is None else lost if failure.lost else BrokenOff(failure))
+        if failure is None:
+            self._end(ticket, None)
+        else:
+            self._end(ticket, _lost(failure) if failure.lost else BrokenOff(failure))
 
     def on_gone(self, replica_id: str) -> None:
         """Implement TransportListener."""
@@ -454,6 +456,13 @@ class Dispatcher:
                 ticket.outcome.set_result(how)
         if drain and pool.queue:
             self._drain(pool)
+
+
+def _lost(outcome: Outcome) -> Unavailable:
+    """What a client is told whose request's model process died, with the reason as its agent knows it."""
+    told = error_message(outcome.body)
+    message = messages.REPLICA_DIED if told is None else f"{told} {messages.NOT_RUN_AGAIN}"
+    return Unavailable(message, retry_after=1, reason="replica_died")
 
 
 def _take_back(ticket: Ticket, limit: set[Ticket] | None) -> None:

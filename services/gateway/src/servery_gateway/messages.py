@@ -8,4 +8,5 @@ NO_REPLICA = "No replica of the served entity is ready yet. Try again in a momen
 NOT_ACCEPTED = "No replica of the served entity accepted the request in time. Try again in a moment."
 BUS_LOST = "The connection to the replicas was lost. Try again in a moment."
 GATEWAY_BUSY = "The gateway is overloaded. Try again in a moment."
-REPLICA_DIED = "The replica died while it worked on the request. The request was not run again."
+NOT_RUN_AGAIN = "The request was not run again."
+REPLICA_DIED = f"The replica died while it worked on the request. {NOT_RUN_AGAIN}"

@@ -113,6 +113,7 @@ class WarmParent:
             return await asyncio.wait_for(forked, FORK_TIMEOUT_SECONDS)
         except TimeoutError:
             self.close()
+            self._kill()
             raise WarmParentFailed("the warm parent does not answer") from None
         except OSError as error:
             forked.cancel()
@@ -151,8 +152,14 @@ class WarmParent:
         try:
             await asyncio.wait_for(self._process.wait(), patience)
         except TimeoutError:
-            kill_group(self._process.pid)
+            self._kill()
             await self._process.wait()
+
+    def _kill(self) -> None:
+        """End it although it does not react to SIGTERM: it may be frozen, and would stay so."""
+        # Once it is waited for, its number may belong to somebody else.
+        if self._process is not None and self._process.returncode is None:
+            kill_group(self._process.pid)
 
     async def _until_warm(self, timeout: float) -> None:
         dead = asyncio.ensure_future(self.died.wait())
