@@ -78,7 +78,7 @@ def test_joined_answers_are_those_of_each_alone(model: ZooModel, directory: Path
     for members in kinds(scorer, model, FORCED.formats if forced else proof.formats):
         company = members * COPIES
         random.Random(model.name).shuffle(company)
-        answer = scorer.answer(rows.join([part for part, _ in company]), JSON)
+        answer = scorer.answer_together([part for part, _ in company])
         assert answer.status == 200, answer.body
         assert rows.split(answer.body.decode(), [part.length for part, _ in company]) == [
             body for _, body in company

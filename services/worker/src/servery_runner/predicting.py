@@ -170,7 +170,7 @@ def _score(scorer: Scorer, request: Request) -> Union[Answer, AnswerStream]:
 
 def _score_together(scorer: Scorer, batch: list[Request], parts: list[rows.Rows]) -> Optional[bytes]:
     """The RESULT records of a batch; None when its answer is none of them together. Raises MemoryError."""
-    answer = scorer.answer(rows.join(parts), JSON)
+    answer = scorer.answer_together(parts)
     if answer.status != 200:
         return None
     bodies = rows.split(answer.body.decode(), [part.length for part in parts])

@@ -24,7 +24,8 @@ EXACT_INTEGER = 2**53
 LARGEST_INTEGER = 2**63
 """From here on NumPy changes the type of the column."""
 
-_FLOAT = "number"
+NUMBER = "number"
+"""Type of a column that is made a float of, whatever number is sent."""
 
 
 class Rows(NamedTuple):
@@ -38,6 +39,8 @@ class Rows(NamedTuple):
     length: int
     columns: Optional[list[Any]] = None
     """Of ``dataframe_split``."""
+    numbered: bool = False
+    """It brings row numbers, which are left out when it is joined."""
     params: Any = None
 
 
@@ -125,7 +128,8 @@ def _read_split(table: Any, floats: Collection[str]) -> Optional[Rows]:
         if of_row != types or None in of_row:
             return None
     names = None if columns is None else tuple(columns)
-    return Rows(SPLIT, (names, types), data, len(data), columns)
+    numbered = table.get("index") is not None
+    return Rows(SPLIT, (names, types), data, len(data), columns, numbered)
 
 
 def _read_records(records: Any, floats: Collection[str]) -> Optional[Rows]:
@@ -195,10 +199,10 @@ def _scalar_type(value: Any, name: Any, floats: Collection[str]) -> Any:
     """The type that decides on a column's type; None for a value that may be read differently in company."""
     kind = type(value)
     if kind is float:
-        return _FLOAT if name in floats else float
+        return NUMBER if name in floats else float
     if kind is int:
         if name in floats and -EXACT_INTEGER <= value <= EXACT_INTEGER:
-            return _FLOAT
+            return NUMBER
         return int if -LARGEST_INTEGER <= value < LARGEST_INTEGER else None
     return kind if kind is str or kind is bool else None
 

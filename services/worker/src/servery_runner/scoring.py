@@ -13,10 +13,11 @@ import itertools
 import json
 import time
 import traceback
+from io import StringIO
 from typing import Any, Callable, Generator, Iterator, NamedTuple, Optional, Union
 
 from servery_common.contracts import frames
-from servery_runner import limits, request_body, rows, streaming
+from servery_runner import limits, request_body, rows, streaming, tables
 from servery_runner.rows import Rows
 
 JSON = "application/json"
@@ -54,10 +55,28 @@ class Scorer:
         self.declared = request_body.declared_names(model.metadata)
         """Names in the model's signature; None without one."""
         self._floats, self._dates = _number_columns(self._input_schema)
+        self._write_answer: Any = getattr(scoring_server, "predictions_to_json", None)
+        self._tables = (
+            None if self._write_answer is None else tables.of_signature(self._input_schema, self._decode)
+        )
 
     def answer(self, body: bytes, content_type: str) -> Answer:
         """Never raises: whatever goes wrong is the answer."""
+        started = time.time_ns()
+        if self._tables is not None and content_type == JSON and b'"dataframe_' in body:
+            part = self.read_rows(body)
+            table = None if part is None or part.numbered else self._tables.of([part])
+            if part is not None and table is not None:
+                return self._score_table(table, part.params, lambda: body, started)
         return self._score(_TimedModel(self.model), body, content_type)
+
+    def answer_together(self, parts: list[Rows]) -> Answer:
+        """The answer to the rows of several bodies of one kind. Never raises."""
+        started = time.time_ns()
+        table = None if self._tables is None else self._tables.of(parts)
+        if table is None:
+            return self._score(_TimedModel(self.model), rows.join(parts), JSON)
+        return self._score_table(table, parts[0].params, lambda: rows.join(parts), started)
 
     def stream(self, body: bytes, content_type: str) -> Union[Answer, AnswerStream]:
         """Begin to stream, the first item computed; an Answer when that failed. Never raises."""
@@ -94,11 +113,40 @@ class Scorer:
         return status, body
 
     def _score(self, model: _TimedModel, body: bytes, content_type: str) -> Answer:
-        started = time.time_ns()
+        return self._answered(model, lambda: self._invoke(model, body, content_type), time.time_ns())
+
+    def _score_table(self, table: Any, params: Any, body: Callable[[], bytes], started: int) -> Answer:
+        model = _TimedModel(self.model)
+        return self._answered(model, lambda: self._predict_table(model, table, params, body), started)
+
+    def _invoke(self, model: _TimedModel, body: bytes, content_type: str) -> tuple[int, str, bytes]:
+        data = _decoded(body, content_type, self._takes_bytes)
+        result = self._invocations(data, content_type, model, self._input_schema)
+        return result.status, result.mimetype, result.response.encode()
+
+    def _predict_table(
+        self, model: _TimedModel, table: Any, params: Any, body: Callable[[], bytes]
+    ) -> tuple[int, str, bytes]:
         try:
-            data = _decoded(body, content_type, self._takes_bytes)
-            result = self._invocations(data, content_type, model, self._input_schema)
-            status, mimetype, content = result.status, result.mimetype, result.response.encode()
+            prediction = model.predict(table, params=params)
+        except BaseException as error:
+            # MLflow's server tells of it, as if the model had failed under its hands.
+            return self._invoke(_FailedModel(self.model, error), body(), JSON)
+        text = StringIO()
+        self._write_answer(prediction, text)
+        return 200, JSON, text.getvalue().encode()
+
+    def _decode(self, body: bytes) -> Any:
+        """What MLflow would give the model for a JSON body. The model is not asked."""
+        model = _RefusingModel(self.model)
+        self._score(model, body, JSON)
+        return model.given
+
+    def _answered(
+        self, model: _TimedModel, produce: Callable[[], tuple[int, str, bytes]], started: int
+    ) -> Answer:
+        try:
+            status, mimetype, content = produce()
         except self._mlflow_exception as error:
             status, mimetype = error.get_http_status_code(), JSON
             content = error.serialize_as_json().encode()
@@ -141,6 +189,27 @@ class _TimedModel:
             "predict": (self.started, self.ended),
             "encode": (self.ended, ended),
         }
+
+
+class _FailedModel(_TimedModel):
+    """Stands in for a model that failed already: fails in the same way, without doing anything."""
+
+    def __init__(self, model: Any, error: BaseException) -> None:
+        super().__init__(model)
+        self._error = error
+
+    def predict(self, data: Any, params: Optional[dict[str, Any]] = None) -> Any:
+        raise self._error
+
+
+class _RefusingModel(_TimedModel):
+    """Stands in for the model to see what it would be given."""
+
+    given: Any = None
+
+    def predict(self, data: Any, params: Optional[dict[str, Any]] = None) -> Any:
+        self.given = data
+        raise ValueError("This is a look at the data only.")
 
 
 class _StreamedModel(_TimedModel):

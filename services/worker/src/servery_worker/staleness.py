@@ -36,9 +36,9 @@ class Staleness:
     def is_stale(self, gateway: str, sent_at_ms: float, now_ms: float) -> bool:
         """Whether the request was under way for longer than its gateway waits (``ACCEPT_WITHIN_MS``).
 
-        A gateway that was never heard of is judged as if the clocks agreed: what it sent while this worker was frozen must
-        not be judged by the oldest of it. Are the clocks of two machines that far apart, its requests are refused
-        for ``CLOCK_WAS_SET_MS``, and taken from then on.
+        A gateway that was never heard of is judged as if the clocks agreed: what it sent while this worker was frozen
+        must not be judged by the oldest of it. Are the clocks of two machines that far apart, its requests are
+        refused for ``CLOCK_WAS_SET_MS``, and taken from then on.
         """
         difference = now_ms - sent_at_ms
         known = self._gateways.pop(gateway, None)
