@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from pathlib import Path
 
 from tests.resilience.system import PATIENCE, System, frozen
 from tests.waiting import until
@@ -12,28 +13,31 @@ from servery_common.contracts.states import ReplicaState
 SLOTS = 4
 
 
-async def test_a_frozen_worker_costs_a_request_one_try_and_comes_back(system: System):
+async def test_a_frozen_worker_costs_a_request_one_try_and_comes_back(system: System, tmp_path: Path):
     gateway, workers = system.processes.gateway, system.processes.workers
-    both = await system.deploy(0, 1)
+    both = await system.deploy(0, 1, slots=32)
+    release = tmp_path / "release"
 
     def given_up() -> list[str]:
         return [line["request_id"] for line in gateway.said("request_not_accepted")]
 
     before = len(given_up())
-    async with both.load() as load:
+    async with both.load(clients=4) as load:
         await until(lambda: len(both.ran(0)) > 10 and len(both.ran(1)) > 10, PATIENCE)
         async with frozen(workers[0].pid):
+            # So many that the other one has more to do than the frozen one, which is tried then.
+            waiting = both.begin(f"wait:{release}", 24)
             await until(lambda: len(given_up()) > before, PATIENCE)
-            ran = len(both.ran(0))
-            await load.succeeded(50)
-            # What it had accepted it may have run meanwhile: its runners are not frozen.
-            assert len(both.ran(0)) <= ran + SLOTS
+            await both.until_running(waiting)
+            assert {task.get_name() for task in waiting} <= set(both.ran(1)), "the other one has them all"
+            release.touch()
+            answers = await asyncio.gather(*waiting)
         thawed = len(both.ran(0))
         await until(lambda: len(both.ran(0)) > thawed + 20, PATIENCE)
+    assert {one.status for one in answers} == load.statuses() == {200}
     again = Counter(given_up()[before:])
-    assert again
     assert set(again.values()) == {1}, "one try more, and then the other replica has it"
-    assert load.statuses() == {200}
+    assert {task.get_name() for task in waiting} & set(again)
     load.assert_run_once(both.ran())
     assert both.observed(0).restarts == both.observed(1).restarts == 0
 
