@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from tests.resilience.system import PATIENCE, System, frozen
 from tests.waiting import until
@@ -13,29 +14,49 @@ from servery_common.contracts.states import ReplicaState
 SLOTS = 4
 
 
-async def test_a_frozen_worker_costs_a_request_one_try_and_comes_back(system: System):
+async def test_a_frozen_worker_costs_a_request_one_try_and_comes_back(system: System, tmp_path: Path):
     gateway, workers = system.processes.gateway, system.processes.workers
-    both = await system.deploy(0, 1)
+    both = await system.deploy(0, 1, slots=32)
+    release = tmp_path / "release"
 
     def given_up() -> list[str]:
         return [line["request_id"] for line in gateway.said("request_not_accepted")]
 
     before = len(given_up())
-    # Frozen while it has nothing to do: were all its slots taken, it would be given nothing that it could not accept.
+    async with both.load(clients=4) as load:
+        await until(lambda: len(both.ran(0)) > 10 and len(both.ran(1)) > 10, PATIENCE)
+        async with frozen(workers[0].pid):
+            # So many that the other one has more to do than the frozen one, which is tried then.
+            waiting = both.begin(f"wait:{release}", 24)
+            await until(lambda: len(given_up()) > before, PATIENCE)
+            await both.until_running(waiting)
+            assert {task.get_name() for task in waiting} <= set(both.ran(1)), "the other one has them all"
+            release.touch()
+            answers = await asyncio.gather(*waiting)
+        thawed = len(both.ran(0))
+        await until(lambda: len(both.ran(0)) > thawed + 20, PATIENCE)
+    assert {one.status for one in answers} == load.statuses() == {200}
+    again = Counter(given_up()[before:])
+    assert set(again.values()) == {1}, "one try more, and then the other replica has it"
+    assert {task.get_name() for task in waiting} & set(again)
+    load.assert_run_once(both.ran())
+    assert both.observed(0).restarts == both.observed(1).restarts == 0
+
+
+async def test_what_piled_up_for_a_worker_frozen_before_it_knew_its_gateway_runs_once(system: System):
+    gateway, workers = system.processes.gateway, system.processes.workers
+    both = await system.deploy(0, 1)
+    before = len(gateway.said("request_not_accepted"))
     async with AsyncExitStack() as ice:
         await ice.enter_async_context(frozen(workers[0].pid))
         async with both.load() as load:
-            await until(lambda: len(given_up()) > before, PATIENCE)
+            await until(lambda: len(gateway.said("request_not_accepted")) > before + 1, PATIENCE)
             await load.succeeded(50)
             assert both.ran(0) == []
             await ice.aclose()
             await until(lambda: len(both.ran(0)) > 20, PATIENCE)
-    again = Counter(given_up()[before:])
-    assert again
-    assert set(again.values()) == {1}, "one try more, and then the other replica has it"
     assert load.statuses() == {200}
     load.assert_run_once(both.ran())
-    assert both.observed(0).restarts == both.observed(1).restarts == 0
 
 
 async def test_the_requests_of_a_frozen_runner_end_at_their_deadline_and_it_is_replaced(system: System):

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -31,6 +32,9 @@ class Sent:
 
     def send(self, subject: str, record: bytes) -> None:
         self.records += [(subject, one) for one in frames.decode(record)]
+
+    def after_sent(self, call: Callable[[], None]) -> None:
+        call()
 
     def kinds(self) -> list[int]:
         return [record.kind for _, record in self.records]

@@ -8,6 +8,7 @@ one END, from the same two places.
 """
 
 import asyncio
+import functools
 import itertools
 import json
 import time
@@ -177,7 +178,8 @@ class Agent:
         self._idle.clear()
         self._replies.send(reply, frames.encode(frames.ACCEPT, record.id))
         self._acknowledge(job, len(record.body))
-        self._run_if_complete(job)
+        # Not sooner: were this process frozen in between, the model would run what its gateway gives to another one.
+        self._replies.after_sent(functools.partial(self._run_if_complete, job))
 
     def _on_chunk(self, record: frames.Record, reply: str) -> None:
         job = self._jobs.get((reply, record.id))
@@ -215,6 +217,8 @@ class Agent:
     def _run_if_complete(self, job: Job) -> None:
         if self._runner is None or job.running or not job.incoming.complete:
             return
+        if job.key not in self._jobs:
+            return  # It was cancelled meanwhile.
         if asyncio.get_running_loop().time() >= job.deadline:
             self._fail(job, DeadlineExceeded(TOO_SLOW))
             return

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 
 import structlog
 from nats.aio.client import Client
@@ -21,6 +22,7 @@ class Replies:
     def __init__(self, nats: Client) -> None:
         self._nats = nats
         self._waiting: defaultdict[str, list[bytes]] = defaultdict(list)
+        self._afterwards: list[Callable[[], None]] = []
         self._some = asyncio.Event()
         self._none = asyncio.Event()
         self._none.set()
@@ -31,6 +33,11 @@ class Replies:
         self._some.set()
         self._none.clear()
 
+    def after_sent(self, call: Callable[[], None]) -> None:
+        """Call this soon, when what was sent so far is with the system: it goes out even if this process is frozen."""
+        self._afterwards.append(call)
+        self._some.set()
+
     async def run(self) -> None:
         """Publish for ever."""
         while True:
@@ -38,9 +45,15 @@ class Replies:
             # Cleared before the first publish: a record that arrives while it waits must not be forgotten.
             self._some.clear()
             waiting, self._waiting = self._waiting, defaultdict(list)
+            afterwards, self._afterwards = self._afterwards, []
             for subject, records in waiting.items():
                 for message in packed(records, LARGEST_MESSAGE_BYTES):
                     await self._publish(subject, message)
+            if afterwards:
+                # The connection writes in a task of its own, which has its turn now.
+                await asyncio.sleep(0)
+                for call in afterwards:
+                    call()
             if not self._waiting:
                 self._none.set()
 
