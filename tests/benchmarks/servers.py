@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from tests.benchmarks.load.client import Target
 from tests.end_to_end.client import Client
 from tests.end_to_end.otlp_receiver import OtlpReceiver
@@ -201,8 +202,19 @@ def _running(command: Sequence[str], environment: Any) -> Iterator[None]:
         try:
             yield
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, 15)
+            _end(process.pid)
+
+
+def _end(pid: int) -> None:
+    """End a process and all it started: ``mlflow models serve`` leaves its server behind."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        family = [*process.children(recursive=True), process]
+        for one in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.terminate()
+        for one in psutil.wait_procs(family, timeout=5)[1]:
+            one.kill()
 
 
 def _await_answer(url: str) -> None:
