@@ -63,7 +63,7 @@ def run(bench: Bench) -> dict[str, Any]:
 async def _measure(bench: Bench, count: int) -> dict[str, Any]:
     directory = bench.directory / f"endpoints-{count}"
     directory.mkdir()
-    with running_nats(directory) as server:
+    with running_nats() as server:
         async with connect_bus(NatsSettings(url=server.url), name="benchmark") as bus:
             await _publish(bus, count)
             replica = await _replica(server.url)

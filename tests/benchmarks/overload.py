@@ -6,6 +6,7 @@ from typing import Any
 from tests.benchmarks import models
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.load.client import Generator, Outcome, load, percentile
+from tests.benchmarks.servers import WAITING_BODY
 
 CAPACITY_SECONDS = 0.02
 SLOTS = 4
@@ -20,7 +21,8 @@ def run(bench: Bench) -> dict[str, Any]:
     """The capacity is the model's: four predictions of 20 ms at a time."""
     models.register_waiting(bench.directory, CAPACITY_SECONDS, "slow")
     bench.servery.deploy("slow", "slow", environment_vars={"SERVERY_BATCHING": "off"})
-    target = bench.servery.target("slow", expected=None)
+    target = bench.servery.target("slow", WAITING_BODY)
+    load(target, connections=SLOTS * 2, seconds=2)  # It is found out that the model waits.
     capacity = load(target, connections=SLOTS * 2, seconds=bench.seconds(5)).per_second
     normal = load(
         target, connections=64, rate=QUIET_SHARE * capacity, arrivals="poisson", seconds=bench.seconds(8)

@@ -4,6 +4,7 @@ from typing import Any
 
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.load.client import load
+from tests.benchmarks.servers import WAITING_BODY
 
 SECONDS = 0.02
 SLOTS = 4
@@ -27,8 +28,9 @@ def run(bench: Bench) -> dict[str, Any]:
             max_provisioned_concurrency=concurrency,
             environment_vars={"SERVERY_BATCHING": "off"},
         )
+        load(bench.servery.target(name, WAITING_BODY), connections=concurrency, seconds=1)
         outcome = load(
-            bench.servery.target(name, expected=None),
+            bench.servery.target(name, WAITING_BODY),
             connections=concurrency,
             seconds=bench.seconds(4),
         )

@@ -26,6 +26,7 @@ START_SECONDS = 120
 COLUMNS = ["sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"]
 ROW = [5.1, 3.5, 1.4, 0.2]
 IRIS_BODY = json.dumps({"dataframe_split": {"columns": COLUMNS, "data": [ROW]}})
+WAITING_BODY = json.dumps({"dataframe_split": {"columns": ["x"], "data": [[1.0]]}})
 IRIS_ANSWER = '{"predictions": [0]}'
 V2_BODY = json.dumps(
     {
