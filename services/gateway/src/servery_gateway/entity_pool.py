@@ -156,7 +156,7 @@ class ScoringRequest:
     served_entity_id: str
     content_type: str
     request_id: str
-    body: bytes
+    body: bytes | bytearray
     deadline: float
     """On the event loop's clock."""
     trace: RequestTrace

@@ -111,7 +111,7 @@ class ManagementHandler:
         deadline = asyncio.get_running_loop().time() + self._settings.management_timeout
         try:
             async with asyncio.timeout_at(deadline):
-                return await body.read(self._settings.max_management_body_bytes)
+                return bytes(await body.read(self._settings.max_management_body_bytes))
         except TimeoutError:
             refused = BadRequest("The request body did not arrive in time.")
         except ServeryError as error:

@@ -86,7 +86,7 @@ class TokenEndpoint:
         body = RequestBody(receive, headers, self._budget)
         try:
             async with asyncio.timeout(READ_TIMEOUT):
-                return await body.read(MAX_FORM_BYTES)
+                return bytes(await body.read(MAX_FORM_BYTES))
         except TimeoutError:
             raise OAuthError(400, "invalid_request", "The form did not arrive in time.", CLOSE) from None
         except Unavailable as error:

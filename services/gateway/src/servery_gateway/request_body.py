@@ -94,7 +94,7 @@ class RequestBody:
         self._touched = False
         self._more = True
 
-    async def read(self, limit: int, owner: Owner | None = None) -> bytes:
+    async def read(self, limit: int, owner: Owner | None = None) -> bytes | bytearray:
         """Return the whole body, of at most ``limit`` bytes, which is held on behalf of ``owner``.
 
         Raises BadRequest (too long), Unavailable (beyond the budget) or ClientDisconnected.
@@ -105,11 +105,11 @@ class RequestBody:
         self._reserve(self._received, limit)
         if not self._more:
             return piece
-        pieces = [piece]
+        whole = bytearray(piece)
         while self._more:
-            pieces.append(await self._next())
+            whole += await self._next()
             self._reserve(self._received, limit)
-        return b"".join(pieces)
+        return whole
 
     async def discard(self, limit: int, deadline: float) -> bool:
         """Throw away what is left, until ``deadline`` (on the event loop's clock) or ``limit`` bytes of the body.

@@ -273,7 +273,7 @@ class ScoringHandler:
 
     async def _read_body(
         self, exchange: _Exchange, route: EndpointRoute, entity: ServedEntityRoute, deadline: float
-    ) -> bytes:
+    ) -> bytes | bytearray:
         try:
             self._dispatcher.require_room(
                 entity.served_entity_id, deadline, declared_length(exchange.headers) or 0

@@ -14,7 +14,7 @@ class ReplicaRequest(NamedTuple):
     """Names the attempt, never used twice: a late answer to an attempt that was given up finds nobody."""
     content_type: str
     request_id: str
-    body: bytes
+    body: bytes | bytearray
     ttl_ms: int
     """Milliseconds the caller still waits. Relative, so that clocks need not agree."""
     sent_at_ms: int

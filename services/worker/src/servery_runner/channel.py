@@ -21,7 +21,7 @@ class Channel:
         channel_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
         self._socket = channel_socket
         self._sending = threading.Lock()
-        self._rest = b""
+        self._rest: Union[bytes, bytearray] = b""
 
     def receive(self) -> Optional[list[frames.Record]]:
         """Wait for records and return all that have arrived; None when the agent is gone.
@@ -63,12 +63,12 @@ class Channel:
 
     def _read_more(self) -> bool:
         missing = self._missing()
-        # A long record is read in one wait, into its place; short ones as they come.
-        more = self._read_whole(missing) if missing > READ_BYTES else self._read(READ_BYTES)
-        if not more:
-            return False
-        self._rest = self._rest + more if self._rest else bytes(more)
-        return True
+        if missing > READ_BYTES:
+            # A long record is read in one wait, into its place.
+            return self._read_whole(missing)
+        more = self._read(READ_BYTES)
+        self._rest = self._rest + more if self._rest else more
+        return bool(more)
 
     def _missing(self) -> int:
         """Bytes known to be missing of the record that has begun to arrive."""
@@ -86,17 +86,20 @@ class Channel:
             except OSError:
                 return b""
 
-    def _read_whole(self, length: int) -> Union[bytes, bytearray]:
-        buffer = bytearray(length)
-        view = memoryview(buffer)
+    def _read_whole(self, missing: int) -> bool:
+        have = len(self._rest)
+        buffer = bytearray(have + missing)
+        buffer[:have] = self._rest
+        self._rest = buffer
+        view = memoryview(buffer)[have:]
         while view:
             try:
                 taken = self._socket.recv_into(view, len(view), socket.MSG_WAITALL)
             except InterruptedError:
                 continue
             except OSError:
-                return b""
+                return False
             if not taken:
-                return b""
+                return False
             view = view[taken:]
-        return buffer
+        return True

@@ -50,7 +50,7 @@ class Runner(asyncio.Protocol):
         self.on_result: Callable[[frames.RawRecord], None] = _drop
         self.description: dict[str, Any] = {}
         self._transport: asyncio.Transport | None = None
-        self._unsent: list[bytes] = []
+        self._unsent: list[bytes | memoryview] = []
         self._records = RecordStream(max(answer_bytes, frames.CHUNK_BYTES))
         self._stage = "load"
         self._loaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -100,7 +100,8 @@ class Runner(asyncio.Protocol):
 
     def request(self, id: int, head: dict[str, Any], body: bytes | memoryview, flags: int = 0) -> None:
         """Hand over a request; BEGUN, its RESULT, and CHUNKs and END of a stream, come to ``on_result``."""
-        self._write(frames.encode(frames.REQUEST, id, head, body, flags))
+        self._write(frames.start(frames.REQUEST, id, frames.pack_head(head), len(body), flags))
+        self._write(body)
 
     def cancel(self, id: int) -> None:
         """Drop a request that has not started, end one that streams. It gets its RESULT or END in any case."""
@@ -183,11 +184,11 @@ class Runner(asyncio.Protocol):
         # model started holds the other end open: hence not for ever.
         asyncio.get_running_loop().call_later(LAST_ANSWERS_SECONDS, self._end)
 
-    def _write(self, record: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         """Send soon: what one turn of the event loop has for the runner takes one system call."""
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._unsent.append(record)
+        self._unsent.append(data)
 
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []

@@ -131,9 +131,16 @@ def pack_head(head: dict[str, Any]) -> bytes:
     return _encode_head(head).encode() if head else b""
 
 
-def pack(kind: int, id: int, head: bytes, body: bytes | memoryview = b"", flags: int = 0) -> bytes:
+def pack(
+    kind: int, id: int, head: bytes, body: bytes | bytearray | memoryview = b"", flags: int = 0
+) -> bytes:
     """Return one record whose head is JSON already."""
-    return b"".join((HEADER.pack(kind, flags, len(head), len(body), id), head, body))
+    return b"".join((start(kind, id, head, len(body), flags), body))
+
+
+def start(kind: int, id: int, head: bytes, body_length: int, flags: int = 0) -> bytes:
+    """Return what stands before the body, for one that is too long to be copied."""
+    return HEADER.pack(kind, flags, len(head), body_length, id) + head
 
 
 def decode(frame: bytes | memoryview) -> Iterator[Record]:
