@@ -75,7 +75,10 @@ def write(results: dict[str, Any], docs: Path) -> None:
     """Write the results, the plots and the page."""
     directory = docs / "benchmarks"
     directory.mkdir(exist_ok=True)
-    (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    file = directory / "results.json"
+    if file.exists():
+        results = {**results, "parts": {**json.loads(file.read_text())["parts"], **results["parts"]}}
+    file.write_text(json.dumps(results, indent=1) + "\n")
     drawn = plots.draw(results, directory)
     versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
     about = results["machine"]

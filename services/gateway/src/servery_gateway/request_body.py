@@ -100,15 +100,21 @@ class RequestBody:
         Raises BadRequest (too long), Unavailable (beyond the budget) or ClientDisconnected.
         """
         self._owner = owner
-        self._reserve(declared_length(self._headers) or 0, limit)
+        declared = declared_length(self._headers) or 0
+        self._reserve(declared, limit)
         piece = await self._next()
         self._reserve(self._received, limit)
         if not self._more:
             return piece
-        whole = bytearray(piece)
+        # At its length from the beginning: one that grows is moved about, and leaves holes behind.
+        whole = bytearray(declared)
+        end = len(piece)
+        whole[:end] = piece
         while self._more:
-            whole += await self._next()
+            piece = await self._next()
             self._reserve(self._received, limit)
+            whole[end : end + len(piece)] = piece
+            end += len(piece)
         return whole
 
     async def discard(self, limit: int, deadline: float) -> bool:
