@@ -165,7 +165,7 @@ def mlserver(model_path: Path, directory: Path) -> Iterator[tuple[Target, Target
     (directory / "settings.json").write_text(json.dumps(settings))
     (directory / "model-settings.json").write_text(json.dumps(model))
     url = f"http://127.0.0.1:{port}"
-    with _running([str(python.with_name("mlserver")), "start", str(directory)], os.environ):
+    with _running([str(python.with_name("mlserver")), "start", str(directory)], os.environ, directory):
         _await_answer(f"{url}/v2/models/iris/ready")
         yield (
             Target("MLServer /invocations", url, "/invocations", IRIS_BODY),
@@ -191,10 +191,11 @@ def _mlserver_python() -> Path:
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], environment: Any) -> Iterator[None]:
+def _running(command: Sequence[str], environment: Any, cwd: Path | None = None) -> Iterator[None]:
     path = f"{Path(command[0]).parent}{os.pathsep}{environment['PATH']}"
     with subprocess.Popen(
         command,
+        cwd=cwd,
         env={**environment, "PATH": path},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
