@@ -6,9 +6,7 @@ service down with a non-zero exit code: a supervisor restarts a dead process, no
 """
 
 import asyncio
-import contextlib
 import contextvars
-import ctypes
 import gc
 import os
 import signal
@@ -25,8 +23,6 @@ from servery_common.tracing import configure_tracing, shutdown_tracing
 
 log = structlog.get_logger(__name__)
 
-M_MMAP_THRESHOLD = -3
-"""``mallopt(3)``."""
 CANCEL_SECONDS = 6.0
 """How long a background task that was cancelled may take to clean up before it is cancelled once more."""
 STOP_SECONDS = 60.0
@@ -49,7 +45,6 @@ class ServiceContext:
         """Tell the supervisor that the service can take work."""
         self.is_ready = True
         calm_garbage_collector()
-        return_large_blocks()
         log.info("service_ready")
         notify("READY=1")
 
@@ -155,16 +150,6 @@ def calm_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 50)
-
-
-def return_large_blocks() -> None:
-    """Have glibc give every block of a megabyte or more back to the system when it is freed.
-
-    It raises that threshold to the largest block it has seen freed, up to 32 MiB; after the first long body all
-    others would lie in one heap, which only grows.
-    """
-    with contextlib.suppress(AttributeError, OSError):  # Another C library.
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1024 * 1024)
 
 
 def _handle_signals(context: ServiceContext) -> None:

@@ -100,21 +100,15 @@ class RequestBody:
         Raises BadRequest (too long), Unavailable (beyond the budget) or ClientDisconnected.
         """
         self._owner = owner
-        declared = declared_length(self._headers) or 0
-        self._reserve(declared, limit)
+        self._reserve(declared_length(self._headers) or 0, limit)
         piece = await self._next()
         self._reserve(self._received, limit)
         if not self._more:
             return piece
-        # At its length from the beginning: one that grows is moved about, and leaves holes behind.
-        whole = bytearray(declared)
-        end = len(piece)
-        whole[:end] = piece
+        whole = bytearray(piece)
         while self._more:
-            piece = await self._next()
+            whole += await self._next()
             self._reserve(self._received, limit)
-            whole[end : end + len(piece)] = piece
-            end += len(piece)
         return whole
 
     async def discard(self, limit: int, deadline: float) -> bool:
