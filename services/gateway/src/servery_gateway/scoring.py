@@ -278,12 +278,11 @@ class ScoringHandler:
             self._dispatcher.require_room(
                 entity.served_entity_id, deadline, declared_length(exchange.headers) or 0
             )
+            owner, longest = Owner(route.workspace_id, route.endpoint_id), self._settings.max_body_bytes
             if body_has_arrived(exchange.receive):
-                return await exchange.body.read(self._settings.max_body_bytes)
+                return await exchange.body.read(longest, owner)
             async with asyncio.timeout_at(deadline):
-                return await exchange.body.read(
-                    self._settings.max_body_bytes, Owner(route.workspace_id, route.endpoint_id)
-                )
+                return await exchange.body.read(longest, owner)
         except TimeoutError:
             refused = BadRequest("The request body did not arrive within the endpoint's timeout.")
         except ServeryError as error:
