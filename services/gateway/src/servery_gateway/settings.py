@@ -36,8 +36,9 @@ class GatewaySettings(BaseSettings):
     """A longer body is read and thrown away up to here, so that the client sees an answer and not a reset."""
     max_held_body_bytes: int = 512 * 1024 * 1024
     """Bodies of all requests that are being read, waiting or under way. Beyond it requests are answered 503. Room for
-    32 of the longest; a body is copied once when it is put together and once when it is sent, so a gateway needs up
-    to three times this memory. Never less than ``max_body_bytes``, or the longest request could not come in."""
+    32 of the longest; a body is copied once when it is put together and once when it is sent, and freed memory is not
+    given back at once: with 32 of the longest at a time 3 GiB were seen. Never less than ``max_body_bytes``, or the
+    longest request could not come in."""
     max_management_body_bytes: int = 1024 * 1024
     """Longest management request; it travels in one message."""
     max_answer_bytes: int = 64 * 1024 * 1024
