@@ -42,7 +42,12 @@ class Target:
 class Outcome:
     """What came of one load, or of several added up."""
 
+    began: float = 0.0
+    """When the first load began, on the clock of ``time.perf_counter``, which all processes share."""
     seconds: float = 0.0
+    in_time: int = 0
+    """Right answers that came within ``seconds``. Those to the last requests come later: a closed loop has one for
+    each connection, which would make a slow server look fast."""
     statuses: dict[str, int] = field(default_factory=dict)
     wrong: int = 0
     lost: int = 0
@@ -51,27 +56,29 @@ class Outcome:
     latencies_ms: list[float] = field(default_factory=list)
     done_at: list[float] = field(default_factory=list)
     rejections_ms: list[float] = field(default_factory=list)
+    rejected_at: list[float] = field(default_factory=list)
     cpu_seconds: float = 0.0
 
     def add(self, other: "Outcome") -> None:
         """Take in another load on the same target."""
+        self.began = self.began or other.began
         self.seconds += other.seconds
         for status, count in other.statuses.items():
             self.statuses[status] = self.statuses.get(status, 0) + count
-        for name in ("wrong", "lost", "unsent", "without_retry_after", "cpu_seconds"):
+        for name in ("in_time", "wrong", "lost", "unsent", "without_retry_after", "cpu_seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("latencies_ms", "done_at", "rejections_ms"):
+        for name in ("latencies_ms", "done_at", "rejections_ms", "rejected_at"):
             getattr(self, name).extend(getattr(other, name))
 
     @property
     def ok(self) -> int:
-        """Answers with status 200."""
-        return self.statuses.get("200", 0)
+        """Right answers."""
+        return self.statuses.get("200", 0) - self.wrong
 
     @property
     def per_second(self) -> float:
-        """Answers with status 200 a second."""
-        return self.ok / self.seconds if self.seconds else 0.0
+        """Right answers a second, of those that came while requests were being sent."""
+        return self.in_time / self.seconds if self.seconds else 0.0
 
     @property
     def errors(self) -> int:
@@ -80,7 +87,7 @@ class Outcome:
         return others + self.wrong + self.lost + self.unsent
 
     def percentile(self, share: float) -> float:
-        """A percentile of the latencies of what was answered 200, in milliseconds."""
+        """A percentile of the latencies of right answers, in milliseconds."""
         return percentile(self.latencies_ms, share)
 
     def summary(self) -> dict[str, Any]:
@@ -90,7 +97,7 @@ class Outcome:
             "per_second": round(self.per_second, 1),
             "statuses": self.statuses,
             "errors": self.errors,
-            **{f"p{share:g}": round(self.percentile(share), 2) for share in (50, 90, 99, 99.9)},
+            **{f"p{share:g}": round(self.percentile(share), 2) for share in (50, 90, 99, 99.9, 100)},
         }
 
 

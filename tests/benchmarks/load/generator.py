@@ -27,7 +27,8 @@ QUANTUM_SECONDS = 0.001
 """Above so many requests a second the generator wakes up once in so long: what is due meanwhile is sent then, late by
 half of it on average, which counts as latency. Waking up for each would take a third of a processor."""
 LAST_ANSWERS_SECONDS = 30.0
-"""How long answers are waited for after the last request was due."""
+"""How long answers are waited for after the last request was due; what is not answered by then is lost."""
+RECONNECT_SECONDS = 0.05
 
 
 class Load:
@@ -45,29 +46,37 @@ class Load:
         self.lost = 0
         self.without_retry_after = 0
         self.done_at = array("d")
-        """When each 200 came, in seconds from the start."""
+        """When each right answer came, in seconds from the start."""
         self.latencies = array("d")
+        self.rejected_at = array("d")
+        """When everything else came."""
         self.rejections = array("d")
         self.began = 0.0
+        self.cpu_began = 0.0
 
     def answered(self, answer: HttpAnswer, due: float) -> None:
         """An answer came to a request that was due at ``due``."""
         now = time.perf_counter()
         self.statuses[answer.status] += 1
         if answer.status == OK:
-            self.latencies.append(now - due)
-            self.done_at.append(now - self.began)
             if self.expected is not None and answer.body != self.expected:
                 self.wrong += 1
+            else:
+                self.latencies.append(now - due)
+                self.done_at.append(now - self.began)
         else:
             self.rejections.append(now - due)
+            self.rejected_at.append(now - self.began)
             if answer.status in (429, 503) and not answer.retry_after:
                 self.without_retry_after += 1
 
     def report(self, seconds: float, unsent: int) -> dict[str, Any]:
-        """As it is printed; times in milliseconds."""
+        """As it is printed; latencies in milliseconds."""
+        cpu_seconds = time.process_time() - self.cpu_began
         return {
+            "began": self.began,
             "seconds": seconds,
+            "in_time": sum(at <= seconds for at in self.done_at),
             "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
             "wrong": self.wrong,
             "lost": self.lost,
@@ -76,7 +85,8 @@ class Load:
             "latencies_ms": [round(value * 1000, 3) for value in self.latencies],
             "done_at": [round(value, 3) for value in self.done_at],
             "rejections_ms": [round(value * 1000, 3) for value in self.rejections],
-            "cpu_seconds": time.process_time(),
+            "rejected_at": [round(value, 3) for value in self.rejected_at],
+            "cpu_seconds": cpu_seconds,
         }
 
 
@@ -123,6 +133,8 @@ class Pool:
         self._opening: set[asyncio.Task[None]] = set()
         self.busy = 0
         self.closed_loop = "rate" not in wanted
+        self.running = False
+        """Whether requests are being sent; connections are opened before."""
         self.open = True
 
     async def connect(self, count: int) -> None:
@@ -136,9 +148,22 @@ class Pool:
         _, connection = await loop.create_connection(make, self._wanted["host"], self._wanted["port"])
         self._use(connection)
 
+    async def _replace(self) -> None:
+        """Open a connection in the place of one that the server closed, as soon as it takes one."""
+        while self.open:
+            try:
+                await self._connect()
+            except OSError:
+                await asyncio.sleep(RECONNECT_SECONDS)
+            else:
+                break
+
     def _use(self, connection: Connection) -> None:
         if self._waiting:
             connection.send(self._waiting.popleft())
+        elif self.closed_loop and self.running and self.open:
+            self.busy += 1
+            connection.send(time.perf_counter())
         else:
             self._idle.append(connection)
 
@@ -153,11 +178,7 @@ class Pool:
     def free(self, connection: Connection) -> None:
         """Its answer is there."""
         self.busy -= 1
-        if self.closed_loop and self.open:
-            self.busy += 1
-            connection.send(time.perf_counter())
-        else:
-            self._use(connection)
+        self._use(connection)
 
     def gone(self, connection: Connection) -> None:
         """The server closed it: open another one."""
@@ -166,7 +187,7 @@ class Pool:
         else:
             self.busy -= 1
         if self.open:
-            task = asyncio.ensure_future(self._connect())
+            task = asyncio.ensure_future(self._replace())
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
 
@@ -175,6 +196,11 @@ class Pool:
         """Requests that never got a connection."""
         return len(self._waiting)
 
+    @property
+    def unanswered(self) -> int:
+        """Requests that were sent and not answered yet."""
+        return self.busy - len(self._waiting)
+
 
 async def run(wanted: dict[str, Any]) -> dict[str, Any]:
     """Make the load; return the report."""
@@ -182,7 +208,8 @@ async def run(wanted: dict[str, Any]) -> dict[str, Any]:
     pool = Pool(load, wanted)
     await pool.connect(wanted["connections"])
     gc.disable()
-    load.began = time.perf_counter()
+    pool.running = True
+    load.began, load.cpu_began = time.perf_counter(), time.process_time()
     if pool.closed_loop:
         for _ in range(wanted["connections"]):
             pool.submit(time.perf_counter())
@@ -192,9 +219,10 @@ async def run(wanted: dict[str, Any]) -> dict[str, Any]:
         await _send_on_time(pool, load.began, _due_times(wanted), quantum)
     pool.open = False
     seconds = time.perf_counter() - load.began
-    ends = time.perf_counter() + LAST_ANSWERS_SECONDS
+    ends = time.perf_counter() + wanted.get("patience", LAST_ANSWERS_SECONDS)
     while pool.busy > 0 and time.perf_counter() < ends:  # noqa: ASYNC110 - its answers are many events
         await asyncio.sleep(0.02)
+    load.lost += pool.unanswered
     return load.report(seconds, pool.unsent)
 
 

@@ -41,7 +41,12 @@ def test_of_nothing_there_is_no_percentile():
 
 
 def test_everything_but_a_right_answer_counts_as_an_error():
-    outcome = Outcome(seconds=2.0, statuses={"200": 10, "503": 2}, wrong=1, lost=3, unsent=4)
-    outcome.add(Outcome(seconds=1.0, statuses={"200": 5, "429": 1}))
+    outcome = Outcome(seconds=2.0, in_time=9, statuses={"200": 10, "503": 2}, wrong=1, lost=3, unsent=4)
+    outcome.add(Outcome(seconds=1.0, in_time=3, statuses={"200": 5, "429": 1}))
     assert outcome.errors == 2 + 1 + 3 + 4 + 1
-    assert outcome.per_second == 5.0
+    assert outcome.ok == 10 + 5 - 1
+
+
+def test_answers_to_the_last_requests_make_no_server_faster():
+    slow = Outcome(seconds=2.0, in_time=300, statuses={"200": 300 + 128})
+    assert slow.per_second == 150.0
