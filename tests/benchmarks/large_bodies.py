@@ -7,6 +7,7 @@ from typing import Any
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.load.client import Generator, Outcome, load, percentile
 from tests.benchmarks.servers import mlflow_serve
+from tests.end_to_end.stack import SERVICES
 
 LENGTH = 16_000_000
 SMALL_RATE = 100
@@ -31,7 +32,9 @@ def run(bench: Bench) -> dict[str, Any]:
     small = bench.servery.target("iris")
     quiet = load(small, connections=32, rate=SMALL_RATE, seconds=bench.seconds(10))
     beside, large, peak = _together(bench, small, ours)
-    disconnects = sum("nats_connection_lost" in line for line in bench.servery.stack.logs("gateway"))
+    disconnects = sum(
+        "nats_connection_lost" in line for name in SERVICES for line in bench.servery.stack.logs(name)
+    )
     bench.say(f"16 MB: {ratio:.2f} times mlflow's time; gateway at most {peak:.0f} MiB")
     return {
         "alone": {name: outcome.summary() for name, outcome in alone.items()},

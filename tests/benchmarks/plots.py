@@ -12,11 +12,15 @@ def draw(results: dict[str, Any], directory: Path) -> list[tuple[str, str]]:
     # The same results give the same bytes.
     mpl.rcParams["svg.hashsalt"] = "servery"
     parts = results["parts"]
-    return [
-        _throughput(parts["throughput"]["servers"], directory),
-        _memory(parts["sustained"]["memory_mib"], directory),
-        _goodput(parts["overload"], directory),
-    ]
+    drawn: list[tuple[str, str]] = []
+    if "throughput" in parts:
+        drawn.append(_throughput(parts["throughput"]["servers"], directory))
+        drawn.append(_latency(parts["throughput"], directory))
+    if "sustained" in parts:
+        drawn.append(_memory(parts["sustained"]["memory_mib"], directory))
+    if "overload" in parts:
+        drawn.append(_goodput(parts["overload"], directory))
+    return drawn
 
 
 def _throughput(servers: dict[str, Any], directory: Path) -> tuple[str, str]:
@@ -36,6 +40,20 @@ def _throughput(servers: dict[str, Any], directory: Path) -> tuple[str, str]:
     axes.set_ylabel("answers a second (log)")
     axes.legend(fontsize=7)
     return _save(figure, directory, "throughput.svg", "Answers a second, one row of iris")
+
+
+def _latency(found: dict[str, Any], directory: Path) -> tuple[str, str]:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 3))
+    for name, latencies in found["latency_ms_at_32"].items():
+        axes.plot(latencies, found["shares"], label=name)
+    axes.set_xscale("log")
+    axes.set_xlabel("milliseconds (log)")
+    axes.set_ylabel("percent answered within")
+    axes.set_ylim(0, 100)
+    axes.legend(fontsize=7)
+    return _save(figure, directory, "latency.svg", "Latencies at 32 connections, one row of iris")
 
 
 def _memory(memory: list[dict[str, float]], directory: Path) -> tuple[str, str]:

