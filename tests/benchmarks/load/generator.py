@@ -246,7 +246,13 @@ async def _send_on_time(pool: Pool, began: float, due_times: Iterator[float], qu
 def main() -> None:
     """Read the order, make the load, print the report."""
     wanted = json.loads(sys.stdin.read())
-    print(json.dumps(uvloop.run(run(wanted))))
+    write_whole(sys.stdout.fileno(), json.dumps(uvloop.run(run(wanted))).encode())
+
+
+def write_whole(descriptor: int, data: bytes) -> None:
+    """Write all of it. With PYTHONUNBUFFERED ``print`` loses what is left when a signal interrupts a long write."""
+    with open(descriptor, "wb", closefd=False) as out:
+        out.write(data)
 
 
 if __name__ == "__main__":

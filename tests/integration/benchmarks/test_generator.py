@@ -1,10 +1,15 @@
 """The load generator on real sockets: nothing that goes wrong may be missing from what it reports."""
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import psutil
 from tests.benchmarks.load import generator
 from tests.benchmarks.load.client import Outcome
 
@@ -86,3 +91,18 @@ async def test_a_closed_loop_goes_on_over_another_connection_when_the_server_clo
         found = await outcome(port, connections=2, seconds=0.5)
     assert found.lost == 2
     assert found.ok > 4, "both connections were lost, and others took their places"
+
+
+def test_a_long_report_arrives_whole_although_a_signal_interrupts_its_writing():
+    length = 700_000
+    code = f"from tests.benchmarks.load.generator import write_whole; write_whole(1, b'x' * {length})"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)  # It has begun to write, and nobody reads on: the pipe is filled.
+        process.send_signal(signal.SIGSTOP)
+        while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+            pass
+        process.send_signal(signal.SIGCONT)
+        assert len(process.stdout.read()) == length - 1
