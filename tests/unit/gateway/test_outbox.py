@@ -17,7 +17,7 @@ def request(id: int, body: bytes = b"{}", traceparent: str | None = None) -> Rep
 
 
 def kinds(frame) -> list[tuple[int, int]]:
-    return [(record.kind, record.id) for record in frames.decode(frame.payload)]
+    return [(record.kind, record.id) for record in frames.decode(b"".join(frame.parts))]
 
 
 def test_short_requests_travel_in_one_frame() -> None:
@@ -37,7 +37,7 @@ def test_a_frame_is_never_longer_than_its_limit() -> None:
         outbox.add(request(number, b"x" * 200_000))
     sizes = []
     while (frame := outbox.take_short()) is not None:
-        sizes.append(len(frame.payload))
+        sizes.append(len(b"".join(frame.parts)))
     assert len(sizes) == 4
     assert max(sizes) <= FRAME_BYTES
 
@@ -47,7 +47,7 @@ def test_the_head_carries_what_the_agent_needs() -> None:
     outbox.add(request(1, traceparent="00-a-b-01"))
     frame = outbox.take_short()
     assert frame is not None
-    (record,) = frames.decode(frame.payload)
+    (record,) = frames.decode(b"".join(frame.parts))
     assert record.head == {
         "ttl": 1000,
         "rid": "r1",
@@ -79,8 +79,8 @@ def test_a_long_body_stops_at_its_window_and_goes_on_when_it_opens() -> None:
     def drain() -> int:
         before = len(received)
         while (frame := outbox.take_piece()) is not None:
-            assert len(frame.payload) <= FRAME_BYTES
-            for record in frames.decode(frame.payload):
+            assert len(b"".join(frame.parts)) <= FRAME_BYTES
+            for record in frames.decode(b"".join(frame.parts)):
                 assert record.kind == (frames.CHUNK if received else frames.REQUEST)
                 assert record.head.get("total") == (None if received else len(body))
                 received.extend(record.body)
@@ -138,4 +138,4 @@ def test_a_probe_is_an_empty_frame() -> None:
     outbox.add_probe()
     frame = outbox.take_short()
     assert frame is not None
-    assert frame.payload == b""
+    assert b"".join(frame.parts) == b""

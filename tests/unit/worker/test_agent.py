@@ -4,8 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from tests.waiting import until
 
 from servery_common.contracts import frames
@@ -29,12 +27,15 @@ class Sent:
 
     def __init__(self) -> None:
         self.records: list[tuple[str, frames.Record]] = []
+        self.connected = True
 
-    def send(self, subject: str, record: bytes) -> None:
-        self.records += [(subject, one) for one in frames.decode(record)]
+    def send(self, subject: str, *record: bytes | memoryview) -> None:
+        self.records += [(subject, one) for one in frames.decode(b"".join(record))]
 
-    def after_sent(self, call: Callable[[], None]) -> None:
-        call()
+    send_or_hold = send
+
+    def after_sent(self, call: Callable[[bool], None]) -> None:
+        call(self.connected)
 
     def kinds(self) -> list[int]:
         return [record.kind for _, record in self.records]
@@ -100,7 +101,7 @@ def runner(agent: Agent) -> FakeRunner:
 
 
 async def deliver(agent: Agent, *records: bytes, reply: str = "servery.replies.g1") -> None:
-    await agent.on_message(Msg(Client(), subject="servery.infer.r1", reply=reply, data=b"".join(records)))
+    agent.on_message(memoryview(b"".join(records)), reply, b"")
 
 
 def request(number: int, body: bytes = b"{}", **head: Any) -> bytes:
@@ -118,6 +119,16 @@ async def test_a_request_is_accepted_run_and_answered_under_the_gateways_id(
     assert sent.records[-1][1].id == 70
     assert bytes(sent.records[-1][1].body) == b"answer"
     assert agent.in_flight == 0
+
+
+async def test_a_request_whose_acceptance_was_lost_is_never_run_and_given_back(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    sent.connected = False
+    await deliver(agent, request(70))
+    assert runner.requests == []
+    assert agent.in_flight == 0
+    assert sent.kinds() == [frames.ACCEPT, frames.REFUSE]
 
 
 async def test_two_gateways_may_use_the_same_id(agent: Agent, runner: FakeRunner, sent: Sent):

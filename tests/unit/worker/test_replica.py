@@ -21,26 +21,20 @@ LAUNCH = ReplicaLaunch(
 )
 
 
-class FakeSubscription:
-    def __init__(self) -> None:
-        self.ended = False
-
-    async def unsubscribe(self) -> None:
-        self.ended = True
-
-
 class FakeNats:
     """Subscribes once it is let."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self.let = asyncio.Event()
-        self.subscription = FakeSubscription()
+        self.ignored = False
 
-    async def subscribe(self, subject: str, cb: Any) -> FakeSubscription:
+    async def receive(self, subject: str, handler: Any) -> None:
         self.asked.set()
         await self.let.wait()
-        return self.subscription
+
+    async def ignore(self, subject: str) -> None:
+        self.ignored = True
 
 
 class FakeLauncher:
@@ -75,7 +69,7 @@ def replica(nats: Any, launcher: Any, changed: asyncio.Event) -> Replica:
     return Replica(
         LAUNCH,
         launcher=launcher,
-        nats=nats,
+        connection=nats,
         replies=replies,
         deadline_grace=1.0,
         memory_bytes=2**30,
@@ -116,4 +110,4 @@ async def test_a_replica_that_cannot_be_started_stays_failed_with_the_reason_unt
         replica.stop()
         await running
     assert replica.state is ReplicaState.STOPPED
-    assert nats.subscription.ended
+    assert nats.ignored

@@ -1,41 +1,112 @@
 import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import pytest
+from nats.errors import OutboundBufferLimitError
+from tests.waiting import until
 
 from servery_worker.replies import Replies, packed
 
 
 class Connection:
-    """Writes, as nats-py does, in a task of its own."""
+    """Writes when told to, as a connection does whose other end does not read."""
 
     def __init__(self) -> None:
-        self.written: list[bytes] = []
+        self.sent: list[bytes] = []
+        self.unsent = 0
+        self.losses = 0
+        self.is_connected = True
+        self.reconnect_callbacks: list[Callable[[], None]] = []
 
-    async def publish(self, subject: str, message: bytes) -> None:
-        asyncio.get_running_loop().call_soon(self.written.append, message)
+    def send(self, subject: str, parts: Sequence[bytes]) -> None:
+        if not self.is_connected:
+            raise OutboundBufferLimitError
+        self.sent.append(b"".join(parts))
+        self.unsent += 1
+
+    def lose(self) -> None:
+        self.losses += 1
+        self.unsent = 0
+        self.is_connected = False
+
+    def come_back(self) -> None:
+        self.is_connected = True
+        for callback in self.reconnect_callbacks:
+            callback()
 
 
-async def test_what_follows_an_acceptance_happens_when_that_is_written_and_not_before():
-    connection: Any = Connection()
-    replies = Replies(connection)
-    running = asyncio.create_task(replies.run())
-    written: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+@pytest.fixture
+def connection() -> Connection:
+    return Connection()
+
+
+@pytest.fixture
+async def replies(connection: Any) -> Replies:
+    return Replies(connection)
+
+
+async def test_what_follows_an_acceptance_happens_when_that_is_written_and_not_before(
+    replies: Replies, connection: Connection
+):
+    told: list[bool] = []
     replies.send("gateway", b"accepted")
-    replies.after_sent(lambda: written.set_result(list(connection.written)))
-    assert await asyncio.wait_for(written, 10) == [b"accepted"]
-    running.cancel()
+    replies.after_sent(told.append)
+    await until(lambda: connection.sent == [b"accepted"])
+    await asyncio.sleep(0.01)
+    assert told == []
+    connection.unsent = 0
+    await until(lambda: told == [True])
+
+
+async def test_an_acceptance_lost_with_the_connection_is_known_to_be_lost(
+    replies: Replies, connection: Connection
+):
+    told: list[bool] = []
+    replies.send("gateway", b"accepted")
+    replies.after_sent(told.append)
+    await until(lambda: connection.sent == [b"accepted"])
+    connection.lose()
+    await until(lambda: told == [False])
+
+
+async def test_without_a_connection_an_acceptance_is_not_sent(replies: Replies, connection: Connection):
+    connection.lose()
+    told: list[bool] = []
+    replies.send("gateway", b"accepted")
+    replies.after_sent(told.append)
+    await until(lambda: told == [False])
+    assert connection.sent == []
+
+
+async def test_what_is_held_is_sent_when_the_connection_is_back(replies: Replies, connection: Connection):
+    connection.lose()
+    replies.send_or_hold("gateway", b"refused")
+    await asyncio.sleep(0.01)
+    assert connection.sent == []
+    connection.come_back()
+    await until(lambda: connection.sent == [b"refused"])
+
+
+def joined(records: list[tuple[bytes, ...]], limit: int) -> list[bytes]:
+    return [b"".join(message) for message in packed(records, limit)]
 
 
 def test_records_of_one_tick_leave_together():
-    assert packed([b"a", b"b", b"c"], 10) == [b"abc"]
+    assert joined([(b"a",), (b"b",), (b"c",)], 10) == [b"abc"]
 
 
 def test_a_message_stays_below_the_limit_and_keeps_the_order():
-    assert packed([b"aaa", b"bbb", b"c"], 4) == [b"aaa", b"bbbc"]
+    assert joined([(b"aaa",), (b"bbb",), (b"c",)], 4) == [b"aaa", b"bbbc"]
+
+
+def test_a_record_in_parts_is_never_cut():
+    assert joined([(b"aaa",), (b"b", b"bb"), (b"c",)], 4) == [b"aaa", b"bbbc"]
 
 
 def test_a_record_longer_than_the_limit_travels_alone():
-    assert packed([b"a", b"bbbbbb", b"c"], 4) == [b"a", b"bbbbbb", b"c"]
+    assert joined([(b"a",), (b"bbbbbb",), (b"c",)], 4) == [b"a", b"bbbbbb", b"c"]
 
 
 def test_nothing_to_send_is_no_message():
-    assert packed([], 4) == []
+    assert joined([], 4) == []

@@ -177,7 +177,6 @@ class GatewayService:
     async def start(self, spawn: Spawner) -> None:
         """Start everything; return when the port answers."""
         spawn("snapshot-writer", self._writer.run())
-        spawn("transport", self.transport.run())
         spawn("inference-connection", self._connect_inference())
         spawn("bus", self._run_bus(spawn))
         spawn("load-reporter", report_load(self.dispatcher, self.gateway_id, lambda: self.bus))

@@ -6,26 +6,27 @@ listens to a replica's subject the server says so, naming the subject, and the d
 """
 
 import asyncio
+import re
 
 import structlog
 from nats import errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from servery_common.contracts import frames, subjects
+from servery_common.messaging.inference import InferenceClient
 from servery_gateway.inbox import JSON, AnswerTooLong, Inbox, predict_ms
 from servery_gateway.outbox import Frame, Outbox
 from servery_gateway.transport import Outcome, ReplicaRequest, TransportListener
 
 SETTLE_SECONDS = 1.0
-MAX_UNSENT_BYTES = 2 * 1024 * 1024
-"""Long bodies wait while the client holds more than this: what a short request may have in front of it.
-The client's own back-pressure is off (``connect_inference``)."""
+MAX_UNSENT_BYTES = 1024 * 1024
+"""Long bodies wait while more than this was not yet written: it is what a short request may have in front of it."""
 BACK_PRESSURE_SECONDS = 0.001
-MAX_UNREAD_BYTES = 512 * 1024 * 1024
-"""Answers nats-py holds before it drops some. Windows keep the sum far below."""
 
-_INFER_PREFIX = subjects.infer("x")[:-1]
+_NOBODY_LISTENS = re.compile(
+    rb"NATS/1\.0 503\b.*?\r\nNats-Subject: *" + re.escape(subjects.infer("x")[:-1]).encode() + rb"(\S+)\r\n",
+    re.DOTALL,
+)
+"""What the server says to a message that reached nobody."""
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +36,7 @@ class NatsTransport:
 
     def __init__(self, gateway_id: str, max_answer_bytes: int) -> None:
         self._replies = subjects.replies(gateway_id)
-        self._client: Client | None = None
+        self._client: InferenceClient | None = None
         self._listener: TransportListener | None = None
         self._outboxes: dict[str, Outbox] = {}
         self._replica_of: dict[int, str] = {}
@@ -43,15 +44,17 @@ class NatsTransport:
         """Attempts whose answer is being streamed."""
         self._inbox = Inbox(max_answer_bytes)
         self._max_answer_bytes = max_answer_bytes
-        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._sending_soon = False
+        self._pieces_later: asyncio.TimerHandle | None = None
 
     def listen(self, listener: TransportListener) -> None:
         """Report to this listener from now on."""
         self._listener = listener
 
-    async def attach(self, client: Client) -> None:
+    async def attach(self, client: InferenceClient) -> None:
         """Use this connection from now on."""
-        await client.subscribe(self._replies, cb=self._on_message, pending_bytes_limit=MAX_UNREAD_BYTES)
+        await client.receive(self._replies, self._on_message)
         self._client = client
 
     def connection_lost(self) -> None:
@@ -72,7 +75,7 @@ class NatsTransport:
         """Implement ReplicaTransport."""
         self._replica_of[request.id] = replica_id
         self._outbox(replica_id).add(request)
-        self._wake.set()
+        self._send_soon()
 
     def cancel(self, replica_id: str, id: int) -> None:
         """Implement ReplicaTransport."""
@@ -80,18 +83,18 @@ class NatsTransport:
         self._streams.discard(id)
         self._inbox.forget(id)
         self._outbox(replica_id).cancel(id)
-        self._wake.set()
+        self._send_soon()
 
     def acknowledge(self, replica_id: str, id: int, count: int) -> None:
         """Implement ReplicaTransport."""
         if id in self._replica_of:
             self._outbox(replica_id).acknowledge_answer(id, count)
-            self._wake.set()
+            self._send_soon()
 
     def probe(self, replica_id: str) -> None:
         """Implement ReplicaTransport: an empty frame means nothing to an agent, and shows whether there is one."""
         self._outbox(replica_id).add_probe()
-        self._wake.set()
+        self._send_soon()
 
     async def settle(self) -> None:
         """Implement ReplicaTransport."""
@@ -102,60 +105,63 @@ class NatsTransport:
             await client.flush(int(SETTLE_SECONDS))
         except (errors.Error, OSError, TimeoutError, ValueError):
             return
-        # The answers have been read; this lets the subscription's task hand them on.
-        await asyncio.sleep(0)
 
-    async def run(self) -> None:
-        """Send what is handed over, for ever."""
-        while True:
-            await self._wake.wait()
-            # Clear before sending: what is handed over meanwhile must wake us again.
-            self._wake.clear()
-            for replica_id, outbox in list(self._outboxes.items()):
-                await self._send_from(replica_id, outbox)
+    def _send_soon(self) -> None:
+        """In this turn of the event loop, behind what else it has to hand over."""
+        if not self._sending_soon:
+            self._sending_soon = True
+            self._loop.call_soon(self._send)
 
-    async def _send_from(self, replica_id: str, outbox: Outbox) -> None:
-        while (frame := outbox.take_short()) is not None:
-            await self._publish(replica_id, frame)
-        if outbox.has_piece:
-            if self._client is not None and self._client.pending_data_size > MAX_UNSENT_BYTES:
-                await asyncio.sleep(BACK_PRESSURE_SECONDS)
-            elif (frame := outbox.take_piece()) is not None:
-                await self._publish(replica_id, frame)
-            # One piece per round: short requests, to this replica and others, go in between.
-            self._wake.set()
-        elif outbox.empty and self._outboxes.get(replica_id) is outbox:
-            del self._outboxes[replica_id]
+    def _send(self) -> None:
+        self._sending_soon = False
+        for replica_id, outbox in list(self._outboxes.items()):
+            while (frame := outbox.take_short()) is not None:
+                self._publish(replica_id, frame)
+        self._send_pieces()
 
-    async def _publish(self, replica_id: str, frame: Frame) -> None:
-        client = self._client
-        if client is None:
+    def _send_pieces(self) -> None:
+        """One piece for each replica at a time: short requests go in between."""
+        for replica_id, outbox in list(self._outboxes.items()):
+            if outbox.has_piece:
+                if self._client is not None and self._client.unsent > MAX_UNSENT_BYTES:
+                    if self._pieces_later is None:
+                        self._pieces_later = self._loop.call_later(BACK_PRESSURE_SECONDS, self._resume_pieces)
+                    return
+                if (frame := outbox.take_piece()) is not None:
+                    self._publish(replica_id, frame)
+                self._send_soon()
+            elif outbox.empty:
+                del self._outboxes[replica_id]
+
+    def _resume_pieces(self) -> None:
+        self._pieces_later = None
+        self._send_pieces()
+
+    def _publish(self, replica_id: str, frame: Frame) -> None:
+        if self._client is None:
             return
-        headers = None if frame.traceparent is None else {"traceparent": frame.traceparent}
         try:
-            await client.publish(subjects.infer(replica_id), frame.payload, self._replies, headers)
-        except (errors.Error, OSError) as error:
-            # Lost connections are reported by connection_lost(); anything else must not end this loop.
+            self._client.send(
+                subjects.infer(replica_id), frame.parts, reply=self._replies, traceparent=frame.traceparent
+            )
+        except errors.Error as error:
+            # Lost connections are reported by connection_lost(); anything else must not end what calls this.
             log.warning("frame_not_sent", replica_id=replica_id, error=repr(error))
 
-    async def _on_message(self, message: Msg) -> None:
-        if message.headers:
-            self._on_status(message.headers)
+    def _on_message(self, payload: memoryview, _reply: str, headers: bytes) -> None:
+        if headers:
+            self._on_status(headers)
             return
         try:
-            for record in frames.decode(message.data):
+            for record in frames.decode(payload):
                 self._on_record(record)
         except (frames.FrameError, ValueError, TypeError, AttributeError) as error:
-            log.error("frame_not_understood", error=repr(error), bytes=len(message.data))
+            log.error("frame_not_understood", error=repr(error), bytes=len(payload))
 
-    def _on_status(self, headers: dict[str, str]) -> None:
-        subject = headers.get("Nats-Subject", "")
-        if (
-            headers.get("Status") == "503"
-            and subject.startswith(_INFER_PREFIX)
-            and self._listener is not None
-        ):
-            self._listener.on_gone(subject.removeprefix(_INFER_PREFIX))
+    def _on_status(self, headers: bytes) -> None:
+        subject = _NOBODY_LISTENS.match(headers)
+        if subject is not None and self._listener is not None:
+            self._listener.on_gone(subject[1].decode())
 
     def _on_record(self, record: frames.Record) -> None:
         kind, attempt, head = record.kind, record.id, record.head
@@ -176,7 +182,7 @@ class NatsTransport:
             listener.on_refuse(attempt, str(head.get("reason", "unknown")))
         elif kind == frames.WINDOW:
             self._outbox(replica_id).open_window(attempt, int(head.get("bytes", 0)))
-            self._wake.set()
+            self._send_soon()
             listener.on_progress(attempt)
 
     def _on_stream_record(self, listener: TransportListener, replica_id: str, record: frames.Record) -> None:
@@ -200,7 +206,7 @@ class NatsTransport:
             outcome = Outcome(400, "text/plain", problem.encode())
         if outcome is None:
             self._outbox(replica_id).acknowledge_answer(record.id, len(record.body))
-            self._wake.set()
+            self._send_soon()
             return
         self._forget(replica_id, record.id)
         listener.on_result(record.id, outcome)

@@ -22,7 +22,8 @@ PIECE_BYTES = FRAME_BYTES - 2048
 class Frame(NamedTuple):
     """One message to a replica."""
 
-    payload: bytes
+    parts: tuple[bytes | memoryview, ...]
+    """Of one payload: pieces of long bodies are not copied."""
     traceparent: str | None
     """Of the request in it, when it is exactly one."""
 
@@ -49,10 +50,11 @@ class _LongBody:
     def next_piece(self) -> Frame:
         piece = self.body[self.sent : self.sent + PIECE_BYTES]
         if self.sent == 0:
-            head = _request_head(self.request, total=len(self.body))
-            frame = Frame(frames.pack(frames.REQUEST, self.request.id, head, piece), self.request.traceparent)
+            kind, head = frames.REQUEST, _request_head(self.request, total=len(self.body))
         else:
-            frame = Frame(frames.encode(frames.CHUNK, self.request.id, None, piece), None)
+            kind, head = frames.CHUNK, b""
+        start = frames.start(kind, self.request.id, head, len(piece))
+        frame = Frame((start, piece), self.request.traceparent if self.sent == 0 else None)
         self.sent += len(piece)
         self.unacknowledged += len(piece)
         return frame
@@ -111,13 +113,13 @@ class Outbox:
             return None
         _, record, traceparent = self._short.popleft()
         if not self._short:
-            return Frame(record, traceparent)
+            return Frame((record,), traceparent)
         records, size = [record], len(record)
         while self._short and size + len(self._short[0][1]) <= FRAME_BYTES:
             _, record, _ = self._short.popleft()
             records.append(record)
             size += len(record)
-        return Frame(b"".join(records), traceparent if len(records) == 1 else None)
+        return Frame(tuple(records), traceparent if len(records) == 1 else None)
 
     def take_piece(self) -> Frame | None:
         """Return the next piece of a long body whose window is open, each body in its turn, or None."""

@@ -17,7 +17,6 @@ from typing import Any
 
 import orjson
 import structlog
-from nats.aio.msg import Msg
 
 from servery_common.contracts import frames
 from servery_common.contracts.replicas import ReplicaLaunch
@@ -83,14 +82,14 @@ class Agent:
         await self._idle.wait()
         await self._answers.sent()
 
-    async def on_message(self, message: Msg) -> None:
+    def on_message(self, payload: memoryview, reply: str, _headers: bytes) -> None:
         """Take in a frame from a gateway."""
         try:
-            for kind, flags, number, head, body in frames.scan(message.data):
+            for kind, flags, number, head, body in frames.scan(payload):
                 parsed = orjson.loads(head) if head else {}
-                self._on_record(frames.Record(kind, number, parsed, body, flags), message.reply)
+                self._on_record(frames.Record(kind, number, parsed, body, flags), reply)
         except ValueError as error:
-            log.warning("frame_unreadable", reply=message.reply, error=str(error))
+            log.warning("frame_unreadable", reply=reply, error=str(error))
 
     def attach(self, runner: Runner) -> None:
         """Use this runner from now on and give it what was held for it."""
@@ -179,7 +178,16 @@ class Agent:
         self._replies.send(reply, frames.encode(frames.ACCEPT, record.id))
         self._acknowledge(job, len(record.body))
         # Not sooner: were this process frozen in between, the model would run what its gateway gives to another one.
-        self._replies.after_sent(functools.partial(self._run_if_complete, job))
+        self._replies.after_sent(functools.partial(self._on_accept_sent, job))
+
+    def _on_accept_sent(self, job: Job, sent: bool) -> None:
+        if sent:
+            self._run_if_complete(job)
+        elif job.key in self._jobs:
+            # Its gateway, if it still has a connection, does not know that it is here and may have it run elsewhere.
+            self._forget(job)
+            refusal_record = frames.encode(frames.REFUSE, job.id, {"reason": "unknown"})
+            self._replies.send_or_hold(job.reply, refusal_record)
 
     def _on_chunk(self, record: frames.Record, reply: str) -> None:
         job = self._jobs.get((reply, record.id))
@@ -321,7 +329,7 @@ class Agent:
             raise frames.FrameError("more of an answer than its window allows")
         job.moved_at = asyncio.get_running_loop().time()
         if piece and not job.cancelled:
-            self._replies.send(job.reply, frames.encode(frames.CHUNK, job.id, None, piece))
+            self._replies.send(job.reply, frames.start(frames.CHUNK, job.id, b"", len(piece)), piece)
 
     def _heard_of(self, job: Job) -> None:
         """The gateway still wants this stream. What the model makes is no sign of that, and renews nothing."""

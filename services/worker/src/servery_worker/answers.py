@@ -28,12 +28,12 @@ class Answers:
         """Send a result with this packed head to ``(reply subject, request id)``."""
         reply, number = key
         if len(body) <= frames.CHUNK_BYTES:
-            self._replies.send(reply, frames.pack(frames.RESULT, number, head, body))
+            self._replies.send(reply, frames.start(frames.RESULT, number, head, len(body)), body)
             return
         outgoing = Outgoing(body)
         first, *more = outgoing.pieces()
-        announced = frames.read_head(head) | {"total": len(body)}
-        self._replies.send(reply, frames.encode(frames.RESULT, number, announced, first))
+        announced = frames.pack_head(frames.read_head(head) | {"total": len(body)})
+        self._replies.send(reply, frames.start(frames.RESULT, number, announced, len(first)), first)
         self._under_way[key] = outgoing
         self._none.clear()
         self._continue(key, outgoing, more)
@@ -60,7 +60,7 @@ class Answers:
 
     def _continue(self, key: tuple[str, int], outgoing: Outgoing, pieces: list[memoryview]) -> None:
         for piece in pieces:
-            self._replies.send(key[0], frames.encode(frames.CHUNK, key[1], None, piece))
+            self._replies.send(key[0], frames.start(frames.CHUNK, key[1], b"", len(piece)), piece)
         if outgoing.complete:
             self.drop(key)
             return

@@ -67,7 +67,7 @@ async def main(context: ServiceContext) -> None:
             return Replica(
                 launch,
                 launcher=launcher,
-                nats=inference,
+                connection=inference,
                 replies=replies,
                 deadline_grace=settings.deadline_grace_seconds,
                 memory_bytes=settings.model_memory_bytes,
@@ -92,7 +92,6 @@ async def main(context: ServiceContext) -> None:
             interval=settings.heartbeat_seconds,
         )
         try:
-            context.spawn("replies", replies.run())
             await bus.serve(subjects.worker_ensure(worker_id), EnsureReplica, replicas.ensure)
             await bus.serve(subjects.worker_stop(worker_id), StopReplica, replicas.stop)
             await bus.serve(subjects.worker_log(worker_id), ReadReplicaLog, replicas.read_log)

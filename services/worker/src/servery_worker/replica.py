@@ -5,13 +5,12 @@ import contextlib
 from collections.abc import Callable
 
 import structlog
-from nats.aio.client import Client
-from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from servery_common.contracts import subjects
 from servery_common.contracts.replicas import ReplicaLaunch, ReplicaObservation
 from servery_common.contracts.states import ReplicaState
+from servery_common.messaging.inference import InferenceClient
 from servery_common.service import wait_any
 from servery_runner.limits import excess
 from servery_worker.agent import Agent
@@ -32,7 +31,7 @@ class Replica:
         launch: ReplicaLaunch,
         *,
         launcher: Launcher,
-        nats: Client,
+        connection: InferenceClient,
         replies: Replies,
         deadline_grace: float,
         memory_bytes: int,
@@ -44,7 +43,7 @@ class Replica:
         self.restarts = 0
         self.log = ModelLog(self._on_line)
         self._launcher = launcher
-        self._nats = nats
+        self._connection = connection
         self._on_change = on_change
         self._agent = Agent(launch, replies, deadline_grace=deadline_grace, on_overdue=self._on_overdue)
         self._runner: Runner | None = None
@@ -54,7 +53,6 @@ class Replica:
         self._excessive = False
         self._ordered_again = asyncio.Event()
         self._stop_ordered = asyncio.Event()
-        self._subscription: Subscription | None = None
 
     def observe(self) -> ReplicaObservation:
         """As told in heartbeats."""
@@ -115,8 +113,7 @@ class Replica:
         self._stop_ordered.set()
 
     async def _subscribe_and_serve(self) -> None:
-        subject = subjects.infer(self.launch.replica_id)
-        self._subscription = await self._nats.subscribe(subject, cb=self._agent.on_message)
+        await self._connection.receive(subjects.infer(self.launch.replica_id), self._agent.on_message)
         await self._keep_alive()
 
     async def _clear_away(self) -> None:
@@ -125,9 +122,8 @@ class Replica:
             self._dispose(self._runner)
         if self._disposals:
             await asyncio.wait(self._disposals)
-        if self._subscription is not None:
-            with contextlib.suppress(NatsError):
-                await self._subscription.unsubscribe()
+        with contextlib.suppress(NatsError):
+            await self._connection.ignore(subjects.infer(self.launch.replica_id))
 
     async def _keep_alive(self) -> None:
         fruitless = 0

@@ -2,88 +2,111 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import structlog
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from servery_common.contracts import frames
+from servery_common.messaging.inference import InferenceClient
 
 log = structlog.get_logger(__name__)
 
 LARGEST_MESSAGE_BYTES = frames.CHUNK_BYTES + 64 * 1024
 """A full chunk with its head, still well below NATS' default limit of 1 MiB."""
+UNSENT_SECONDS = 0.001
+
+Part = bytes | memoryview
+Sent = Callable[[bool], None]
 
 
 class Replies:
-    """Collects records by reply subject and publishes them."""
+    """Collects records by reply subject and sends them."""
 
-    def __init__(self, nats: Client) -> None:
-        self._nats = nats
-        self._waiting: defaultdict[str, list[bytes]] = defaultdict(list)
-        self._afterwards: list[Callable[[], None]] = []
-        self._some = asyncio.Event()
-        self._none = asyncio.Event()
-        self._none.set()
+    def __init__(self, connection: InferenceClient) -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._waiting: defaultdict[str, list[tuple[Part, ...]]] = defaultdict(list)
+        self._afterwards: list[Sent] = []
+        self._sending_soon = False
+        self._held: list[tuple[str, tuple[Part, ...]]] = []
+        connection.reconnect_callbacks.append(self._on_return)
 
-    def send(self, subject: str, record: bytes) -> None:
-        """Send a record soon; never blocks. Lost without connection: the gateway has given up by then."""
+    def send(self, subject: str, *record: Part) -> None:
+        """Send a record, given in parts, soon. Lost without connection: the gateway has given up by then."""
         self._waiting[subject].append(record)
-        self._some.set()
-        self._none.clear()
+        self._send_soon()
 
-    def after_sent(self, call: Callable[[], None]) -> None:
-        """Call this soon, when what was sent so far is with the system: it goes out even if this process is frozen."""
+    def send_or_hold(self, subject: str, *record: Part) -> None:
+        """Send a record now, or when there is a connection again."""
+        if self._connection.is_connected:
+            self.send(subject, *record)
+        else:
+            self._held.append((subject, record))
+
+    def after_sent(self, call: Sent) -> None:
+        """Call with True when all sent so far is with the system: it goes out even if this process is frozen.
+
+        With False when that will not be: the connection was lost.
+        """
         self._afterwards.append(call)
-        self._some.set()
-
-    async def run(self) -> None:
-        """Publish for ever."""
-        while True:
-            await self._some.wait()
-            # Cleared before the first publish: a record that arrives while it waits must not be forgotten.
-            self._some.clear()
-            waiting, self._waiting = self._waiting, defaultdict(list)
-            afterwards, self._afterwards = self._afterwards, []
-            for subject, records in waiting.items():
-                for message in packed(records, LARGEST_MESSAGE_BYTES):
-                    await self._publish(subject, message)
-            if afterwards:
-                # The connection writes in a task of its own, which has its turn now.
-                await asyncio.sleep(0)
-                for call in afterwards:
-                    call()
-            if not self._waiting:
-                self._none.set()
+        self._send_soon()
 
     async def flush(self, timeout: float) -> None:
         """Return when everything sent so far has reached the server, or after ``timeout`` seconds."""
+        self._send()
         try:
             async with asyncio.timeout(timeout):
-                await self._none.wait()
-                await self._nats.flush()
+                await self._connection.flush()
         except (TimeoutError, NatsError):
-            log.warning("replies_not_flushed", subjects=len(self._waiting))
+            log.warning("replies_not_flushed")
 
-    async def _publish(self, subject: str, message: bytes) -> None:
-        try:
-            await self._nats.publish(subject, message)
-        except (NatsError, OSError) as error:
-            log.warning("reply_lost", subject=subject, bytes=len(message), error=repr(error))
+    def _on_return(self) -> None:
+        held, self._held = self._held, []
+        for subject, record in held:
+            self.send(subject, *record)
+
+    def _send_soon(self) -> None:
+        if not self._sending_soon:
+            self._sending_soon = True
+            self._loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        self._sending_soon = False
+        waiting, self._waiting = self._waiting, defaultdict(list)
+        afterwards, self._afterwards = self._afterwards, []
+        losses = self._connection.losses
+        for subject, records in waiting.items():
+            for message in packed(records, LARGEST_MESSAGE_BYTES):
+                try:
+                    self._connection.send(subject, message)
+                except NatsError as error:
+                    losses = -1
+                    log.warning(
+                        "reply_lost", subject=subject, bytes=sum(map(len, message)), error=repr(error)
+                    )
+        if afterwards:
+            # The event loop writes at the end of its turn.
+            self._loop.call_soon(self._when_written, afterwards, losses)
+
+    def _when_written(self, calls: list[Sent], losses: int) -> None:
+        if losses == self._connection.losses and self._connection.unsent:
+            self._loop.call_later(UNSENT_SECONDS, self._when_written, calls, losses)
+            return
+        for call in calls:
+            call(losses == self._connection.losses)
 
 
-def packed(records: list[bytes], limit: int) -> list[bytes]:
+def packed(records: Iterable[tuple[Part, ...]], limit: int) -> Iterator[list[Part]]:
     """Join neighbouring records into messages of at most ``limit`` bytes, in order; a longer one stays alone."""
-    messages: list[bytes] = []
-    current: list[bytes] = []
+    message: list[Part] = []
     size = 0
     for record in records:
-        if current and size + len(record) > limit:
-            messages.append(b"".join(current))
-            current, size = [], 0
-        current.append(record)
-        size += len(record)
-    if current:
-        messages.append(b"".join(current))
-    return messages
+        length = sum(map(len, record))
+        if message and size + length > limit:
+            yield message
+            message, size = [], 0
+        message += record
+        size += length
+    if message:
+        yield message

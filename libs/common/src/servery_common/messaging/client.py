@@ -40,7 +40,7 @@ PROBE_SECONDS = 5
 
 
 class ResilientClient(Client):
-    """See the module. Made by ``connection.connect_client``."""
+    """See the module. Made by ``connection``."""
 
     def __init__(self) -> None:
         super().__init__()

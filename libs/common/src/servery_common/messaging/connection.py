@@ -1,8 +1,8 @@
 """Connections to NATS: made once, kept for ever.
 
-A service may start before NATS and outlive any number of its restarts. ``connect_client`` therefore returns
-only when a connection stands, and what it returns never gives up. Losses are logged once when they begin
-and once when they end, not per attempt.
+A service may start before NATS and outlive any number of its restarts. Connecting therefore returns only when a
+connection stands, and what it returns never gives up. Losses are logged once when they begin and once when they end,
+not per attempt.
 """
 
 import asyncio
@@ -10,17 +10,19 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from nats import errors
-from nats.aio.client import Client
 
 from servery_common.backoff import full_jitter
 from servery_common.messaging.client import ResilientClient
+from servery_common.messaging.inference import InferenceClient
 from servery_common.settings import NatsSettings
 
 log = structlog.get_logger(__name__)
+
+C = TypeVar("C", bound=ResilientClient)
 
 ATTEMPT_SECONDS = 15.0
 """One attempt to connect (nats-py itself tries several times within it) before starting from nothing."""
@@ -29,16 +31,13 @@ QUIET_SECONDS = 10.0
 
 async def connect_inference(
     settings: NatsSettings, *, name: str, on_disconnect: Callable[[], None]
-) -> Client:
+) -> InferenceClient:
     """Return a connection for scoring frames; the caller closes it. Waits until NATS answers.
 
-    ``on_disconnect`` is called each time the connection is lost: fail what is in flight, nobody else will.
-
-    Nothing is kept while disconnected (``pending_size=0``): a publish raises ``OutboundBufferLimitError``,
-    since a request sent later would run after its caller gave up. The same setting switches nats-py's
-    back-pressure off: the caller has to bound the bytes it has under way.
+    ``on_disconnect`` is called each time the connection is lost: fail what is in flight, nobody else will. Nothing is
+    kept while disconnected. There is no back-pressure: the caller has to bound the bytes it has under way.
     """
-    client = await connect_client(settings, name=name, pending_size=0)
+    client = await _connect(InferenceClient, settings, name=name, pending_size=0)
     client.disconnect_callbacks.append(on_disconnect)
     return client
 
@@ -46,7 +45,7 @@ async def connect_inference(
 @contextlib.asynccontextmanager
 async def client_connection(settings: NatsSettings, *, name: str) -> AsyncGenerator[ResilientClient]:
     """A connection for everything but scoring frames, closed at the end after what is buffered went out."""
-    client = await connect_client(settings, name=name, pending_size=2 * 1024 * 1024)
+    client = await _connect(ResilientClient, settings, name=name, pending_size=2 * 1024 * 1024)
     try:
         yield client
     finally:
@@ -54,11 +53,11 @@ async def client_connection(settings: NatsSettings, *, name: str) -> AsyncGenera
         await client.close()
 
 
-async def connect_client(settings: NatsSettings, *, name: str, pending_size: int) -> ResilientClient:
+async def _connect(kind: type[C], settings: NatsSettings, *, name: str, pending_size: int) -> C:
     """Connect, trying until it works."""
     delays = full_jitter(0.25, 2.0)
     while True:
-        client = ResilientClient()
+        client = kind()
         _log_losses(client, name)
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
