@@ -37,7 +37,10 @@ class Obedient(PythonModel):
         if word == "raise":
             raise ValueError(argument)
         if word == "sleep":
-            time.sleep(float(argument))
+            seconds, _, marker = argument.partition(":")
+            if marker:
+                open(marker, "w").close()
+            time.sleep(float(seconds))
             return ["slept"]
         if word == "hang":
             open(argument, "w").close()

@@ -1,12 +1,14 @@
 """Requests through a real NATS, a real worker and runners forked in a real model environment."""
 
 import asyncio
+import re
 import time
 from pathlib import Path
 
 import pytest
 from tests.integration.worker.scoring_client import ScoringClient, do_body
 from tests.integration.worker.worker_process import WorkerOrders, WorkerProcess, alive, until_gone
+from tests.waiting import until
 
 from servery_common.contracts import frames, subjects
 from servery_common.contracts.replicas import ReadReplicaLog, ReplicaLog
@@ -146,11 +148,12 @@ async def test_more_requests_than_slots_are_refused(client: ScoringClient, repli
 
 
 async def test_a_cancelled_request_keeps_its_slot_until_it_ends_and_is_not_answered(
-    client: ScoringClient, orders: WorkerOrders, obedient: Path
+    client: ScoringClient, orders: WorkerOrders, obedient: Path, tmp_path: Path
 ):
     single = await orders.launch(obedient, slots=1)
-    number, cancelled = await client.send(single, do_body("sleep:0.5"))
-    await asyncio.wait_for(cancelled.accepted.wait(), 5)
+    begun = tmp_path / "begun"
+    number, cancelled = await client.send(single, do_body(f"sleep:1:{begun}"))
+    await until(begun.exists)
     await client.cancel(number)
     assert (await client.ask(single, "echo")).refused == "busy"
     for _ in range(100):
@@ -183,7 +186,12 @@ async def test_a_model_sees_no_secret_and_inherits_no_connection(client: Scoring
     assert links.pop("1").startswith("pipe:")
     links.pop("2")
     # The descriptor that listed the directory is gone by the time it is asked for its target.
-    assert [target.partition(":")[0] for fd, target in links.items() if "/proc/" not in target] == ["socket"]
+    ours = [target for target in links.values() if "/proc/" not in target]
+    # The channel to its agent, and the table that says what it has begun.
+    assert sorted(re.sub(r"\[.*|.*/(begun-)\w+( \(deleted\))?", r"\1", target) for target in ours) == [
+        "begun-",
+        "socket:",
+    ]
 
 
 async def test_a_model_gets_its_own_environment_variables(

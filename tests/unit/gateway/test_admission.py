@@ -4,10 +4,10 @@ from servery_common.contracts.access import Identity
 from servery_common.contracts.routes import EndpointRoute
 from servery_common.errors import BadRequest, EndpointNotFound, PermissionDenied, Unavailable
 from servery_gateway.admission import content_type_of, find_route, find_served_entity, time_budget
-from servery_gateway.asgi import scoring_target
+from servery_gateway.exchange import Target
 from servery_gateway.http import header_value, request_id_of
+from servery_gateway.paths import scoring_target
 from servery_gateway.routing_table import Snapshot
-from servery_gateway.scoring import Target
 
 ANN = Identity(principal_id="p", user_name="ann", workspace_id="1", groups=("data", "users"))
 

@@ -49,6 +49,12 @@ class Sent:
         ]
 
 
+class Begun(set[int]):
+    """Stands in for a BegunTable."""
+
+    has = set[int].__contains__
+
+
 class FakeRunner:
     """Stands in for a runner process and keeps what it was given."""
 
@@ -58,6 +64,7 @@ class FakeRunner:
         self.windows: list[tuple[int, int]] = []
         self.flags: list[int] = []
         self.joined = 1
+        self.begun = Begun()
         self.on_result: Any = None
 
     def request(self, id: int, head: dict[str, Any], body: bytes | memoryview, flags: int = 0) -> None:
@@ -74,7 +81,7 @@ class FakeRunner:
         self.say(frames.RESULT, number, {"status": status, "ct": "application/json"}, body)
 
     def begin(self, *numbers: int) -> None:
-        self.say(frames.BEGUN, 0, None, frames.pack_ids(list(numbers)))
+        self.begun |= set(numbers)
 
     def say(
         self, kind: int, number: int, head: dict[str, Any] | None, body: bytes = b"", flags: int = 0

@@ -6,13 +6,14 @@ for scoring as long as no replica can be reached.
 
 import asyncio
 import contextlib
+import functools
 import logging
 import random
 import secrets
 import socket
 import time
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import structlog
 import uvicorn
@@ -27,7 +28,8 @@ from servery_gateway.asgi import GatewayApp
 from servery_gateway.auth import Authenticator
 from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.dispatcher import Dispatcher
-from servery_gateway.http_protocol import GatewayProtocol
+from servery_gateway.doorkeeper import Doorkeeper
+from servery_gateway.http_protocol import GatewayProtocol, idle_connections
 from servery_gateway.limit_gossip import LimitGossip
 from servery_gateway.load_reporter import report_load
 from servery_gateway.loop_lag import LoopLag
@@ -45,6 +47,7 @@ from servery_gateway.request_trace import RequestTracer
 from servery_gateway.routing_table import BUCKETS, RoutingTable
 from servery_gateway.scoring import ScoringHandler
 from servery_gateway.settings import GatewaySettings
+from servery_gateway.short_requests import ShortRequests
 from servery_gateway.snapshot_file import SnapshotFile, SnapshotWriter
 from servery_gateway.streaming import is_news
 from servery_gateway.token_finder import TokenFinder
@@ -121,20 +124,21 @@ class GatewayService:
         self.limiter = RateLimiter(called=called.set)
         self._gossip = LimitGossip(self.quotas, self.limiter, called, self.gateway_id, lambda: self.bus)
         self.bodies = BodyBudget(settings.max_held_body_bytes)
+        doorkeeper = Doorkeeper(
+            self.table,
+            self.quotas,
+            self.limiter,
+            self.meters,
+            self.rejections,
+            self.lag,
+            answer_margin=settings.answer_margin,
+        )
+        tracer = RequestTracer()
+        short = ShortRequests(
+            settings.max_body_bytes, authenticator, doorkeeper, self.dispatcher, self.bodies, tracer
+        )
         app = GatewayApp(
-            scoring=ScoringHandler(
-                settings,
-                self.table,
-                authenticator,
-                self.quotas,
-                self.limiter,
-                self.dispatcher,
-                self.bodies,
-                RequestTracer(),
-                self.meters,
-                self.rejections,
-                self.lag,
-            ),
+            scoring=ScoringHandler(settings, authenticator, doorkeeper, self.dispatcher, self.bodies, tracer),
             management=ManagementHandler(settings, authenticator, self, self.bodies),
             authenticator=authenticator,
             tokens=TokenEndpoint(lambda: self.bus, self.bodies),
@@ -146,7 +150,8 @@ class GatewayService:
                 app,  # pyright: ignore[reportArgumentType]  (uvicorn's own protocol of the same shape)
                 host=settings.host,
                 port=settings.port,
-                http=GatewayProtocol,
+                # Not checked: uvicorn calls it, and asks for a class only in its types.
+                http=cast(Any, functools.partial(GatewayProtocol, short=short, idle=idle_connections())),
                 ws="none",
                 lifespan="off",
                 log_config=None,

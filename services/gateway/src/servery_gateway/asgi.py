@@ -5,13 +5,14 @@ A wrong method is a 400 and not a 405, because MLflow's client takes a status it
 retries. Unknown paths are 404 NOT_FOUND; where a token would be needed, only after it was checked.
 """
 
-import functools
 from collections.abc import Mapping
 
 import structlog
 
 from servery_common.errors import BadRequest, Internal, NotFound, NotImplementedByServery, ServeryError
+from servery_gateway import messages
 from servery_gateway.auth import Authenticator
+from servery_gateway.exchange import Target
 from servery_gateway.http import (
     Answer,
     ClientDisconnected,
@@ -27,8 +28,9 @@ from servery_gateway.http import (
 )
 from servery_gateway.management import ManagementHandler
 from servery_gateway.oauth import TokenEndpoint
+from servery_gateway.paths import scoring_target
 from servery_gateway.public_routes import TOKEN_PATH, PublicRoutes
-from servery_gateway.scoring import ScoringHandler, Target
+from servery_gateway.scoring import ScoringHandler
 
 OPENAI_PATHS = frozenset(
     f"/serving-endpoints/{api}" for api in ("chat/completions", "completions", "embeddings", "responses")
@@ -117,7 +119,7 @@ class GatewayApp:
         raise NotFound(f"No API found for '{method} {path}'.", error_code="NOT_FOUND")
 
     async def _failed(self, headers: Mapping[bytes, bytes], send: Send) -> None:
-        answer = error_answer(Internal("The gateway failed on this request. Its log has the details."))
+        answer = error_answer(Internal(messages.GATEWAY_FAILED))
         try:
             await send_answer(
                 send, answer, [(b"x-request-id", request_id_of(headers)), (b"connection", b"close")]
@@ -125,15 +127,3 @@ class GatewayApp:
         except RuntimeError:
             # The answer had begun: uvicorn closes the connection, which is all that can be said now.
             log.warning("answer_broken_off")
-
-
-@functools.lru_cache(maxsize=4096)
-def scoring_target(path: str) -> Target | None:
-    """Return what a scoring path names, or None when it is not one."""
-    match path.rstrip("/").split("/"):
-        case ["", "serving-endpoints", endpoint, "invocations"]:
-            return Target(endpoint)
-        case ["", "serving-endpoints", endpoint, "served-models", served, "invocations"]:
-            return Target(endpoint, served)
-        case _:
-            return None

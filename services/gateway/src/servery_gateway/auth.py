@@ -73,9 +73,19 @@ class Authenticator:
         known = self._by_header.get(authorization)
         if known is None or known.until <= self._now():
             known = await self._look_up(authorization)
-        if known.endpoint_id is not None and not self._serves(known.endpoint_id, known.caller.identity):
+        if not self._holds(known):
             raise Unauthenticated(MESSAGE)
         return known.caller
+
+    def known(self, authorization: bytes | None) -> Caller | None:
+        """Return who the header stands for if that is known and holds; None: ``authenticate`` has to find out."""
+        known = None if authorization is None else self._by_header.get(authorization)
+        if known is None or known.until <= self._now() or not self._holds(known):
+            return None
+        return known.caller
+
+    def _holds(self, known: _Known) -> bool:
+        return known.endpoint_id is None or self._serves(known.endpoint_id, known.caller.identity)
 
     async def _look_up(self, authorization: bytes) -> _Known:
         self._by_header.pop(authorization, None)

@@ -136,10 +136,7 @@ class RequestBody:
             self._reserved = 0
 
     def _reserve(self, length: int, limit: int) -> None:
-        if length > limit:
-            raise BadRequest(
-                f"The request body is longer than the limit of {limit} bytes ({limit // (1024 * 1024)} MB)."
-            )
+        require_length(length, limit)
         more = length - self._reserved
         if more > 0:
             self._budget.reserve(more, self._owner)
@@ -154,3 +151,11 @@ class RequestBody:
         piece: bytes = message.get("body", b"")
         self._received += len(piece)
         return piece
+
+
+def require_length(length: int, limit: int) -> None:
+    """Raise BadRequest for a body that is longer than ``limit`` bytes."""
+    if length > limit:
+        raise BadRequest(
+            f"The request body is longer than the limit of {limit} bytes ({limit // (1024 * 1024)} MB)."
+        )

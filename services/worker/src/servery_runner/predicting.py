@@ -17,6 +17,7 @@ from typing import Any, NoReturn, Optional, Union
 from servery_common.contracts import frames
 from servery_runner import limits, request_body, rows, scoring
 from servery_runner.backlog import Backlog, Request
+from servery_runner.begun import BegunMarks
 from servery_runner.channel import Channel
 from servery_runner.scoring import JSON, Answer, AnswerStream, Scorer
 from servery_runner.streaming import EVENT_STREAM, Flow, pieces
@@ -31,10 +32,12 @@ class Requests:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._backlog: Optional[Backlog] = None
+        self._begun: Optional[BegunMarks] = None
         self._flows: dict[int, Flow] = {}
 
-    def open(self, backlog: Backlog, scorer: Scorer, slots: int) -> None:
+    def open(self, backlog: Backlog, scorer: Scorer, begun: BegunMarks, slots: int) -> None:
         """From now on put requests here, and predict up to ``slots`` at a time."""
+        self._begun = begun
         self._backlog = backlog
         for number in range(slots):
             threading.Thread(
@@ -135,8 +138,8 @@ class Requests:
 
     def _begin(self, batch: list[Request]) -> None:
         """Should the process die from here on, these were what it was working on."""
-        ids = frames.pack_ids([request.id for request in batch])
-        self._channel.send_packed(frames.pack(frames.BEGUN, 0, b"", ids))
+        if self._begun is not None:
+            self._begun.mark(request.id for request in batch)
 
     def _stream(self, answer: AnswerStream, request: Request) -> None:
         """Send each event as soon as the model made it and the client has room for it."""

@@ -19,6 +19,7 @@ from servery_common.contracts import frames
 from servery_runner import batch_proof, limits, loading, process
 from servery_runner.backlog import Backlog
 from servery_runner.batch_proof import Proof
+from servery_runner.begun import BegunMarks
 from servery_runner.channel import Channel
 from servery_runner.predicting import Requests
 from servery_runner.scoring import Scorer
@@ -55,7 +56,8 @@ def run(channel_socket: socket.socket) -> NoReturn:
     gc.collect()
     gc.freeze()
     slots = order.head["slots"]
-    requests.open(Backlog(proof, scorer.read_rows), scorer, slots)
+    marks = BegunMarks(order.head["begun"], slots)
+    requests.open(Backlog(proof, scorer.read_rows), scorer, marks, slots)
     description = _description(scorer, example_predicted, time.monotonic() - started)
     channel.send(frames.READY, 0, {**description, "batching": proof.head()})
     while True:

@@ -2,14 +2,13 @@
 
 It never looks into a body. Whatever it accepted and its gateway did not cancel gets exactly one RESULT: from the
 runner, or from here when the runner died under it (``lost``), the deadline passed or the replica was stopped. It
-never runs a request twice: a runner says of each request that its model is about to see it (BEGUN), and only those of
-which it did not say so are given to the runner that replaces it. A RESULT that begins a stream is followed by exactly
-one END, from the same two places.
+never runs a request twice: a runner marks each request that its model is about to see (``servery_runner.begun``), and
+only those it did not mark are given to the runner that replaces it. A RESULT that begins a stream is followed by
+exactly one END, from the same two places.
 """
 
 import asyncio
 import functools
-import itertools
 import json
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import structlog
 from servery_common.contracts import frames
 from servery_common.contracts.replicas import ReplicaLaunch
 from servery_common.errors import BadRequest, DeadlineExceeded, ServeryError, Unavailable
+from servery_runner.begun import Numbers
 from servery_worker import spans
 from servery_worker.admission import Capacity, refusal
 from servery_worker.answers import Answers
@@ -62,7 +62,7 @@ class Agent:
         self._solo_until = 0.0
         self._jobs: dict[tuple[str, int], Job] = {}
         self._running: dict[int, Job] = {}
-        self._numbers = itertools.count(1)
+        self._numbers = Numbers(launch.slots)
         self._idle = asyncio.Event()
         self._idle.set()
         self._holding = False
@@ -103,10 +103,10 @@ class Agent:
 
     def suspend(self, *, holding: bool) -> None:
         """The runner is gone. ``holding``: accept nevertheless, its replacement will be there in a moment."""
-        self._runner = None
+        gone, self._runner = self._runner, None
         self._holding = holding
         for job in list(self._running.values()):
-            if not job.begun and not job.cancelled:
+            if not (gone is None or job.cancelled or job.streaming or gone.begun.has(job.number)):
                 job.running = False
                 del self._running[job.number]
         if holding:
@@ -171,7 +171,8 @@ class Agent:
             return
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(ttl_ms / 1000, self._launch.timeout_seconds)
-        job = from_record(record, reply, next(self._numbers), deadline)
+        job = from_record(record, reply, deadline)
+        job.number = self._numbers.take()
         self._set_deadline(job, deadline)
         self._jobs[job.key] = job
         self._idle.clear()
@@ -259,7 +260,7 @@ class Agent:
             self._send_end(job, {"status": 504}, json.dumps(DeadlineExceeded(TOO_SLOW).body()).encode())
             job.cancelled = True
             self._expect_close(job)
-        elif job.begun or job.cancelled or self._runner is None:
+        elif job.cancelled or self._runner is None or self._runner.begun.has(job.number):
             job.overdue = True
             self._on_overdue()
         else:
@@ -271,11 +272,6 @@ class Agent:
 
     def _on_result(self, record: frames.RawRecord) -> None:
         """Take an answer from the runner. Raises FrameError for what is none."""
-        if record.kind == frames.BEGUN:
-            for number in frames.unpack_ids(record.body):
-                if number in self._running:
-                    self._running[number].begun = True
-            return
         job = self._running.get(record.id)
         if job is None:
             return
@@ -302,7 +298,7 @@ class Agent:
                 self._trace(job, head.status, head.timings, head.company)
 
     def _on_stream(self, job: Job, record: frames.RawRecord) -> None:
-        job.begun = job.streaming = True
+        job.streaming = True
         job.stream_ends_at = asyncio.get_running_loop().time() + job.stream_seconds
         content_type = str(frames.read_head(record.head).get("ct") or JSON)
         if not job.cancelled:
@@ -391,7 +387,8 @@ class Agent:
             )
 
     def _forget(self, job: Job) -> None:
-        self._jobs.pop(job.key, None)
+        if self._jobs.pop(job.key, None) is not None:
+            self._numbers.give_back(job.number)
         self._running.pop(job.number, None)
         for key, count in self._large.remove(job.key):
             self._open_window(key, count)

@@ -16,19 +16,17 @@ class Job:
 
     reply: str
     id: int
-    number: int
     content_type: str
     request_id: str
     traceparent: str
     deadline: float
     """Event-loop time."""
     incoming: Incoming
+    number: int = 0
     accepted_ns: int = field(default_factory=time.time_ns)
     timer: asyncio.TimerHandle | None = None
     running: bool = False
     """The runner has it."""
-    begun: bool = False
-    """The model has seen it: it is never run again."""
     overdue: bool = False
     cancelled: bool = False
     streaming: bool = False
@@ -48,7 +46,7 @@ class Job:
         return self.reply, self.id
 
 
-def from_record(record: frames.Record, reply: str, number: int, deadline: float) -> Job:
+def from_record(record: frames.Record, reply: str, deadline: float) -> Job:
     """Make a job of a REQUEST record. Raises FrameError."""
     head = record.head
     total = head.get("total", len(record.body))
@@ -57,7 +55,6 @@ def from_record(record: frames.Record, reply: str, number: int, deadline: float)
     return Job(
         reply=reply,
         id=record.id,
-        number=number,
         content_type=str(head.get("ct") or JSON),
         request_id=str(head.get("rid") or ""),
         traceparent=str(head.get("tp") or ""),

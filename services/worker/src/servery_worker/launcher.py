@@ -15,6 +15,7 @@ import structlog
 from servery_common.contracts.builds import Artifacts
 from servery_common.contracts.replicas import BATCHING_VARIABLE
 from servery_common.redaction import Redactor
+from servery_runner.begun import BegunTable
 from servery_runner.limits import Limits
 from servery_worker import frameworks
 from servery_worker.model_credentials import ModelCredentials
@@ -91,6 +92,7 @@ class Launcher:
         await runner.drained()
         if runner.credentials is not None:
             await runner.credentials.close()
+        runner.begun.close()
         await asyncio.to_thread(shutil.rmtree, runner.directory, ignore_errors=True)
 
     async def _start(
@@ -106,7 +108,7 @@ class Launcher:
         started = time.monotonic()
         # Its own working directory: a file one model writes must not be found by another.
         directory = Path(tempfile.mkdtemp(prefix="runner-", dir=self._scratch))
-        runner = Runner(directory, self._limits.answer_bytes)
+        runner = Runner(directory, BegunTable(self._scratch, slots), self._limits.answer_bytes)
         try:
             runner.credentials = ModelCredentials(self._tokens, served_entity_id, self._scratch)
             # With the order to load, not from the warm parent: that one is shared by models of many people.
@@ -116,6 +118,7 @@ class Launcher:
                 "model_path": artifacts.model_path,
                 "directory": str(runner.directory),
                 "slots": slots,
+                "begun": runner.begun.path,
                 **self._limits._asdict(),
                 "verify": verify,
                 "batching": environment_vars.get(BATCHING_VARIABLE, "auto"),

@@ -11,6 +11,7 @@ from typing import Any, cast
 import structlog
 
 from servery_common.contracts import frames
+from servery_runner.begun import MOST_JOINED, BegunTable
 from servery_worker.model_credentials import ModelCredentials
 from servery_worker.model_log import LogPipe
 from servery_worker.process import describe_exit, ended_itself
@@ -23,8 +24,6 @@ EXIT_REPORT_SECONDS = 1.0
 """How long the exit status of a runner whose socket closed is waited for. It arrives within milliseconds."""
 
 LAST_ANSWERS_SECONDS = 0.2
-MOST_JOINED = 32
-"""Requests a replica accepts for each of its slots when they are predicted together."""
 
 
 class RunnerFailed(Exception):
@@ -40,8 +39,9 @@ class RunnerFailed(Exception):
 class Runner(asyncio.Protocol):
     """Records to and from one runner. ``dead`` is set once, whichever of socket and process ends first."""
 
-    def __init__(self, directory: Path, answer_bytes: int) -> None:
+    def __init__(self, directory: Path, begun: BegunTable, answer_bytes: int) -> None:
         self.directory = directory
+        self.begun = begun
         self.pid = 0
         self.quick = False
         """It was forked and loaded within a moment; its replacement will be too."""
@@ -99,7 +99,7 @@ class Runner(asyncio.Protocol):
         raise RunnerFailed(self._stage, f"The model's process {reason}.")
 
     def request(self, id: int, head: dict[str, Any], body: bytes | memoryview, flags: int = 0) -> None:
-        """Hand over a request; BEGUN, its RESULT, and CHUNKs and END of a stream, come to ``on_result``."""
+        """Hand over a request; its RESULT, and CHUNKs and END of a stream, come to ``on_result``."""
         self._write(frames.start(frames.REQUEST, id, frames.pack_head(head), len(body), flags))
         self._write(body)
 
@@ -156,7 +156,7 @@ class Runner(asyncio.Protocol):
         self._end()
 
     def _handle(self, record: frames.RawRecord) -> None:
-        if record.kind in (frames.RESULT, frames.BEGUN, frames.CHUNK, frames.END):
+        if record.kind in (frames.RESULT, frames.CHUNK, frames.END):
             self.on_result(record)
         elif self._loaded.done():
             raise frames.FrameError(f"record of kind {record.kind} after loading")

@@ -13,7 +13,7 @@ Who sends what::
     gateway -> agent    REQUEST, CHUNK, CANCEL, WINDOW
     agent   -> gateway  ACCEPT, REFUSE, RESULT, CHUNK, END, WINDOW
     agent   -> runner   LOAD, REQUEST, CANCEL, WINDOW    (over a socket pair)
-    runner  -> agent    READY, FAILED, BEGUN, RESULT, CHUNK, END
+    runner  -> agent    READY, FAILED, RESULT, CHUNK, END
 
 The id names one request between two ends and is chosen by the sender of the REQUEST. A body longer than
 ``CHUNK_BYTES`` is cut: the first record carries ``total`` in its head and the first piece, CHUNK records
@@ -88,8 +88,6 @@ FAILED = 10
 END = 11
 """Last record of a streamed answer. Head: ``p``, ``t`` and ``lost`` as in RESULT, and ``status`` with the error in the
 body when the answer broke off."""
-BEGUN = 12
-"""The model is about to see these requests. Body: their ids, as ``pack_ids`` writes them."""
 
 
 class Record(NamedTuple):
@@ -184,15 +182,3 @@ def read_head(head: bytes) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise FrameError("a head that is not an object")
     return parsed
-
-
-def pack_ids(ids: list[int]) -> bytes:
-    """Return ids as the body of a BEGUN record."""
-    return struct.pack(f"!{len(ids)}Q", *ids)
-
-
-def unpack_ids(body: bytes | memoryview) -> tuple[int, ...]:
-    """Return the ids in a BEGUN record. Raises FrameError."""
-    if len(body) % 8:
-        raise FrameError("ids of 8 bytes each were expected")
-    return struct.unpack(f"!{len(body) // 8}Q", body)
