@@ -124,8 +124,7 @@ async def _replica(url: str) -> Any:
 
     async def answer(message: Any) -> None:
         records = [
-            frames.encode(frames.ACCEPT, record.id)
-            + frames.encode(frames.RESULT, record.id, {"p": 1}, ANSWER)
+            frames.accepted([record.id]) + frames.encode(frames.RESULT, record.id, {"p": 1}, ANSWER)
             for record in frames.decode(message.data)
             if record.kind == frames.REQUEST
         ]

@@ -79,7 +79,7 @@ class FakeReplica:
                     out.append(frames.encode(frames.REFUSE, work_id, {"reason": self.refuse}))
                     continue
                 self.work[work_id] = Work(work_id, message.reply, head, nats_headers=message.headers)
-                out.append(frames.encode(frames.ACCEPT, work_id))
+                out.append(frames.accepted([work_id]))
                 out += self._take(work_id, body)
             elif kind == frames.CHUNK and work_id in self.work:
                 out += self._take(work_id, body)

@@ -105,10 +105,12 @@ class ScoringClient:
 
     async def _on_message(self, message: Msg) -> None:
         for record in frames.decode(message.data):
-            replica_id, call = self._calls[record.id]
             if record.kind == frames.ACCEPT:
-                call.accepted.set()
-            elif record.kind == frames.REFUSE:
+                for accepted in frames.accepted_ids(record.body):
+                    self._calls[accepted][1].accepted.set()
+                continue
+            replica_id, call = self._calls[record.id]
+            if record.kind == frames.REFUSE:
                 call.refused = record.head["reason"]
                 call.done.set()
             elif record.kind == frames.WINDOW:

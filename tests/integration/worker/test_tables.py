@@ -1,7 +1,9 @@
 """Tables of numbers that are made without MLflow are the ones that MLflow makes."""
 
 import json
+from typing import Any
 
+import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,7 @@ from pandas.testing import assert_frame_equal
 from tests.models import zoo
 from tests.models.zoo import IRIS_CLASSIFIER
 
-from servery_runner import loading, tables
+from servery_runner import enforcement, loading, tables
 from servery_runner.scoring import JSON, Scorer
 
 SEED = 7
@@ -44,7 +46,10 @@ def test_a_signature_of_doubles_is_read_without_mlflow_and_gives_the_same_tables
         part = scorer.read_rows(body)
         assert part is not None
         table = scorer._tables.of([part])
-        assert_frame_equal(table, scorer._decode(body), check_exact=True)
+        assert table is not None
+        assert_frame_equal(table.frame, scorer._decode(body), check_exact=True)
+        order = list(table.frame.columns)
+        assert table.conforms == (order == COLUMNS)
 
 
 def test_the_answers_are_those_of_mlflow(scorer: Scorer, monkeypatch: pytest.MonkeyPatch):
@@ -105,3 +110,80 @@ def test_other_signatures_are_left_to_mlflow(signature: ModelSignature | None):
 def test_an_mlflow_that_makes_other_tables_is_left_to_itself():
     schema = Schema([ColSpec("double", "a")])
     assert tables.of_signature(schema, lambda body: pd.DataFrame({"a": [0.0]})) is None
+
+
+class Seen:
+    """Counts what MLflow converts to a signature."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        enforce = mlflow.pyfunc._enforce_schema
+
+        def counted(*arguments: Any) -> Any:
+            self.count += 1
+            return enforce(*arguments)
+
+        monkeypatch.setattr(mlflow.pyfunc, "_enforce_schema", counted)
+
+
+def split_body(names: list[str]) -> bytes:
+    return json.dumps({"dataframe_split": {"columns": names, "data": [[5.1, 3.5, 1.4, 0.2]]}}).encode()
+
+
+def test_a_table_that_conforms_is_not_converted_again(scorer: Scorer, monkeypatch: pytest.MonkeyPatch):
+    seen = Seen(monkeypatch)
+    assert scorer.answer(split_body(COLUMNS), JSON).status == 200
+    assert seen.count == 0
+
+
+def test_a_table_in_another_order_is_converted(scorer: Scorer, monkeypatch: pytest.MonkeyPatch):
+    seen = Seen(monkeypatch)
+    assert scorer.answer(split_body(COLUMNS[::-1]), JSON).status == 200
+    assert seen.count == 1
+
+
+def test_a_model_that_hands_its_table_to_another_model_has_it_converted_for_that(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+):
+    inner = scorer.model._predict_fn
+    seen = Seen(monkeypatch)
+
+    def predict(data: pd.DataFrame) -> Any:
+        monkeypatch.setattr(scorer.model, "_predict_fn", inner)
+        assert seen.count == 0
+        return scorer.model.predict(data)
+
+    monkeypatch.setattr(scorer.model, "_predict_fn", predict)
+    assert scorer.answer(split_body(COLUMNS), JSON).status == 200
+    assert seen.count == 1
+
+
+def test_a_model_that_names_its_columns_leaves_no_trace(scorer: Scorer, monkeypatch: pytest.MonkeyPatch):
+    names = []
+
+    def predict(data: pd.DataFrame) -> list[int]:
+        names.append(data.columns.name)
+        data.columns.name = "mine"
+        return [0] * len(data)
+
+    monkeypatch.setattr(scorer.model, "_predict_fn", predict)
+    for _ in range(2):
+        assert scorer.answer(split_body(COLUMNS), JSON).status == 200
+    assert names == [None, None]
+
+
+def test_params_are_still_checked(scorer: Scorer, monkeypatch: pytest.MonkeyPatch):
+    asked: list[Any] = []
+    enforce = mlflow.pyfunc._enforce_params_schema
+    monkeypatch.setattr(
+        mlflow.pyfunc, "_enforce_params_schema", lambda *given: (asked.append(given[0]), enforce(*given))[1]
+    )
+    body = json.loads(split_body(COLUMNS)) | {"params": {"unknown": 1}}
+    assert scorer.answer(json.dumps(body).encode(), JSON).status == 200
+    assert asked == [{"unknown": 1}]
+
+
+def test_an_mlflow_that_checks_in_another_way_is_left_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(enforcement, "_installed", None)
+    monkeypatch.setattr(mlflow.pyfunc, "_validate_prediction_input", lambda data, schema: data)
+    assert not enforcement.install()

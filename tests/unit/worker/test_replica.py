@@ -64,7 +64,7 @@ def changed() -> asyncio.Event:
 
 
 @pytest.fixture
-def replica(nats: Any, launcher: Any, changed: asyncio.Event) -> Replica:
+async def replica(nats: Any, launcher: Any, changed: asyncio.Event) -> Replica:
     replies: Any = None
     return Replica(
         LAUNCH,

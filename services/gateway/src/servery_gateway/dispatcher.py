@@ -28,6 +28,7 @@ import structlog
 
 from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
 from servery_common.errors import DeadlineExceeded, ResourceExhausted, Unavailable
+from servery_common.timer_wheel import TimerWheel
 from servery_gateway import dispatch_limits, messages
 from servery_gateway.activity import Activity
 from servery_gateway.answer_stream import AnswerStream, BrokenOff
@@ -43,7 +44,6 @@ from servery_gateway.entity_pool import (
     Ticket,
 )
 from servery_gateway.routing_table import Change
-from servery_gateway.timer_wheel import TimerWheel
 from servery_gateway.transport import Outcome, ReplicaRequest, ReplicaTransport
 
 IDLE_ROUNDS = 60

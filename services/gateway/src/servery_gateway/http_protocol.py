@@ -13,11 +13,11 @@ from typing import Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from servery_common.timer_wheel import TimerWheel
 from servery_gateway.exchange import Target
 from servery_gateway.http import Answer, Header, Send
 from servery_gateway.paths import scoring_target
 from servery_gateway.short_requests import ShortRequest, ShortRequests
-from servery_gateway.timer_wheel import TimerWheel
 
 COPIED_BYTES = 64 * 1024
 """A body up to this long is copied behind its head, which takes less than to send both as they are."""

@@ -166,10 +166,13 @@ class NatsTransport:
     def _on_record(self, record: frames.Record) -> None:
         kind, attempt, head = record.kind, record.id, record.head
         replica_id, listener = self._replica_of.get(attempt), self._listener
-        if replica_id is None or listener is None:
+        if listener is None:
             return
         if kind == frames.ACCEPT:
-            listener.on_accept(attempt)
+            for accepted in frames.accepted_ids(record.body):
+                listener.on_accept(accepted)
+        elif replica_id is None:
+            return
         elif kind == frames.RESULT and record.flags & frames.STREAM:
             self._streams.add(attempt)
             listener.on_stream(attempt, int(head.get("status", 200)), str(head.get("ct", JSON)))

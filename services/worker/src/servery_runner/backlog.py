@@ -13,7 +13,7 @@ import functools
 import threading
 import time
 from collections import deque
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional, Union
 
 from servery_runner.batch_proof import Proof
 from servery_runner.batch_size import BatchSize
@@ -46,7 +46,7 @@ class Request:
         self,
         id: int,
         content_type: str,
-        body: bytes,
+        body: Union[bytes, bytearray],
         *,
         until: float,
         solo: bool = False,
@@ -76,7 +76,7 @@ class Taken(NamedTuple):
     """Their time had passed: not to be predicted."""
 
 
-Read = Callable[[bytes], Optional[Rows]]
+Read = Callable[[Union[bytes, bytearray]], Optional[Rows]]
 
 
 class Backlog:

@@ -7,7 +7,6 @@ request: one bad row fails by itself.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import threading
 import time
@@ -18,7 +17,7 @@ from servery_common.contracts import frames
 from servery_runner import limits, request_body, rows, scoring
 from servery_runner.backlog import Backlog, Request
 from servery_runner.begun import BegunMarks
-from servery_runner.channel import Channel
+from servery_runner.channel import Channel, Received
 from servery_runner.scoring import JSON, Answer, AnswerStream, Scorer
 from servery_runner.streaming import EVENT_STREAM, Flow, pieces
 
@@ -57,7 +56,7 @@ class Requests:
             if self._backlog is not None:
                 self._take_in(self._backlog, records)
 
-    def _take_in(self, backlog: Backlog, records: list[frames.Record]) -> None:
+    def _take_in(self, backlog: Backlog, records: list[Received]) -> None:
         fresh: list[Request] = []
         for record in records:
             if record.kind == frames.REQUEST:
@@ -76,7 +75,7 @@ class Requests:
                     # A prediction that has begun cannot be taken back; a stream can end between two items.
                     flow.cancel()
             elif record.kind == frames.WINDOW and flow is not None:
-                flow.acknowledge(record.head["bytes"])
+                flow.acknowledge(frames.read_head(record.head)["bytes"])
         if fresh:
             backlog.put(fresh)
 
@@ -180,15 +179,22 @@ def _score_together(scorer: Scorer, batch: list[Request], parts: list[rows.Rows]
     if bodies is None:
         return None
     head = _head(answer)
-    return b"".join(_result(one, answer, head, body, len(batch)) for one, body in zip(batch, bodies))
+    packed = frames.pack_head(head)
+    return b"".join(
+        _result(one, answer, head, body, len(batch))
+        if one.traced
+        else frames.pack(frames.RESULT, one.id, packed, body)
+        for one, body in zip(batch, bodies)
+    )
 
 
-def _request(record: frames.Record) -> Request:
+def _request(record: Received) -> Request:
+    until, content_type = frames.unpack_order(record.head)
     return Request(
         record.id,
-        record.head.get("ct") or JSON,
-        bytes(record.body),
-        until=record.head.get("until", math.inf),
+        content_type or JSON,
+        record.body,
+        until=until,
         solo=bool(record.flags & frames.SOLO),
         traced=bool(record.flags & frames.TRACED),
     )

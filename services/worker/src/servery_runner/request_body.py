@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Collection, NamedTuple
+from typing import Any, Collection, NamedTuple, Union
 
 STREAM = "stream"
 SERVER_KEYS = ("client_request_id", "usage_context", "databricks_options")
@@ -24,11 +24,11 @@ _MARKER = re.compile(f'"(?:{"|".join((STREAM, *SERVER_KEYS))})"'.encode())
 class RequestBody(NamedTuple):
     """The body for the model, and whether its answer is to be streamed."""
 
-    content: bytes
+    content: Union[bytes, bytearray]
     stream: bool
 
 
-def read(body: bytes, content_type: str, declared: Collection[str] | None) -> RequestBody:
+def read(body: Union[bytes, bytearray], content_type: str, declared: Collection[str] | None) -> RequestBody:
     """Take out what is not for the model.
 
     ``declared``: names of the model's inputs and params, which always reach it; None without a signature. Never

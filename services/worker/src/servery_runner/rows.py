@@ -10,7 +10,7 @@ itself.
 from __future__ import annotations
 
 import json
-from typing import Any, Collection, NamedTuple, Optional
+from typing import Any, Collection, NamedTuple, Optional, Union
 
 SPLIT, RECORDS, INSTANCES, INPUTS = "dataframe_split", "dataframe_records", "instances", "inputs"
 FORMATS = (SPLIT, RECORDS, INSTANCES, INPUTS)
@@ -44,7 +44,7 @@ class Rows(NamedTuple):
     params: Any = None
 
 
-def read(body: bytes, floats: Collection[str] = (), dates: bool = False) -> Optional[Rows]:
+def read(body: Union[bytes, bytearray], floats: Collection[str] = (), dates: bool = False) -> Optional[Rows]:
     """Return the rows of a JSON body; None when it has to be predicted by itself.
 
     ``floats``: names of the columns that the model's signature makes floats of, whatever number is sent.

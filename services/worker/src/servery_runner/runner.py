@@ -31,32 +31,32 @@ def run(channel_socket: socket.socket) -> NoReturn:
     records = channel.receive()
     if records is None or records[0].kind != frames.LOAD:
         os._exit(0)
-    order = records[0]
-    allowed = limits.Limits.of_order(order.head)
-    limits.confine(allowed.memory_bytes, threads=order.head["slots"])
+    order = frames.read_head(records[0].head)
+    allowed = limits.Limits.of_order(order)
+    limits.confine(allowed.memory_bytes, threads=order["slots"])
     requests = Requests(channel)
     read = limits.ending_without_memory(requests.read)
     threading.Thread(target=read, name="reader", daemon=True).start()
-    os.environ.update(json.loads(bytes(order.body) or b"{}"))
-    os.chdir(order.head["directory"])
+    os.environ.update(json.loads(records[0].body or b"{}"))
+    os.chdir(order["directory"])
     started = time.monotonic()
     try:
-        scorer = loading.load(order.head["model_path"], allowed.answer_bytes)
+        scorer = loading.load(order["model_path"], allowed.answer_bytes)
         example_predicted = False
-        if order.head.get("verify"):
+        if order.get("verify"):
             # Should the process die from here on, it was the prediction.
             channel.send(frames.READY, 0, {"verifying": True})
             process.say("predicting the input example")
-            example_predicted = loading.predict_example(scorer, order.head["model_path"])
-        proof = _proof(scorer, order.head)
+            example_predicted = loading.predict_example(scorer, order["model_path"])
+        proof = _proof(scorer, order)
     except loading.LoadFailure as failure:
         channel.send(frames.FAILED, 0, failure.head())
         os._exit(1)
     # What was loaded stays for good: looking through it again and again costs a fifth of a short prediction.
     gc.collect()
     gc.freeze()
-    slots = order.head["slots"]
-    marks = BegunMarks(order.head["begun"], slots)
+    slots = order["slots"]
+    marks = BegunMarks(order["begun"], slots)
     requests.open(Backlog(proof, scorer.read_rows), scorer, marks, slots)
     description = _description(scorer, example_predicted, time.monotonic() - started)
     channel.send(frames.READY, 0, {**description, "batching": proof.head()})

@@ -17,10 +17,12 @@ from io import StringIO
 from typing import Any, Callable, Generator, Iterator, NamedTuple, Optional, Union
 
 from servery_common.contracts import frames
-from servery_runner import limits, request_body, rows, streaming, tables
+from servery_runner import enforcement, limits, request_body, rows, streaming, tables
 from servery_runner.rows import Rows
+from servery_runner.tables import Table
 
 JSON = "application/json"
+Body = Union[bytes, bytearray]
 
 UNEXPECTED = (
     "Encountered an unexpected error while evaluating the model. Verify that the serialized input"
@@ -60,7 +62,7 @@ class Scorer:
             None if self._write_answer is None else tables.of_signature(self._input_schema, self._decode)
         )
 
-    def answer(self, body: bytes, content_type: str) -> Answer:
+    def answer(self, body: Body, content_type: str) -> Answer:
         """Never raises: whatever goes wrong is the answer."""
         started = time.time_ns()
         if self._tables is not None and content_type == JSON and b'"dataframe_' in body:
@@ -78,7 +80,7 @@ class Scorer:
             return self._score(_TimedModel(self.model), rows.join(parts), JSON)
         return self._score_table(table, parts[0].params, lambda: rows.join(parts), started)
 
-    def stream(self, body: bytes, content_type: str) -> Union[Answer, AnswerStream]:
+    def stream(self, body: Body, content_type: str) -> Union[Answer, AnswerStream]:
         """Begin to stream, the first item computed; an Answer when that failed. Never raises."""
         if not streaming.can_stream(self.model):
             return _cannot_stream()
@@ -88,12 +90,12 @@ class Scorer:
             return _cannot_stream()
         return AnswerStream(model, self) if model.items is not None else answer
 
-    def score_json(self, body: bytes) -> tuple[int, str]:
+    def score_json(self, body: Body) -> tuple[int, str]:
         """Status and body of the answer to a JSON body. Never raises."""
         answer = self.answer(body, JSON)
         return answer.status, answer.body.decode()
 
-    def read_rows(self, body: bytes) -> Optional[Rows]:
+    def read_rows(self, body: Body) -> Optional[Rows]:
         """The rows of a JSON body, as this model takes them; None when it has to be predicted by itself."""
         return rows.read(body, self._floats, self._dates)
 
@@ -112,23 +114,24 @@ class Scorer:
             body = json.dumps({"error_code": "BAD_REQUEST", "message": UNEXPECTED}).encode()
         return status, body
 
-    def _score(self, model: _TimedModel, body: bytes, content_type: str) -> Answer:
+    def _score(self, model: _TimedModel, body: Body, content_type: str) -> Answer:
         return self._answered(model, lambda: self._invoke(model, body, content_type), time.time_ns())
 
-    def _score_table(self, table: Any, params: Any, body: Callable[[], bytes], started: int) -> Answer:
+    def _score_table(self, table: Table, params: Any, body: Callable[[], Body], started: int) -> Answer:
         model = _TimedModel(self.model)
         return self._answered(model, lambda: self._predict_table(model, table, params, body), started)
 
-    def _invoke(self, model: _TimedModel, body: bytes, content_type: str) -> tuple[int, str, bytes]:
+    def _invoke(self, model: _TimedModel, body: Body, content_type: str) -> tuple[int, str, bytes]:
         data = _decoded(body, content_type, self._takes_bytes)
         result = self._invocations(data, content_type, model, self._input_schema)
         return result.status, result.mimetype, result.response.encode()
 
     def _predict_table(
-        self, model: _TimedModel, table: Any, params: Any, body: Callable[[], bytes]
+        self, model: _TimedModel, table: Table, params: Any, body: Callable[[], Body]
     ) -> tuple[int, str, bytes]:
         try:
-            prediction = model.predict(table, params=params)
+            with enforcement.sparing(table.frame if table.conforms else None):
+                prediction = model.predict(table.frame, params=params)
         except BaseException as error:
             # MLflow's server tells of it, as if the model had failed under its hands.
             return self._invoke(_FailedModel(self.model, error), body(), JSON)
@@ -136,7 +139,7 @@ class Scorer:
         self._write_answer(prediction, text)
         return 200, JSON, text.getvalue().encode()
 
-    def _decode(self, body: bytes) -> Any:
+    def _decode(self, body: Body) -> Any:
         """What MLflow would give the model for a JSON body. The model is not asked."""
         model = _RefusingModel(self.model)
         self._score(model, body, JSON)
@@ -329,16 +332,16 @@ def _cannot_stream() -> Answer:
     return Answer(400, JSON, json.dumps(error).encode(), {})
 
 
-def _decoded(body: bytes, content_type: str, takes_bytes: bool) -> Union[bytes, str]:
+def _decoded(body: Body, content_type: str, takes_bytes: bool) -> Union[bytes, str]:
     """What this MLflow's own server would pass on for the body."""
     mime_type = content_type.split(";", 1)[0].strip()
     # Some releases on FastAPI cannot read CSV from bytes, and all read it from text.
     if mime_type != "text/csv" and (takes_bytes or "parquet" in mime_type):
-        return body
+        return bytes(body)
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError:
-        return body
+        return bytes(body)
 
 
 def _error_body(model: _TimedModel, error: BaseException) -> str:

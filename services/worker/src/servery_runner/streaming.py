@@ -24,8 +24,12 @@ CANNOT_STREAM = (
 class Flow:
     """Room for one answer's bytes. Used by the thread that predicts and the one that reads records."""
 
+    __slots__ = ("_cancelled", "_unacknowledged")
+
+    _changed = threading.Condition()
+    """Of all of them: every request has a flow, and few ever wait."""
+
     def __init__(self) -> None:
-        self._changed = threading.Condition()
         self._unacknowledged = 0
         self._cancelled = False
 
@@ -46,13 +50,13 @@ class Flow:
         """The client took ``count`` bytes."""
         with self._changed:
             self._unacknowledged = max(0, self._unacknowledged - count)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def cancel(self) -> None:
         """Nobody wants the rest."""
         with self._changed:
             self._cancelled = True
-            self._changed.notify()
+            self._changed.notify_all()
 
 
 def can_stream(model: Any) -> bool:

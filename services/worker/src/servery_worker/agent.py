@@ -8,7 +8,6 @@ exactly one END, from the same two places.
 """
 
 import asyncio
-import functools
 import json
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import structlog
 from servery_common.contracts import frames
 from servery_common.contracts.replicas import ReplicaLaunch
 from servery_common.errors import BadRequest, DeadlineExceeded, ServeryError, Unavailable
+from servery_common.timer_wheel import TimerWheel
 from servery_runner.begun import Numbers
 from servery_worker import spans
 from servery_worker.admission import Capacity, refusal
@@ -36,7 +36,11 @@ log = structlog.get_logger(__name__)
 SOLO_SECONDS = 5.0
 """After a process died under several requests, each is predicted by itself for so long: the one that did it, sent
 again, takes no others with it."""
+DEADLINE_GRANULARITY = 0.05
+"""Seconds a deadline may be noticed late."""
 TOO_SLOW = "Timed out while evaluating the model. Verify that the model evaluates within the timeout."
+
+_EMPTY: dict[str, Any] = {}
 
 
 class Agent:
@@ -63,6 +67,11 @@ class Agent:
         self._jobs: dict[tuple[str, int], Job] = {}
         self._running: dict[int, Job] = {}
         self._numbers = Numbers(launch.slots)
+        self._accepting: list[Job] = []
+        """Taken, but nobody was told yet."""
+        self._deadlines: TimerWheel[Job] = TimerWheel(
+            asyncio.get_running_loop(), DEADLINE_GRANULARITY, self._on_deadline
+        )
         self._idle = asyncio.Event()
         self._idle.set()
         self._holding = False
@@ -86,7 +95,7 @@ class Agent:
         """Take in a frame from a gateway."""
         try:
             for kind, flags, number, head, body in frames.scan(payload):
-                parsed = orjson.loads(head) if head else {}
+                parsed = orjson.loads(head) if head else _EMPTY
                 self._on_record(frames.Record(kind, number, parsed, body, flags), reply)
         except ValueError as error:
             log.warning("frame_unreadable", reply=reply, error=str(error))
@@ -176,19 +185,23 @@ class Agent:
         self._set_deadline(job, deadline)
         self._jobs[job.key] = job
         self._idle.clear()
-        self._replies.send(reply, frames.encode(frames.ACCEPT, record.id))
+        self._replies.accept(reply, record.id)
         self._acknowledge(job, len(record.body))
         # Not sooner: were this process frozen in between, the model would run what its gateway gives to another one.
-        self._replies.after_sent(functools.partial(self._on_accept_sent, job))
+        self._accepting.append(job)
+        if len(self._accepting) == 1:
+            self._replies.after_sent(self._on_accepts_sent)
 
-    def _on_accept_sent(self, job: Job, sent: bool) -> None:
-        if sent:
-            self._run_if_complete(job)
-        elif job.key in self._jobs:
-            # Its gateway, if it still has a connection, does not know that it is here and may have it run elsewhere.
-            self._forget(job)
-            refusal_record = frames.encode(frames.REFUSE, job.id, {"reason": "unknown"})
-            self._replies.send_or_hold(job.reply, refusal_record)
+    def _on_accepts_sent(self, sent: bool) -> None:
+        jobs, self._accepting = self._accepting, []
+        for job in jobs:
+            if sent:
+                self._run_if_complete(job)
+            elif job.key in self._jobs:
+                # Its gateway, if that has a connection, does not know that it is here, and may have it run elsewhere.
+                self._forget(job)
+                given_back = frames.encode(frames.REFUSE, job.id, {"reason": "unknown"})
+                self._replies.send_or_hold(job.reply, given_back)
 
     def _on_chunk(self, record: frames.Record, reply: str) -> None:
         job = self._jobs.get((reply, record.id))
@@ -233,13 +246,11 @@ class Agent:
             return
         job.running = True
         self._running[job.number] = job
-        head: dict[str, Any] = {"until": job.deadline}
-        if job.content_type != JSON:
-            head["ct"] = job.content_type
+        order = frames.pack_order(job.deadline, "" if job.content_type == JSON else job.content_type)
         flags = frames.TRACED if spans.sampled(job.traceparent) else 0
         if self._solo_until and self._solo_until > asyncio.get_running_loop().time():
             flags |= frames.SOLO
-        self._runner.request(job.number, head, job.incoming.body, flags)
+        self._runner.request(job.number, order, job.incoming.body, flags)
 
     def _on_window(self, key: tuple[str, int], count: int) -> None:
         job = self._jobs.get(key)
@@ -339,10 +350,9 @@ class Agent:
         self._set_deadline(job, max(now, job.moved_at + self._launch.timeout_seconds))
 
     def _set_deadline(self, job: Job, deadline: float) -> None:
-        if job.timer is not None:
-            job.timer.cancel()
-        loop = asyncio.get_running_loop()
-        job.timer = loop.call_at(deadline + self._grace, self._on_deadline, job)
+        if job.limit is not None:
+            job.limit.discard(job)
+        job.limit = self._deadlines.add(job, deadline + self._grace)
 
     def _send_end(self, job: Job, head: dict[str, Any], body: bytes | memoryview) -> None:
         self._replies.send(job.reply, frames.encode(frames.END, job.id, head, body))
@@ -392,7 +402,7 @@ class Agent:
         self._running.pop(job.number, None)
         for key, count in self._large.remove(job.key):
             self._open_window(key, count)
-        if job.timer is not None:
-            job.timer.cancel()
+        if job.limit is not None:
+            job.limit.discard(job)
         if not self._jobs:
             self._idle.set()

@@ -1,6 +1,5 @@
 """One accepted request."""
 
-import asyncio
 import math
 import time
 from dataclasses import dataclass, field
@@ -24,7 +23,8 @@ class Job:
     incoming: Incoming
     number: int = 0
     accepted_ns: int = field(default_factory=time.time_ns)
-    timer: asyncio.TimerHandle | None = None
+    limit: set["Job"] | None = None
+    """Where its deadline stands in a ``TimerWheel``."""
     running: bool = False
     """The runner has it."""
     overdue: bool = False

@@ -27,6 +27,7 @@ class Replies:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._waiting: defaultdict[str, list[tuple[Part, ...]]] = defaultdict(list)
+        self._accepted: defaultdict[str, list[int]] = defaultdict(list)
         self._afterwards: list[Sent] = []
         self._sending_soon = False
         self._held: list[tuple[str, tuple[Part, ...]]] = []
@@ -35,6 +36,11 @@ class Replies:
     def send(self, subject: str, *record: Part) -> None:
         """Send a record, given in parts, soon. Lost without connection: the gateway has given up by then."""
         self._waiting[subject].append(record)
+        self._send_soon()
+
+    def accept(self, subject: str, id: int) -> None:
+        """Say that a request was taken: those of one turn share a record, before all others."""
+        self._accepted[subject].append(id)
         self._send_soon()
 
     def send_or_hold(self, subject: str, *record: Part) -> None:
@@ -74,6 +80,9 @@ class Replies:
     def _send(self) -> None:
         self._sending_soon = False
         waiting, self._waiting = self._waiting, defaultdict(list)
+        for subject, ids in self._accepted.items():
+            waiting[subject].insert(0, (frames.accepted(ids),))
+        self._accepted.clear()
         afterwards, self._afterwards = self._afterwards, []
         losses = self._connection.losses
         for subject, records in waiting.items():

@@ -20,6 +20,8 @@ from servery_worker.record_stream import RecordStream
 log = structlog.get_logger(__name__)
 
 SOCKET_BUFFER_BYTES = 1024 * 1024
+JOINED_BYTES = 256 * 1024
+"""Writes of one turn up to this long are copied together, which takes less than to write them as they are."""
 EXIT_REPORT_SECONDS = 1.0
 """How long the exit status of a runner whose socket closed is waited for. It arrives within milliseconds."""
 
@@ -98,9 +100,9 @@ class Runner(asyncio.Protocol):
         reason = await self.end_reason()
         raise RunnerFailed(self._stage, f"The model's process {reason}.")
 
-    def request(self, id: int, head: dict[str, Any], body: bytes | memoryview, flags: int = 0) -> None:
-        """Hand over a request; its RESULT, and CHUNKs and END of a stream, come to ``on_result``."""
-        self._write(frames.start(frames.REQUEST, id, frames.pack_head(head), len(body), flags))
+    def request(self, id: int, order: bytes, body: bytes | memoryview, flags: int = 0) -> None:
+        """Hand over a request, with ``frames.pack_order``; its RESULT, and CHUNKs and END, come to ``on_result``."""
+        self._write(frames.start(frames.REQUEST, id, order, len(body), flags))
         self._write(body)
 
     def cancel(self, id: int) -> None:
@@ -192,7 +194,11 @@ class Runner(asyncio.Protocol):
 
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
-        if self._transport is not None:
+        if self._transport is None:
+            return
+        if sum(map(len, unsent)) <= JOINED_BYTES:
+            self._transport.write(b"".join(unsent))
+        else:
             self._transport.writelines(unsent)
 
     def _end(self) -> None:

@@ -65,14 +65,14 @@ REQUEST = 1
 """Head: ``ct`` content type (absent: JSON), ``ttl`` milliseconds left, ``tp`` traceparent, ``rid`` request id,
 ``total`` bytes of body, ``at`` epoch milliseconds when the gateway sent it (an agent that was frozen can see that a
 request is old), ``stream_ttl`` milliseconds that the answer may go on from its beginning when it is streamed. To a
-runner: ``ct`` and ``until``, the time on the machine's monotonic clock after which nobody waits for the answer."""
+runner the head is no JSON, but what ``pack_order`` makes."""
 CHUNK = 2
 CANCEL = 3
 """The caller left, or its deadline passed."""
 WINDOW = 4
 """Head: ``bytes`` taken in since the last WINDOW record; 0 says only that a streamed answer is still wanted."""
 ACCEPT = 5
-"""The agent took the request: it will be answered by it or not at all, and never run elsewhere."""
+"""The agent took these requests (``accepted``): each will be answered by it or not at all, and never run elsewhere."""
 REFUSE = 6
 """Head: ``reason`` busy | draining | expired | unknown. The request was not run; another replica may."""
 RESULT = 7
@@ -88,6 +88,9 @@ FAILED = 10
 END = 11
 """Last record of a streamed answer. Head: ``p``, ``t`` and ``lost`` as in RESULT, and ``status`` with the error in the
 body when the answer broke off."""
+
+
+_ORDER = struct.Struct("=d")
 
 
 class Record(NamedTuple):
@@ -182,3 +185,26 @@ def read_head(head: bytes) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise FrameError("a head that is not an object")
     return parsed
+
+
+def pack_order(until: float, content_type: str) -> bytes:
+    """Return the head of a REQUEST to a runner. ``until``: the time on the machine's monotonic clock after which nobody
+    waits for the answer."""
+    return _ORDER.pack(until) + content_type.encode()
+
+
+def unpack_order(head: bytes) -> tuple[float, str]:
+    """Return ``until`` and the content type."""
+    return _ORDER.unpack_from(head)[0], head[_ORDER.size :].decode()
+
+
+def accepted(ids: list[int]) -> bytes:
+    """Return an ACCEPT record of these requests."""
+    return pack(ACCEPT, 0, b"", struct.pack(f"!{len(ids)}Q", *ids))
+
+
+def accepted_ids(body: bytes | memoryview) -> tuple[int, ...]:
+    """Return the ids in an ACCEPT record. Raises FrameError."""
+    if len(body) % 8:
+        raise FrameError("ids of 8 bytes each were expected")
+    return struct.unpack(f"!{len(body) // 8}Q", body)

@@ -1,6 +1,6 @@
 import asyncio
 
-from servery_gateway.timer_wheel import TimerWheel
+from servery_common.timer_wheel import TimerWheel
 
 
 async def test_a_limit_is_never_early_and_at_most_a_granularity_late() -> None:
