@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from servery_gateway import client_addresses
 from servery_gateway.client_addresses import ClientAddresses
 from servery_gateway.http import Header, client_of
 
@@ -38,6 +39,18 @@ def test_what_the_client_itself_wrote_before_its_proxy_is_not_believed() -> None
     assert addresses.of((PROXY, 1), twice) == CLIENT
 
 
+def test_what_headers_mean_is_remembered_of_so_many_and_so_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_addresses, "MAX_KNOWN", 10)
+    addresses = ClientAddresses("10.0.0.0/8")
+    for _ in range(2):
+        for last in range(50):
+            assert addresses.of((PROXY, 1), told(f"203.0.113.{last}")) == f"203.0.113.{last}"
+            assert len(addresses._known) <= 10
+    addresses = ClientAddresses("10.0.0.0/8")
+    assert addresses.of((PROXY, 1), told("x" * 1000)) == "x" * 1000
+    assert not addresses._known
+
+
 HOSTS = st.sampled_from(
     [PROXY, "10.0.0.2", CLIENT, "198.51.100.1:80", "[2001:db8::1]:5", "unknown", "", "::1"]
 )
@@ -53,7 +66,9 @@ def test_it_is_what_uvicorn_says(trusted: str, peer: tuple[str, int] | None, for
     scope: dict[str, Any] = {"type": "http", "client": peer, "headers": headers, "scheme": "http"}
     if trusted:
         run(ProxyHeadersMiddleware(nothing, trusted)(scope, None, None))  # pyright: ignore[reportArgumentType]
-    assert ClientAddresses(trusted).of(peer, headers) == client_of(scope)
+    addresses = ClientAddresses(trusted)
+    for _ in range(2):  # found out, remembered
+        assert addresses.of(peer, headers) == client_of(scope)
 
 
 async def nothing(scope: Any, receive: Any, send: Any) -> None:

@@ -26,17 +26,26 @@ def parse_network(text: str) -> Network:
     if len(text) > MAX_ADDRESS_LENGTH or not _CIDR.fullmatch(text):
         raise ValueError(problem)
     try:
-        network = ip_network(text, strict=False)
+        network = ip_network(text)
     except ValueError:
-        raise ValueError(problem) from None
-    # More than one range may be meant: a mistake here opens or closes a door.
-    if network.network_address != ip_address(text.partition("/")[0]):
-        raise ValueError(f"'{text}' is an address inside of a range: write {network} for the range")
+        raise ValueError(_inside_of_a_range(text) or problem) from None
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         mapped = network.network_address.ipv4_mapped
         assert mapped is not None
         return IPv4Network((mapped, network.prefixlen - _MAPPED.prefixlen))
     return network
+
+
+def _inside_of_a_range(text: str) -> str | None:
+    """Return what to say of an address with a prefix it reaches beyond of; None: it is something else.
+
+    Not taken for the range: more than one may be meant, and a mistake here opens or closes a door.
+    """
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        return None
+    return f"'{text}' is an address inside of a range: write {network} for the range"
 
 
 def parse_address(text: str | None) -> Address | None:
