@@ -13,6 +13,7 @@ from databricks.sdk.config import Config
 from databricks.sdk.errors import (
     BadRequest,
     InvalidParameterValue,
+    InvalidState,
     NotFound,
     NotImplemented,  # noqa: A004
     PermissionDenied,
@@ -38,6 +39,7 @@ from databricks.sdk.service.serving import (
     ServingEndpointPermissionLevel,
     TrafficConfig,
 )
+from databricks.sdk.service.settings import ListType
 from databricks.sdk.service.workspace import AclPermission
 from databricks.sdk.version import __version__
 from tests.end_to_end.clients.report import Scenario, arguments, equal, eventually, raises
@@ -377,6 +379,48 @@ def users_groups_and_principals_are_kept(world):
     for api, made in ((w.groups, group), (w.users, user), (w.service_principals, principal)):
         api.delete(made.id)
         raises(NotFound, api.get, made.id)
+
+
+@scenario.step
+def ip_access_lists_restrict_a_workspace(world):
+    w, switch = world.w, "enableIpAccessLists"
+    lists, query = w.ip_access_lists, world.w.serving_endpoints.query
+    equal(w.workspace_conf.get_status(keys=switch), {switch: "false"})
+    made = lists.create(
+        label=world.prefix, list_type=ListType.BLOCK, ip_addresses=["203.0.113.0/24", "2001:db8::1"]
+    ).ip_access_list
+    equal((made.label, made.list_type, made.address_count), (world.prefix, ListType.BLOCK, 2))
+    equal((made.enabled, made.created_by), (True, int(w.current_user.me().id)))
+    assert made.created_at > 1_600_000_000_000, "milliseconds"
+    here = lists.create(
+        label=f"{world.prefix}-here", list_type=ListType.ALLOW, ip_addresses=["127.0.0.0/8", "::1"]
+    ).ip_access_list
+    try:
+        equal({one.list_id for one in lists.list()}, {made.list_id, here.list_id})
+        w.workspace_conf.set_status({switch: "true"})
+        equal(w.workspace_conf.get_status(keys=switch), {switch: "true"})
+        equal(query(world.name, dataframe_records=[RECORD]).predictions, [0])
+        raises(InvalidState, lists.create, "b", ListType.BLOCK, ip_addresses=["127.0.0.0/8", "::/0"])
+        raises(InvalidState, lists.update, here.list_id, ip_addresses=["203.0.113.7"])
+        raises(InvalidParameterValue, lists.create, "b", ListType.BLOCK, ip_addresses=["nowhere"])
+        raises(
+            BadRequest,
+            lists.create,
+            "b",
+            ListType.BLOCK,
+            ip_addresses=[f"10.0.{n}.0/24" for n in range(256)] * 4,
+        )
+        lists.update(made.list_id, enabled=False)
+        equal(lists.get(made.list_id).ip_access_list.enabled, False)
+        lists.replace(made.list_id, "other", ListType.BLOCK, True, ip_addresses=["198.51.100.7"])
+        replaced = lists.get(made.list_id).ip_access_list
+        equal((replaced.label, replaced.enabled), ("other", True))
+        equal(replaced.ip_addresses, ["198.51.100.7"])
+    finally:
+        w.workspace_conf.set_status({switch: "false"})
+        for one in (made, here):
+            lists.delete(one.list_id)
+    raises(NotFound, lists.get, made.list_id)
 
 
 @scenario.step

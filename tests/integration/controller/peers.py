@@ -21,6 +21,7 @@ from servery_common.contracts.builds import (
     ReadBuildLog,
     ResolveModel,
 )
+from servery_common.contracts.ip_access import WorkspaceIpAccess
 from servery_common.contracts.management import HttpAnswer, HttpCall
 from servery_common.contracts.quotas import WorkspaceQuota
 from servery_common.contracts.replicas import (
@@ -190,6 +191,9 @@ class GatewayPeer:
     tokens: dict[str, TokenGrant] = field(default_factory=dict[str, TokenGrant])
     keys: dict[str, SigningKey] = field(default_factory=dict[str, SigningKey])
     quotas: dict[str, WorkspaceQuota] = field(default_factory=dict[str, WorkspaceQuota])
+    ip_access: dict[str, WorkspaceIpAccess] = field(default_factory=dict[str, WorkspaceIpAccess])
+    client: str = "203.0.113.7"
+    """The address that callers have."""
 
     async def follow(self) -> None:
         async for change in self.bus.kv_watch(subjects.ROUTES_BUCKET, EndpointRoute):
@@ -205,6 +209,7 @@ class GatewayPeer:
             tasks.create_task(self._follow(subjects.TOKENS_BUCKET, TokenGrant, self.tokens))
             tasks.create_task(self._follow(subjects.SIGNING_KEYS_BUCKET, SigningKey, self.keys))
             tasks.create_task(self._follow(subjects.QUOTAS_BUCKET, WorkspaceQuota, self.quotas))
+            tasks.create_task(self._follow(subjects.IP_ACCESS_BUCKET, WorkspaceIpAccess, self.ip_access))
 
     async def _follow(self, bucket: str, message: type[Any], known: dict[str, Any]) -> None:
         async for change in self.bus.kv_watch(bucket, message):
@@ -235,6 +240,7 @@ class GatewayPeer:
             body=body,
             identity=identity,
             scope=scope,
+            client=self.client,
             host="http://127.0.0.1:8080",
         )
         return await self.bus.request(subjects.controller_http(), call, HttpAnswer, timeout=10)

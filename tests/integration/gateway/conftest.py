@@ -12,6 +12,7 @@ from tests.integration.gateway.peers import FakeReplica, echo, grant, identity
 
 from servery_common.contracts import subjects
 from servery_common.contracts.access import Identity, TokenGrant
+from servery_common.contracts.ip_access import WorkspaceIpAccess
 from servery_common.contracts.quotas import WorkspaceQuota
 from servery_common.contracts.routes import EndpointRoute
 from servery_common.messaging.bus import connect_bus
@@ -129,6 +130,14 @@ class World:
         quota = WorkspaceQuota(workspace_id=workspace_id, qps=qps)
         await self.bus.kv_put(subjects.QUOTAS_BUCKET, workspace_id, quota)
         await eventually(lambda: self.gateway.table.snapshot.quotas.get(workspace_id) == quota)
+
+    async def restrict(
+        self, workspace_id: str, *, allow: tuple[str, ...] = (), block: tuple[str, ...] = ()
+    ) -> None:
+        """Say from where a workspace may be reached, and wait until the gateway keeps to it."""
+        told = WorkspaceIpAccess(workspace_id=workspace_id, allow=allow, block=block)
+        await self.bus.kv_put(subjects.IP_ACCESS_BUCKET, workspace_id, told)
+        await eventually(lambda: self.gateway.table.snapshot.ip_access.get(workspace_id) == told)
 
     async def score(self, name: str, content=b'{"inputs":[1]}', **kwargs) -> httpx.Response:
         return await self.http.post(f"/serving-endpoints/{name}/invocations", content=content, **kwargs)

@@ -4,6 +4,7 @@ from pathlib import Path
 import orjson
 
 from servery_common.contracts.access import Identity, SigningKey, TokenGrant
+from servery_common.contracts.ip_access import WorkspaceIpAccess
 from servery_common.contracts.quotas import WorkspaceQuota
 from servery_common.contracts.routes import EndpointRoute
 from servery_gateway.routing_table import Snapshot
@@ -17,6 +18,7 @@ SNAPSHOT = Snapshot(
     tokens={"aa": TokenGrant(token_sha256="aa", principal_id="p", expires_at_ms=5)},
     signing_keys={"k": SigningKey(key_id="k", public_key="pem")},
     quotas={"1": WorkspaceQuota(workspace_id="1", qps=3000)},
+    ip_access={"1": WorkspaceIpAccess(workspace_id="1", allow=("10.0.0.0/8",), block=("10.0.0.1/32",))},
     incarnations={"routes": "one", "identities": "two"},
 )
 
@@ -27,8 +29,8 @@ def test_a_snapshot_survives_the_file_unchanged() -> None:
 
 def test_a_file_of_the_version_before_lacks_what_is_new_and_nothing_else() -> None:
     content = orjson.loads(encode(SNAPSHOT))
-    del content["quotas"]
-    assert decode(orjson.dumps(content)) == replace(SNAPSHOT, quotas={})
+    del content["quotas"], content["ip_access"]
+    assert decode(orjson.dumps(content)) == replace(SNAPSHOT, quotas={}, ip_access={})
 
 
 def test_the_file_is_its_owners_alone_and_leaves_no_draft(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
     ├── BadRequest               BAD_REQUEST
     ├── InvalidParameter         INVALID_PARAMETER_VALUE
     ├── InvalidState             INVALID_STATE
+    ├── QuotaExceeded            QUOTA_EXCEEDED
     ├── AlreadyExists            RESOURCE_ALREADY_EXISTS
     ├── Unauthenticated          UNAUTHENTICATED
     ├── PermissionDenied         PERMISSION_DENIED
@@ -32,6 +33,7 @@ HTTP_STATUS: Mapping[str, int] = MappingProxyType(
     {
         "BAD_REQUEST": 400,
         "INVALID_PARAMETER_VALUE": 400,
+        "QUOTA_EXCEEDED": 400,
         "RESOURCE_ALREADY_EXISTS": 400,
         "UNAUTHENTICATED": 401,
         "CUSTOMER_UNAUTHORIZED": 401,
@@ -134,6 +136,12 @@ class InvalidState(ServeryError):
     """The request makes no sense in the present state."""
 
     error_code = "INVALID_STATE"
+
+
+class QuotaExceeded(ServeryError):
+    """More than the workspace may have of something; the message says how much that is."""
+
+    error_code = "QUOTA_EXCEEDED"
 
 
 class AlreadyExists(ServeryError):

@@ -26,10 +26,12 @@ from servery_common.service import ServiceContext
 from servery_common.settings import NatsSettings
 from servery_gateway.asgi import GatewayApp
 from servery_gateway.auth import Authenticator
+from servery_gateway.client_addresses import ClientAddresses
 from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.dispatcher import Dispatcher
 from servery_gateway.doorkeeper import Doorkeeper
 from servery_gateway.http_protocol import GatewayProtocol, idle_connections
+from servery_gateway.ip_access import IpAccess
 from servery_gateway.limit_gossip import LimitGossip
 from servery_gateway.load_reporter import report_load
 from servery_gateway.loop_lag import LoopLag
@@ -44,7 +46,7 @@ from servery_gateway.rejections import Rejections
 from servery_gateway.request_body import BodyBudget
 from servery_gateway.request_meter import RequestMeters
 from servery_gateway.request_trace import RequestTracer
-from servery_gateway.routing_table import BUCKETS, RoutingTable
+from servery_gateway.routing_table import BUCKETS, INCARNATIONS, RoutingTable
 from servery_gateway.scoring import ScoringHandler
 from servery_gateway.settings import GatewaySettings
 from servery_gateway.short_requests import ShortRequests
@@ -118,6 +120,8 @@ class GatewayService:
         self.table.follow_routes(self.meters.follow)
         self.table.follow_routes(self.rejections.follow)
         self.table.observe(self._writer.note)
+        ip_access = IpAccess()
+        self.table.observe(ip_access.update, ("ip_access", INCARNATIONS))
         self.quotas = WorkspaceQuotas()
         self.table.observe(self.quotas.update, ("quotas",))
         called = asyncio.Event()
@@ -126,6 +130,7 @@ class GatewayService:
         self.bodies = BodyBudget(settings.max_held_body_bytes)
         doorkeeper = Doorkeeper(
             self.table,
+            ip_access,
             self.quotas,
             self.limiter,
             self.meters,
@@ -139,19 +144,26 @@ class GatewayService:
         )
         app = GatewayApp(
             scoring=ScoringHandler(settings, authenticator, doorkeeper, self.dispatcher, self.bodies, tracer),
-            management=ManagementHandler(settings, authenticator, self, self.bodies),
+            management=ManagementHandler(settings, authenticator, ip_access, self, self.bodies),
             authenticator=authenticator,
+            ip_access=ip_access,
             tokens=TokenEndpoint(lambda: self.bus, self.bodies),
             public=public,
         )
         logging.getLogger("uvicorn.error").addFilter(is_news)
+        protocol = functools.partial(
+            GatewayProtocol,
+            short=short,
+            idle=idle_connections(),
+            clients=ClientAddresses(settings.trusted_proxies),
+        )
         self._server = _Server(
             uvicorn.Config(
                 app,  # pyright: ignore[reportArgumentType]  (uvicorn's own protocol of the same shape)
                 host=settings.host,
                 port=settings.port,
                 # Not checked: uvicorn calls it, and asks for a class only in its types.
-                http=cast(Any, functools.partial(GatewayProtocol, short=short, idle=idle_connections())),
+                http=cast(Any, protocol),
                 ws="none",
                 lifespan="off",
                 log_config=None,

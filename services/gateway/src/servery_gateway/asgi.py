@@ -20,12 +20,14 @@ from servery_gateway.http import (
     Receive,
     Scope,
     Send,
+    client_of,
     error_answer,
     expects_continue,
     header_value,
     request_id_of,
     send_answer,
 )
+from servery_gateway.ip_access import IpAccess
 from servery_gateway.management import ManagementHandler
 from servery_gateway.oauth import TokenEndpoint
 from servery_gateway.paths import scoring_target
@@ -48,12 +50,14 @@ class GatewayApp:
         scoring: ScoringHandler,
         management: ManagementHandler,
         authenticator: Authenticator,
+        ip_access: IpAccess,
         tokens: TokenEndpoint,
         public: PublicRoutes,
     ) -> None:
         self._scoring = scoring
         self._management = management
         self._authenticator = authenticator
+        self._ip_access = ip_access
         self._tokens = tokens
         self._public = public
 
@@ -64,7 +68,7 @@ class GatewayApp:
         try:
             target = scoring_target(path)
             if target is not None and scope["method"] == "POST":
-                await self._scoring.handle(target, headers, receive, send)
+                await self._scoring.handle(target, headers, client_of(scope), receive, send)
             elif path.startswith("/api/2.0/"):
                 await self._management.handle(scope, headers, receive, send)
             else:
@@ -109,6 +113,7 @@ class GatewayApp:
         if path.startswith(("/api/", "/serving-endpoints/")):
             identity, _ = await self._authenticator.authenticate(headers.get(b"authorization"))
             response_headers.append((b"x-databricks-org-id", header_value(identity.workspace_id)))
+            self._ip_access.require(identity.workspace_id, client_of(scope))
         if target is not None:
             raise BadRequest(f"{method} is not supported for scoring; use POST.")
         if path.rstrip("/") in OPENAI_PATHS:

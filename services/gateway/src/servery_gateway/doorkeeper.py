@@ -1,7 +1,7 @@
 """Decide whether a scoring request may come in, and keep the books on how it ended.
 
-Whatever can be decided on the headers is decided on them, in this order: the gateway itself, who calls, the endpoint
-and the permission on it, the form of the request, the workspace's quota, the endpoint's rate limits.
+Whatever can be decided on the headers is decided on them, in this order: the gateway itself, who calls, from where, the
+endpoint and the permission on it, the form of the request, the workspace's quota, the endpoint's rate limits.
 """
 
 import random
@@ -16,6 +16,7 @@ from servery_gateway.entity_pool import ScoringRequest
 from servery_gateway.exchange import Admitted, Exchange
 from servery_gateway.failure_log import FailureLog
 from servery_gateway.http import Answer, error_answer, header_value
+from servery_gateway.ip_access import IpAccess
 from servery_gateway.load_balancing import TrafficPoints
 from servery_gateway.loop_lag import LoopLag
 from servery_gateway.quotas import WorkspaceQuotas
@@ -31,6 +32,7 @@ class Doorkeeper:
     def __init__(
         self,
         table: RoutingTable,
+        ip_access: IpAccess,
         quotas: WorkspaceQuotas,
         limiter: RateLimiter,
         meters: RequestMeters,
@@ -41,6 +43,7 @@ class Doorkeeper:
         random: Callable[[], float] = random.random,
     ) -> None:
         self._table = table
+        self._ip_access = ip_access
         self._quotas = quotas
         self._limiter = limiter
         self._meters = meters
@@ -65,6 +68,7 @@ class Doorkeeper:
         """Let the caller's request in. Raises a ServeryError."""
         exchange.identity = identity
         exchange.response_headers.append((b"x-databricks-org-id", header_value(identity.workspace_id)))
+        self._ip_access.require(identity.workspace_id, exchange.client)
         route, entity = self.route(exchange, identity)
         content_type = admission.content_type_of(exchange.headers)
         # Last: what is refused for another reason takes nothing of a quota and is no call.

@@ -31,6 +31,7 @@ class Exchange:
 
     __slots__ = (
         "began",
+        "client",
         "headers",
         "identity",
         "meter",
@@ -43,11 +44,15 @@ class Exchange:
         "trace",
     )
 
-    def __init__(self, target: Target, headers: Mapping[bytes, bytes], trace: RequestTrace) -> None:
+    def __init__(
+        self, target: Target, headers: Mapping[bytes, bytes], trace: RequestTrace, client: str | None
+    ) -> None:
         self.began = time.perf_counter()
         self.target = target
         self.headers = headers
         self.trace = trace
+        self.client = client
+        """The address the request came from; None: not known."""
         request_id = request_id_of(headers)
         self.request_id = request_id.decode()
         self.response_headers: list[Header] = [(b"x-request-id", request_id)]

@@ -71,6 +71,12 @@ def request_id_of(headers: Mapping[bytes, bytes]) -> bytes:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}".encode()
 
 
+def client_of(scope: Scope) -> str | None:
+    """Return the address the request came from, which is what a trusted proxy says; None: not known."""
+    client = scope.get("client")
+    return client[0] if client else None
+
+
 def declared_length(headers: Mapping[bytes, bytes]) -> int | None:
     """Return the Content-Length, or None when the body comes in chunks. The HTTP parser has checked it."""
     value = headers.get(b"content-length")

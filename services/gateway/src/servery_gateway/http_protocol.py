@@ -14,6 +14,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from servery_common.timer_wheel import TimerWheel
+from servery_gateway.client_addresses import ClientAddresses
 from servery_gateway.exchange import Target
 from servery_gateway.http import Answer, Header, Send
 from servery_gateway.paths import scoring_target
@@ -73,11 +74,17 @@ class GatewayProtocol(HttpToolsProtocol):
     """One connection of a client."""
 
     def __init__(
-        self, *args: Any, short: ShortRequests, idle: "TimerWheel[GatewayProtocol]", **options: Any
+        self,
+        *args: Any,
+        short: ShortRequests,
+        idle: "TimerWheel[GatewayProtocol]",
+        clients: ClientAddresses,
+        **options: Any,
     ) -> None:
         super().__init__(*args, **options)
         self._short = short
         self._idle = idle
+        self._clients = clients
         self._idle_until: set[GatewayProtocol] | None = None
         self._target: Target | None = None
         """Of a short request whose body is arriving."""
@@ -133,7 +140,8 @@ class GatewayProtocol(HttpToolsProtocol):
         before, self.cycle = self.cycle, cast(RequestResponseCycle, cycle)
         self._cycle = cycle
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        cycle.request = self._short.begin(target, dict(self.headers), body, cycle)
+        client = self._clients.of(self.client, self.headers)
+        cycle.request = self._short.begin(target, dict(self.headers), client, body, cycle)
         if cycle.request is None:
             self.cycle, self._cycle = before, None
             self._take_the_long_way()

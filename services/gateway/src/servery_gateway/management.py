@@ -1,7 +1,7 @@
 """``/api/2.0/…``: carry a call of an authenticated caller to the controller, and its answer back.
 
-The gateway looks at nothing but who calls and how long the body is; the API, its rules and its answers are the
-controller's. Paths travel percent-encoded as they came, without a trailing slash: clients use both spellings.
+The gateway looks at nothing but who calls, from where, and how long the body is; the API, its rules and its answers
+are the controller's. Paths travel percent-encoded as they came, without a trailing slash: clients use both spellings.
 """
 
 import asyncio
@@ -25,12 +25,14 @@ from servery_gateway.http import (
     Receive,
     Scope,
     Send,
+    client_of,
     error_answer,
     expects_continue,
     header_value,
     request_id_of,
     send_answer,
 )
+from servery_gateway.ip_access import IpAccess
 from servery_gateway.request_body import BodyBudget, RequestBody
 from servery_gateway.request_trace import trace_headers
 from servery_gateway.settings import GatewaySettings
@@ -58,10 +60,16 @@ class ManagementHandler:
     """Answers management calls."""
 
     def __init__(
-        self, settings: GatewaySettings, authenticator: Authenticator, holder: BusHolder, budget: BodyBudget
+        self,
+        settings: GatewaySettings,
+        authenticator: Authenticator,
+        ip_access: IpAccess,
+        holder: BusHolder,
+        budget: BodyBudget,
     ) -> None:
         self._settings = settings
         self._authenticator = authenticator
+        self._ip_access = ip_access
         self._holder = holder
         self._budget = budget
 
@@ -78,7 +86,7 @@ class ManagementHandler:
         ) as span:
             span.set_attribute("servery.request_id", request_id.decode())
             try:
-                caller = await self._admit(method, headers, response_headers)
+                caller = await self._admit(method, headers, client_of(scope), response_headers)
                 content = await self._read_body(body, response_headers)
                 answer = await self._carry(make_call(scope, headers, request_id, content, caller))
             except ServeryError as error:
@@ -93,12 +101,17 @@ class ManagementHandler:
         await send_answer(send, answer, response_headers)
 
     async def _admit(
-        self, method: str, headers: Mapping[bytes, bytes], response_headers: list[Header]
+        self,
+        method: str,
+        headers: Mapping[bytes, bytes],
+        client: str | None,
+        response_headers: list[Header],
     ) -> Caller:
         """Decide on the headers alone. Raises a ServeryError."""
         try:
             caller = await self._authenticator.authenticate(headers.get(b"authorization"))
             response_headers.append((b"x-databricks-org-id", header_value(caller.identity.workspace_id)))
+            self._ip_access.require(caller.identity.workspace_id, client)
             if method not in METHODS:
                 raise BadRequest(f"{method} is not supported here.")
         except ServeryError:
@@ -151,6 +164,7 @@ def make_call(
         body=text,
         identity=caller.identity,
         scope=caller.scope,
+        client=client_of(scope) or "",
         host=f"{scope['scheme']}://{header_value(headers.get(b'host', b'').decode('latin-1')).decode()}",
     )
 

@@ -17,6 +17,7 @@ from servery_gateway.routing_table import Change
 
 Reason = Literal[
     "unauthenticated",
+    "ip_access",
     "permission",
     "not_found",
     "bad_request",

@@ -26,6 +26,7 @@ from rpds import HashTrieMap
 
 from servery_common.contracts import subjects
 from servery_common.contracts.access import Identity, SigningKey, TokenGrant
+from servery_common.contracts.ip_access import WorkspaceIpAccess
 from servery_common.contracts.message import Message
 from servery_common.contracts.quotas import WorkspaceQuota
 from servery_common.contracts.routes import EndpointRoute
@@ -39,6 +40,7 @@ BUCKETS: Mapping[str, tuple[str, type[Message]]] = {
     "tokens": (subjects.TOKENS_BUCKET, TokenGrant),
     "signing_keys": (subjects.SIGNING_KEYS_BUCKET, SigningKey),
     "quotas": (subjects.QUOTAS_BUCKET, WorkspaceQuota),
+    "ip_access": (subjects.IP_ACCESS_BUCKET, WorkspaceIpAccess),
 }
 """What a snapshot is made of: its field -> the bucket and what is in it."""
 INCARNATIONS = "incarnations"
@@ -60,6 +62,8 @@ class Snapshot:
     """By key id."""
     quotas: Mapping[str, WorkspaceQuota] = field(default_factory=dict[str, WorkspaceQuota])
     """By workspace id; absent: the default."""
+    ip_access: Mapping[str, WorkspaceIpAccess] = field(default_factory=dict[str, WorkspaceIpAccess])
+    """By workspace id; absent: may be reached from everywhere."""
     incarnations: Mapping[str, str] = field(default_factory=dict[str, str])
     """By field: which life of its bucket it was made from."""
     by_name: Mapping[tuple[str, str], EndpointRoute] = field(init=False)

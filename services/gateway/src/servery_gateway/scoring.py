@@ -70,10 +70,15 @@ class ScoringHandler:
         self._watches = DisconnectWatches()
 
     async def handle(
-        self, target: Target, headers: Mapping[bytes, bytes], receive: Receive, send: Send
+        self,
+        target: Target,
+        headers: Mapping[bytes, bytes],
+        client: str | None,
+        receive: Receive,
+        send: Send,
     ) -> None:
-        """Score one request and send the answer."""
-        exchange = Exchange(target, headers, self._tracer.begin(headers))
+        """Score one request and send the answer. ``client``: the address it came from."""
+        exchange = Exchange(target, headers, self._tracer.begin(headers), client)
         body = RequestBody(receive, headers, self._budget)
         reason = ANSWERED
         try:

@@ -29,7 +29,8 @@ class GatewaySettings(BaseSettings):
     """Where the last-known-good routing snapshot is kept."""
     trusted_proxies: str = ""
     """Addresses or networks, separated by commas, of proxies that end TLS before this gateway. Their X-Forwarded-Proto
-    is believed: clients are told https addresses. Empty: the header is ignored."""
+    is believed: clients are told https addresses; and their X-Forwarded-For: IP access lists are about the address in
+    it. Empty: both headers are ignored."""
     max_body_bytes: int = 16 * 1024 * 1024
     """Longest scoring request. Databricks' limit."""
     max_drain_bytes: int = 64 * 1024 * 1024

@@ -63,13 +63,21 @@ class ShortRequests:
         self._loop = asyncio.get_running_loop()
 
     def begin(
-        self, target: Target, headers: Mapping[bytes, bytes], body: bytes, connection: Connection
+        self,
+        target: Target,
+        headers: Mapping[bytes, bytes],
+        client: str | None,
+        body: bytes,
+        connection: Connection,
     ) -> "ShortRequest | None":
-        """Take the request in; None when it has to take the long way: nothing was done about it then."""
+        """Take the request in; None when it has to take the long way: nothing was done about it then.
+
+        ``client``: the address it came from.
+        """
         caller = self._authenticator.known(headers.get(b"authorization"))
         if caller is None:
             return None
-        exchange = Exchange(target, headers, self._tracer.begin(headers))
+        exchange = Exchange(target, headers, self._tracer.begin(headers), client)
         request = ShortRequest(self, exchange, caller.identity, body, connection)
         request.begin(self._loop.time())
         return request

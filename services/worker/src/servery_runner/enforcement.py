@@ -6,12 +6,15 @@ takes a third of the whole prediction. A table that is as the signature wants it
 is left out. Everything else MLflow does to a prediction it still does.
 """
 
+# The conversion is MLflow's own business: whether it is as expected is found out before anything depends on it.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import contextlib
 import inspect
 import threading
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Generator, Optional
 
 _spared = threading.local()
 """``table``: the one this thread is about to predict."""
@@ -47,7 +50,7 @@ def install() -> bool:
 
 
 @contextlib.contextmanager
-def sparing(table: Any) -> Iterator[None]:
+def sparing(table: Any) -> Generator[None, None, None]:
     """The next prediction of this very table, in this thread, converts nothing. None: all do."""
     _spared.table = table
     try:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from servery_common.contracts import (
     access,
     builds,
+    ip_access,
     management,
     metrics,
     quotas,
@@ -84,6 +85,7 @@ IDENTITY = f"{subjects.PRINCIPALS_BUCKET}/<principal_id>"
 TOKEN = f"{subjects.TOKENS_BUCKET}/<token_sha256>"
 SIGNING_KEY = f"{subjects.SIGNING_KEYS_BUCKET}/<key_id>"
 QUOTA = f"{subjects.QUOTAS_BUCKET}/<workspace_id>"
+IP_ACCESS = f"{subjects.IP_ACCESS_BUCKET}/<workspace_id>"
 FIND_TOKEN = subjects.controller_find_token()
 ISSUE_TOKEN = subjects.controller_issue_token()
 MODEL_TOKEN = subjects.controller_issue_model_token()
@@ -147,6 +149,7 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(access.TokenGrant, Guarantee.STATE, (TOKEN,), (CONTROLLER,), (GATEWAY,)),
     Entry(access.SigningKey, Guarantee.STATE, (SIGNING_KEY,), (CONTROLLER,), (GATEWAY,)),
     Entry(quotas.WorkspaceQuota, Guarantee.STATE, (QUOTA,), (CONTROLLER,), (GATEWAY,)),
+    Entry(ip_access.WorkspaceIpAccess, Guarantee.STATE, (IP_ACCESS,), (CONTROLLER,), (GATEWAY,)),
 )
 
 

@@ -22,6 +22,8 @@ class HttpCall(Message, type="servery.http.call.v1"):
     identity: Identity
     scope: str = ALL_APIS
     """Of the caller's credential. Only one for all APIs may change anything."""
+    client: str = ""
+    """The address the caller came from, as the gateway sees it; empty: not known."""
     host: str = ""
     """``scheme://host[:port]`` as the caller sees the gateway, for answers that hold addresses."""
 

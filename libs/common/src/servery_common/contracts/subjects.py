@@ -27,6 +27,7 @@ PRINCIPALS_BUCKET = "servery-principals"
 TOKENS_BUCKET = "servery-tokens"
 SIGNING_KEYS_BUCKET = "servery-signing-keys"
 QUOTAS_BUCKET = "servery-quotas"
+IP_ACCESS_BUCKET = "servery-ip-access"
 
 CONTROLLER_QUEUE = "controller"
 BUILDER_QUEUE = "builder"

@@ -79,6 +79,7 @@ DECLARED: tuple[StreamConfig, ...] = (
     _bucket(subjects.TOKENS_BUCKET),
     _bucket(subjects.SIGNING_KEYS_BUCKET),
     _bucket(subjects.QUOTAS_BUCKET),
+    _bucket(subjects.IP_ACCESS_BUCKET),
 )
 
 

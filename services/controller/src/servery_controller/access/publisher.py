@@ -1,4 +1,5 @@
-"""Tells gateways who may call, and how much: keeps four buckets equal to Postgres (``contracts.access``, ``quotas``).
+"""Tells gateways who may call, from where and how much: keeps five buckets equal to Postgres (``contracts.access``,
+``ip_access``, ``quotas``).
 
 Any controller publishes what it changed before it answers, so that a revoked token is refused from then on. All of
 it is compared again at the start, when NATS comes back, when somebody else wrote to a bucket and from time to time.
@@ -11,11 +12,12 @@ import structlog
 
 from servery_common.contracts import subjects
 from servery_common.contracts.access import Identity, SigningKey, TokenGrant
+from servery_common.contracts.ip_access import WorkspaceIpAccess
 from servery_common.contracts.quotas import WorkspaceQuota
 from servery_common.errors import ServeryError
 from servery_common.messaging.port import Bus
 from servery_common.postgres.pool import OUTAGE, Pool
-from servery_controller.access import credential_store, identity_store, quota_store
+from servery_controller.access import credential_store, identity_store, ip_access_store, quota_store
 from servery_controller.access.identity_store import Identities
 from servery_controller.access.mirror import Mirror
 
@@ -27,7 +29,7 @@ _RETRY_SECONDS = 0.05
 
 
 class AccessPublisher:
-    """Publishes identities, tokens, public signing keys and quotas."""
+    """Publishes identities, tokens, public signing keys, quotas and restrictions of addresses."""
 
     def __init__(self, bus: Bus, pool: Pool, identities: Identities, repair_seconds: float) -> None:
         self._pool = pool
@@ -39,6 +41,7 @@ class AccessPublisher:
         self._tokens = Mirror(bus, subjects.TOKENS_BUCKET, TokenGrant, self._dirty.set)
         self._keys = Mirror(bus, subjects.SIGNING_KEYS_BUCKET, SigningKey, self._dirty.set)
         self._quotas = Mirror(bus, subjects.QUOTAS_BUCKET, WorkspaceQuota, self._dirty.set)
+        self._ip_access = Mirror(bus, subjects.IP_ACCESS_BUCKET, WorkspaceIpAccess, self._dirty.set)
         bus.on_reconnect(self._dirty.set)
         self.published = asyncio.Event()
         """Set once gateways know everything that Postgres knew at the start."""
@@ -46,7 +49,7 @@ class AccessPublisher:
     async def run(self) -> None:
         """Follow the buckets and repair them, for ever."""
         async with asyncio.TaskGroup() as tasks:
-            for mirror in (self._identities, self._tokens, self._keys, self._quotas):
+            for mirror in (self._identities, self._tokens, self._keys, self._quotas, self._ip_access):
                 tasks.create_task(mirror.follow())
             tasks.create_task(self._repair())
 
@@ -93,6 +96,14 @@ class AccessPublisher:
             log.warning("quota_not_published", workspace_id=workspace_id, error=str(error))
             self._dirty.set()
 
+    async def ip_access_changed(self, workspace_id: str) -> None:
+        """Publish from where a workspace may be reached; call after the commit. Raises nothing, as above."""
+        try:
+            await self._retried(lambda: self._write_ip_access(workspace_id))
+        except (ServeryError, *OUTAGE) as error:
+            log.warning("ip_access_not_published", workspace_id=workspace_id, error=str(error))
+            self._dirty.set()
+
     async def keys_changed(self) -> None:
         """Publish the public signing keys. Raises Unavailable: a key nobody knows must not be used."""
         async with self._writing:
@@ -104,7 +115,7 @@ class AccessPublisher:
 
     async def _retried(self, write: Callable[[], Awaitable[bool]]) -> None:
         async with self._writing:
-            for mirror in (self._identities, self._tokens, self._quotas):
+            for mirror in (self._identities, self._tokens, self._quotas, self._ip_access):
                 await mirror.caught_up.wait()
             for attempt in range(_ATTEMPTS):
                 if await write():
@@ -122,8 +133,14 @@ class AccessPublisher:
         quotas = await quota_store.published_quotas(self._pool, workspace_id)
         return await self._quotas.write(known, quotas, lambda key, _: workspace_id in (None, key))
 
+    async def _write_ip_access(self, workspace_id: str | None) -> bool:
+        known = self._ip_access.snapshot()
+        told = await ip_access_store.published_ip_access(self._pool, workspace_id)
+        return await self._ip_access.write(known, told, lambda key, _: workspace_id in (None, key))
+
     async def _write(self, workspace_id: str | None) -> bool:
-        undisturbed = await self._write_quotas(workspace_id)
+        undisturbed = await self._write_ip_access(workspace_id)
+        undisturbed &= await self._write_quotas(workspace_id)
         known_identities, known_tokens = self._identities.snapshot(), self._tokens.snapshot()
         if workspace_id is None:
             identities = await self._reader.all(self._pool)

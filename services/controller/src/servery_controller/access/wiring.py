@@ -17,12 +17,14 @@ from servery_controller.access.authority import Authority
 from servery_controller.access.bootstrap import ensure_bootstrap
 from servery_controller.access.directory_service import DirectoryService
 from servery_controller.access.identity_store import Identities
+from servery_controller.access.ip_access_service import IpAccessService
 from servery_controller.access.oauth import OauthService
 from servery_controller.access.publisher import AccessPublisher
 from servery_controller.access.quota_service import QuotaService
 from servery_controller.access.signing import Signer
 from servery_controller.access.token_service import TokenService
 from servery_controller.access.workspace_service import WorkspaceService
+from servery_controller.api.ip_access import ip_access_router
 from servery_controller.api.quotas import quotas_router
 from servery_controller.api.scim import scim_router
 from servery_controller.api.service_principal_secrets import service_principal_secrets_router
@@ -96,6 +98,7 @@ async def start_access(
             service_principal_secrets_router(oauth),
             workspaces_router(WorkspaceService(pool, publisher, tokens, settings.workspace_id)),
             quotas_router(QuotaService(pool, publisher)),
+            ip_access_router(IpAccessService(pool, publisher)),
         ),
     )
 

@@ -24,6 +24,11 @@ def caller_of(request: Request) -> Identity:
     return request.scope[IDENTITY]
 
 
+def client_of(request: Request) -> str | None:
+    """The address the caller came from, as the gateway sees it; None: not known."""
+    return request.client.host if request.client else None
+
+
 def confirming(confirm: Confirm) -> Callable[[Request], Awaitable[None]]:
     """Return the dependency of the whole application that confirms the caller; it runs before all others."""
 
@@ -46,6 +51,7 @@ def require_scope(request: Request) -> None:
 
 
 Caller = Annotated[Identity, Depends(caller_of)]
+ClientAddress = Annotated[str | None, Depends(client_of)]
 
 
 def _served(caller: Caller) -> None:

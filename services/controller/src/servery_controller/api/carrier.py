@@ -71,7 +71,7 @@ def _scope(call: HttpCall, path: str) -> dict[str, Any]:
         "root_path": "",
         "headers": [*headers.items(), (b"host", host.netloc.encode("latin-1", "replace"))],
         "server": (host.hostname or "servery", port or (443 if host.scheme == "https" else 80)),
-        "client": None,
+        "client": (call.client, 0) if call.client else None,
         IDENTITY: call.identity,
         SCOPE: call.scope,
     }

@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 
 from servery_common.errors import HTTP_STATUS
 from servery_controller.api.body import ENDPOINT_NAME
+from servery_controller.domain.ip_access import LockedOut
 from servery_controller.domain.request import MAX_NAME_LENGTH
 
 PATH = "/api/2.0/servery/openapi.json"
@@ -139,6 +140,8 @@ def _error_schema() -> dict[str, Any]:
 
 def _error_response(status: int) -> dict[str, Any]:
     codes = [code for code, its_status in HTTP_STATUS.items() if its_status == status]
+    if status == LockedOut.http_status:
+        codes.append(LockedOut.error_code)
     of_this_status = {"properties": {"error_code": {"enum": codes}}}
     schema = {"allOf": [{"$ref": "#/components/schemas/Error"}, of_this_status]}
     return {"description": STATUSES[status], "content": {"application/json": {"schema": schema}}}

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from servery_common.errors import HTTP_STATUS, Internal, InvalidParameter, NotFound, ServeryError, Unavailable
+from servery_common.errors import Internal, InvalidParameter, NotFound, ServeryError, Unavailable
 from servery_common.postgres.pool import OUTAGE
 
 log = structlog.get_logger()
@@ -28,7 +28,7 @@ def install_error_handlers(app: FastAPI) -> None:
 def error_response(error: ServeryError) -> JSONResponse:
     """Return the answer for an error."""
     headers = {"retry-after": str(error.retry_after)} if error.retry_after is not None else {}
-    return JSONResponse(error.body(), status_code=HTTP_STATUS[error.error_code], headers=headers)
+    return JSONResponse(error.body(), status_code=error.status, headers=headers)
 
 
 async def _servery_error(request: Request, error: Exception) -> JSONResponse:

@@ -23,7 +23,6 @@ _INSTEAD = {
 _ELSEWHERE = {
     "mlflow": "The MLflow registry is not behind this address: set MLFLOW_TRACKING_URI to the MLflow server's, as "
     "`servery env` prints it.",
-    "ip-access-lists": "IP access lists are not supported: restrict addresses in front of the gateway.",
     "feature-store": "Feature tables are not supported: send the features with the request.",
     "online-tables": "Online tables are not supported: send the features with the request.",
     "sql": "SQL warehouses and statements are not supported: Servery serves models.",
