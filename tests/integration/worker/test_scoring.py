@@ -194,6 +194,17 @@ async def test_a_model_sees_no_secret_and_inherits_no_connection(client: Scoring
     ]
 
 
+async def test_bodies_nested_deeper_than_can_be_read_are_refused_and_cost_no_thread(
+    client: ScoringClient, orders: WorkerOrders, obedient: Path
+):
+    single = await orders.launch(obedient, slots=1)
+    for key in (b"dataframe_split", b"instances", b"stream"):
+        _, call = await client.send(single, b'{"%b": ' % key + b"[" * 5000)
+        await asyncio.wait_for(call.done.wait(), 20)
+        assert call.status == 400
+    assert (await client.ask(single, "echo")).status == 200
+
+
 async def test_a_model_gets_its_own_environment_variables(
     client: ScoringClient, orders: WorkerOrders, obedient: Path, replica: str
 ):

@@ -28,17 +28,20 @@ class Sent:
     def __init__(self) -> None:
         self.records: list[tuple[str, frames.Record]] = []
         self.connected = True
+        self.writes = True
+        self.unwritten: list[Callable[[bool], None]] = []
 
     def send(self, subject: str, *record: bytes | memoryview) -> None:
         self.records += [(subject, one) for one in frames.decode(b"".join(record))]
 
     send_or_hold = send
 
-    def accept(self, subject: str, id: int) -> None:
+    def accept(self, subject: str, id: int, then: Callable[[bool], None]) -> None:
         self.records.append((subject, frames.Record(frames.ACCEPT, id, {}, b"")))
-
-    def after_sent(self, call: Callable[[bool], None]) -> None:
-        call(self.connected)
+        if self.writes:
+            then(self.connected)
+        else:
+            self.unwritten.append(then)
 
     def kinds(self) -> list[int]:
         return [record.kind for _, record in self.records]
@@ -56,6 +59,7 @@ class Begun(set[int]):
     """Stands in for a BegunTable."""
 
     has = set[int].__contains__
+    is_predicted = has
 
 
 class FakeRunner:
@@ -139,6 +143,18 @@ async def test_a_request_whose_acceptance_was_lost_is_never_run_and_given_back(
     assert runner.requests == []
     assert agent.in_flight == 0
     assert sent.kinds() == [frames.ACCEPT, frames.REFUSE]
+
+
+async def test_a_long_body_that_is_here_before_its_acceptance_is_written_waits_for_that(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    sent.writes = False
+    await deliver(agent, frames.encode(frames.REQUEST, 1, {"ttl": 60_000, "total": 4}, b"ab"))
+    await deliver(agent, frames.encode(frames.CHUNK, 1, None, b"cd"))
+    agent.attach(runner)  # type: ignore[arg-type]
+    assert runner.requests == []
+    sent.unwritten[0](True)
+    assert [body for _, _, body in runner.requests] == [b"abcd"]
 
 
 async def test_two_gateways_may_use_the_same_id(agent: Agent, runner: FakeRunner, sent: Sent):

@@ -55,6 +55,17 @@ def test_of_a_table_that_was_cut_short_everything_counts_as_begun(table: BegunTa
     assert table.has(MOST_JOINED * 2)
 
 
+def test_what_waits_to_be_predicted_once_more_has_begun_and_is_not_being_predicted(table: BegunTable):
+    marks = BegunMarks(table.path, slots=2)
+    marks.mark([5, 6])
+    marks.put_back([5])
+    assert [(table.has(one), table.is_predicted(one)) for one in (5, 6, 7)] == [
+        (True, False),
+        (True, True),
+        (False, False),
+    ]
+
+
 def test_nothing_is_left_behind(table: BegunTable, tmp_path: Path):
     table.close()
     assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ import pytest
 from nats.errors import OutboundBufferLimitError
 from tests.waiting import until
 
+from servery_common.contracts import frames
 from servery_worker.replies import Replies, packed
 
 
@@ -50,9 +51,8 @@ async def test_what_follows_an_acceptance_happens_when_that_is_written_and_not_b
     replies: Replies, connection: Connection
 ):
     told: list[bool] = []
-    replies.send("gateway", b"accepted")
-    replies.after_sent(told.append)
-    await until(lambda: connection.sent == [b"accepted"])
+    replies.accept("gateway", 7, told.append)
+    await until(lambda: connection.sent == [frames.accepted([7])])
     await asyncio.sleep(0.01)
     assert told == []
     connection.unsent = 0
@@ -63,9 +63,8 @@ async def test_an_acceptance_lost_with_the_connection_is_known_to_be_lost(
     replies: Replies, connection: Connection
 ):
     told: list[bool] = []
-    replies.send("gateway", b"accepted")
-    replies.after_sent(told.append)
-    await until(lambda: connection.sent == [b"accepted"])
+    replies.accept("gateway", 7, told.append)
+    await until(lambda: connection.sent == [frames.accepted([7])])
     connection.lose()
     await until(lambda: told == [False])
 
@@ -73,8 +72,7 @@ async def test_an_acceptance_lost_with_the_connection_is_known_to_be_lost(
 async def test_without_a_connection_an_acceptance_is_not_sent(replies: Replies, connection: Connection):
     connection.lose()
     told: list[bool] = []
-    replies.send("gateway", b"accepted")
-    replies.after_sent(told.append)
+    replies.accept("gateway", 7, told.append)
     await until(lambda: told == [False])
     assert connection.sent == []
 
@@ -86,6 +84,19 @@ async def test_what_is_held_is_sent_when_the_connection_is_back(replies: Replies
     assert connection.sent == []
     connection.come_back()
     await until(lambda: connection.sent == [b"refused"])
+
+
+async def test_acceptances_of_one_turn_share_a_record_before_all_others(
+    replies: Replies, connection: Connection
+):
+    replies.send("gateway", frames.encode(frames.REFUSE, 1))
+    for number in (7, 8):
+        replies.accept("gateway", number, lambda sent: None)
+    await until(lambda: bool(connection.sent))
+    [message] = connection.sent
+    accepted, refused = frames.scan(message)
+    assert frames.accepted_ids(accepted.body) == (7, 8)
+    assert refused.kind == frames.REFUSE
 
 
 def joined(records: list[tuple[bytes, ...]], limit: int) -> list[bytes]:

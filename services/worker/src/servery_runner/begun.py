@@ -17,7 +17,7 @@ from typing import Iterable
 MOST_JOINED = 32
 """Requests a replica accepts for each of its slots when they are predicted together."""
 
-_PLACE = struct.Struct("=Q")
+_PLACE = struct.Struct("=q")
 
 
 def places(slots: int) -> int:
@@ -55,8 +55,16 @@ class BegunMarks:
     def mark(self, numbers: Iterable[int]) -> None:
         """The model is about to see these requests."""
         for number in numbers:
-            # Eight aligned bytes: written whole or not at all.
-            _PLACE.pack_into(self._table, number % self._places * _PLACE.size, number)
+            self._write(number, number)
+
+    def put_back(self, numbers: Iterable[int]) -> None:
+        """The model has seen these, and they wait to be predicted once more."""
+        for number in numbers:
+            self._write(number, -number)
+
+    def _write(self, number: int, mark: int) -> None:
+        # Eight aligned bytes: written whole or not at all.
+        _PLACE.pack_into(self._table, number % self._places * _PLACE.size, mark)
 
 
 class BegunTable:
@@ -70,9 +78,16 @@ class BegunTable:
 
     def has(self, number: int) -> bool:
         """Whether the model has seen this request."""
+        return self._read(number) in (number, -number, None)
+
+    def is_predicted(self, number: int) -> bool:
+        """Whether it is being predicted now, unless that is over."""
+        return self._read(number) in (number, None)
+
+    def _read(self, number: int) -> int | None:
+        """Return what stands in its place; None when the runner has meddled with that: better never than twice."""
         entry = os.pread(self._file.fileno(), _PLACE.size, number % self._places * _PLACE.size)
-        # When nothing can be read the runner has meddled with it: better never than twice.
-        return len(entry) != _PLACE.size or _PLACE.unpack(entry)[0] == number
+        return _PLACE.unpack(entry)[0] if len(entry) == _PLACE.size else None
 
     def close(self) -> None:
         """Remove it."""

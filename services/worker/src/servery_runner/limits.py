@@ -18,6 +18,8 @@ from servery_runner import process
 
 OUT_OF_MEMORY_STATUS = 12
 """Exit status (the number of ENOMEM) of a runner that had no memory left to take in a request."""
+FAILED_STATUS = 70
+"""Exit status (``EX_SOFTWARE``) of a runner in which something failed that no request can be blamed for."""
 STACK_BYTES = 8 * 1024 * 1024
 """Of a thread that predicts: set aside in full, used in small part, and counted by the kernel as if used."""
 POOL_THREAD_BYTES = 40 * 1024 * 1024
@@ -101,10 +103,10 @@ def is_memory(error: BaseException) -> bool:
     return any(isinstance(one, (MemoryError, MemoryExhausted)) for one in _chain(error))
 
 
-def ending_without_memory(work: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
-    """The same work; when memory is used up where no single request is to blame, the process ends at once.
+def ending_the_process(work: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
+    """The same work of a thread; should it end, because memory is used up or of a mistake, the process ends with it.
 
-    A thread that ended alone would leave its requests to their deadlines.
+    A thread that ended alone would leave its requests, and all later ones, to their deadlines.
     """
 
     def guarded(*arguments: Any) -> NoReturn:
@@ -113,6 +115,9 @@ def ending_without_memory(work: Callable[..., NoReturn]) -> Callable[..., NoRetu
         except MemoryError as error:
             out_of_memory(error)
             os._exit(OUT_OF_MEMORY_STATUS)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(FAILED_STATUS)
 
     return guarded
 

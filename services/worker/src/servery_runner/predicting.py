@@ -40,7 +40,7 @@ class Requests:
         self._backlog = backlog
         for number in range(slots):
             threading.Thread(
-                target=limits.ending_without_memory(self._work),
+                target=limits.ending_the_process(self._work),
                 args=(backlog, scorer),
                 name=f"predict-{number}",
                 daemon=True,
@@ -128,12 +128,22 @@ class Requests:
             traceback.print_exc()
             results = None
         if results is None:
-            backlog.put_back(batch)
+            self._repeat(backlog, batch)
             return 0
         self._channel.send_packed(results)
         for request in batch:
             self._flows.pop(request.id, None)
         return sum(part.length for part in parts)
+
+    def _repeat(self, backlog: Backlog, batch: list[Request]) -> None:
+        """Have each predicted by itself, but for those nobody waits for any more."""
+        left = [request for request in batch if request.flow.cancelled]
+        for request in left:
+            self._not_run(request.id)
+        repeated = [request for request in batch if not request.flow.cancelled]
+        if self._begun is not None:
+            self._begun.put_back(request.id for request in repeated)
+        backlog.put_back(repeated)
 
     def _begin(self, batch: list[Request]) -> None:
         """Should the process die from here on, these were what it was working on."""
@@ -165,9 +175,16 @@ def _score(scorer: Scorer, request: Request) -> Union[Answer, AnswerStream]:
     """The answer to one request, a streamed one with its first item computed. Never raises."""
     try:
         body = request_body.read(request.body, request.content_type, scorer.declared)
-        return (scorer.stream if body.stream else scorer.answer)(body.content, request.content_type)
+        if body.stream:
+            return scorer.stream(body.content, request.content_type)
+        # Its rows were read already if it might have been joined.
+        part = request.rows if body.content is request.body else None
+        return scorer.answer(body.content, request.content_type, part)
     except MemoryError as error:
         return scoring.out_of_memory(error)
+    except Exception as error:
+        traceback.print_exc()
+        return scoring.unreadable(error)
 
 
 def _score_together(scorer: Scorer, batch: list[Request], parts: list[rows.Rows]) -> Optional[bytes]:

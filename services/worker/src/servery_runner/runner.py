@@ -35,7 +35,7 @@ def run(channel_socket: socket.socket) -> NoReturn:
     allowed = limits.Limits.of_order(order)
     limits.confine(allowed.memory_bytes, threads=order["slots"])
     requests = Requests(channel)
-    read = limits.ending_without_memory(requests.read)
+    read = limits.ending_the_process(requests.read)
     threading.Thread(target=read, name="reader", daemon=True).start()
     os.environ.update(json.loads(records[0].body or b"{}"))
     os.chdir(order["directory"])

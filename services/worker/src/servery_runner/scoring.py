@@ -62,11 +62,11 @@ class Scorer:
             None if self._write_answer is None else tables.of_signature(self._input_schema, self._decode)
         )
 
-    def answer(self, body: Body, content_type: str) -> Answer:
-        """Never raises: whatever goes wrong is the answer."""
+    def answer(self, body: Body, content_type: str, part: Optional[Rows] = None) -> Answer:
+        """Never raises: whatever goes wrong is the answer. ``part``: the body's rows, if they were read already."""
         started = time.time_ns()
         if self._tables is not None and content_type == JSON and b'"dataframe_' in body:
-            part = self.read_rows(body)
+            part = self.read_rows(body) if part is None else part
             table = None if part is None or part.numbered else self._tables.of([part])
             if part is not None and table is not None:
                 return self._score_table(table, part.params, lambda: body, started)
@@ -324,6 +324,15 @@ def _close(items: Any) -> None:
 def out_of_memory(error: MemoryError) -> Answer:
     """The answer to a request that cannot be answered otherwise because of this."""
     problem = {"error_code": "BAD_REQUEST", "message": limits.out_of_memory(error)}
+    return Answer(400, JSON, json.dumps(problem).encode(), {})
+
+
+def unreadable(error: Exception) -> Answer:
+    """The answer to a request whose body made reading it fail."""
+    problem = {
+        "error_code": "BAD_REQUEST",
+        "message": f"The request cannot be read: {type(error).__name__}: {error}",
+    }
     return Answer(400, JSON, json.dumps(problem).encode(), {})
 
 

@@ -8,6 +8,7 @@ exactly one END, from the same two places.
 """
 
 import asyncio
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -67,8 +68,6 @@ class Agent:
         self._jobs: dict[tuple[str, int], Job] = {}
         self._running: dict[int, Job] = {}
         self._numbers = Numbers(launch.slots)
-        self._accepting: list[Job] = []
-        """Taken, but nobody was told yet."""
         self._deadlines: TimerWheel[Job] = TimerWheel(
             asyncio.get_running_loop(), DEADLINE_GRANULARITY, self._on_deadline
         )
@@ -115,7 +114,11 @@ class Agent:
         gone, self._runner = self._runner, None
         self._holding = holding
         for job in list(self._running.values()):
-            if not (gone is None or job.cancelled or job.streaming or gone.begun.has(job.number)):
+            if gone is None or job.streaming or gone.begun.has(job.number):
+                continue
+            if job.cancelled:
+                self._forget(job)
+            else:
                 job.running = False
                 del self._running[job.number]
         if holding:
@@ -185,23 +188,20 @@ class Agent:
         self._set_deadline(job, deadline)
         self._jobs[job.key] = job
         self._idle.clear()
-        self._replies.accept(reply, record.id)
+        self._replies.accept(reply, record.id, functools.partial(self._on_accept_sent, job))
         self._acknowledge(job, len(record.body))
-        # Not sooner: were this process frozen in between, the model would run what its gateway gives to another one.
-        self._accepting.append(job)
-        if len(self._accepting) == 1:
-            self._replies.after_sent(self._on_accepts_sent)
 
-    def _on_accepts_sent(self, sent: bool) -> None:
-        jobs, self._accepting = self._accepting, []
-        for job in jobs:
-            if sent:
-                self._run_if_complete(job)
-            elif job.key in self._jobs:
-                # Its gateway, if that has a connection, does not know that it is here, and may have it run elsewhere.
-                self._forget(job)
-                given_back = frames.encode(frames.REFUSE, job.id, {"reason": "unknown"})
-                self._replies.send_or_hold(job.reply, given_back)
+    def _on_accept_sent(self, job: Job, sent: bool) -> None:
+        if self._jobs.get(job.key) is not job:
+            return  # It was cancelled meanwhile.
+        if sent:
+            job.accepted = True
+            self._run_if_complete(job)
+        else:
+            # Its gateway, if that has a connection, does not know that it is here, and may have it run elsewhere.
+            self._forget(job)
+            given_back = frames.encode(frames.REFUSE, job.id, {"reason": "unknown"})
+            self._replies.send_or_hold(job.reply, given_back)
 
     def _on_chunk(self, record: frames.Record, reply: str) -> None:
         job = self._jobs.get((reply, record.id))
@@ -237,10 +237,10 @@ class Agent:
                 self._expect_close(job)
 
     def _run_if_complete(self, job: Job) -> None:
-        if self._runner is None or job.running or not job.incoming.complete:
+        # Not before its gateway will hear that it was accepted: were this process frozen in between, the model would
+        # run what its gateway gives to another replica.
+        if self._runner is None or job.running or not (job.accepted and job.incoming.complete):
             return
-        if job.key not in self._jobs:
-            return  # It was cancelled meanwhile.
         if asyncio.get_running_loop().time() >= job.deadline:
             self._fail(job, DeadlineExceeded(TOO_SLOW))
             return
@@ -271,7 +271,7 @@ class Agent:
             self._send_end(job, {"status": 504}, json.dumps(DeadlineExceeded(TOO_SLOW).body()).encode())
             job.cancelled = True
             self._expect_close(job)
-        elif job.cancelled or self._runner is None or self._runner.begun.has(job.number):
+        elif job.cancelled or self._runner is None or self._runner.begun.is_predicted(job.number):
             job.overdue = True
             self._on_overdue()
         else:

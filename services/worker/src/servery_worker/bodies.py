@@ -5,6 +5,9 @@ from servery_common.contracts import frames
 LARGEST_BODY_BYTES = 64 * 1024 * 1024
 """Longest body taken in. The gateway's limit is lower; this one only protects the worker's memory."""
 
+COPIED_BYTES = 64 * 1024
+"""Bodies up to this long are copied out of what they arrived in."""
+
 
 class Incoming:
     """A body that arrives in pieces."""
@@ -14,6 +17,9 @@ class Incoming:
             raise frames.FrameError(f"a body of {total} bytes")
         self._total = total
         self._whole: bytes | memoryview | None = first if len(first) == total else None
+        if self._whole is not None and total <= COPIED_BYTES:
+            # A view would hold on to all that arrived with it.
+            self._whole = bytes(first)
         # Grown as pieces arrive: announcing a large body does not yet take memory.
         self._body = bytearray()
         if self._whole is None:

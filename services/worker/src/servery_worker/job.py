@@ -25,6 +25,8 @@ class Job:
     accepted_ns: int = field(default_factory=time.time_ns)
     limit: set["Job"] | None = None
     """Where its deadline stands in a ``TimerWheel``."""
+    accepted: bool = False
+    """Its gateway will hear that it was taken, whatever happens here."""
     running: bool = False
     """The runner has it."""
     overdue: bool = False

@@ -1,6 +1,8 @@
 """Start runners: by fork from the environment's warm parent, or from nothing where a fork would not work."""
 
 import asyncio
+import hashlib
+import json
 import os
 import shutil
 import socket
@@ -15,6 +17,7 @@ import structlog
 from servery_common.contracts.builds import Artifacts
 from servery_common.contracts.replicas import BATCHING_VARIABLE
 from servery_common.redaction import Redactor
+from servery_runner.batch_proof import Proof
 from servery_runner.begun import BegunTable
 from servery_runner.limits import Limits
 from servery_worker import frameworks
@@ -29,6 +32,8 @@ from servery_worker.warm_parents import WarmParents
 log = structlog.get_logger(__name__)
 
 REMEMBERED_MODELS = 1000
+LONGEST_PROOF = 16 * 1024
+"""Characters of JSON. It travels in the head of a record, beside other things."""
 QUICK_LOAD_SECONDS = 2.0
 """A model that loads within this is worth holding requests for while its runner is replaced."""
 
@@ -53,7 +58,8 @@ class Launcher:
         self._load_timeout = load_timeout
         self._limits = limits
         self._proofs: dict[str, Any] = {}
-        """What was found out about predicting requests together, by model path: once, not by each replica."""
+        """What was found out about predicting requests together: once, not by each replica. By model and environment,
+        for the same code may do something else with other variables."""
 
     async def start(
         self,
@@ -114,6 +120,7 @@ class Launcher:
             # With the order to load, not from the warm parent: that one is shared by models of many people.
             given = await runner.credentials.open() | dict(environment_vars)
             forked = await self._start_process(runner, artifacts, output)
+            known_as = _fingerprint(artifacts, environment_vars)
             head = {
                 "model_path": artifacts.model_path,
                 "directory": str(runner.directory),
@@ -122,13 +129,13 @@ class Launcher:
                 **self._limits._asdict(),
                 "verify": verify,
                 "batching": environment_vars.get(BATCHING_VARIABLE, "auto"),
-                "proof": self._proofs.get(artifacts.model_path),
+                "proof": self._proofs.get(known_as),
             }
             loading = time.monotonic()
             async with asyncio.timeout(self._load_timeout):
                 await runner.load(head, given)
             if head["batching"] == "auto":
-                self._remember(artifacts.model_path, runner.description.get("batching"))
+                self._remember(known_as, runner.description.get("batching"))
             runner.quick = forked and time.monotonic() - loading < QUICK_LOAD_SECONDS
         except TimeoutError:
             await self.dispose(runner)
@@ -145,10 +152,17 @@ class Launcher:
         )
         return runner
 
-    def _remember(self, model_path: str, proof: Any) -> None:
+    def _remember(self, known_as: str, proof: Any) -> None:
+        """Keep what a runner says of its model for the next one, if that can be told so: it may say anything."""
+        try:
+            head = Proof.from_head(proof).head()
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return
+        if len(json.dumps(head)) > LONGEST_PROOF:
+            return
         if len(self._proofs) >= REMEMBERED_MODELS:
             self._proofs.clear()
-        self._proofs[model_path] = proof
+        self._proofs[known_as] = head
 
     async def _start_process(self, runner: Runner, artifacts: Artifacts, output: ModelLog) -> bool:
         """Start the process; True when it was forked. Raises WarmParentFailed and OSError."""
@@ -239,6 +253,12 @@ class Launcher:
 
         exited = asyncio.ensure_future(process.wait())
         await runner.attach(ours, process.pid, exited=exited, kill=kill, output=pipe)
+
+
+def _fingerprint(artifacts: Artifacts, environment_vars: Mapping[str, str]) -> str:
+    """Names what a process of this model does. The variables may be secret: they are not in it."""
+    parts = [artifacts.model_path, artifacts.environment_key, *map(str, sorted(environment_vars.items()))]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _reason(error: Exception) -> str:

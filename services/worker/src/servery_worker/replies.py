@@ -28,7 +28,7 @@ class Replies:
         self._loop = asyncio.get_running_loop()
         self._waiting: defaultdict[str, list[tuple[Part, ...]]] = defaultdict(list)
         self._accepted: defaultdict[str, list[int]] = defaultdict(list)
-        self._afterwards: list[Sent] = []
+        self._on_accepted: list[Sent] = []
         self._sending_soon = False
         self._held: list[tuple[str, tuple[Part, ...]]] = []
         connection.reconnect_callbacks.append(self._on_return)
@@ -38,9 +38,14 @@ class Replies:
         self._waiting[subject].append(record)
         self._send_soon()
 
-    def accept(self, subject: str, id: int) -> None:
-        """Say that a request was taken: those of one turn share a record, before all others."""
+    def accept(self, subject: str, id: int, then: Sent) -> None:
+        """Say that a request was taken: those of one turn share a record, before all others.
+
+        ``then`` is called with True when that is with the system: it goes out even if this process is frozen. With
+        False when it will not: the connection was lost.
+        """
         self._accepted[subject].append(id)
+        self._on_accepted.append(then)
         self._send_soon()
 
     def send_or_hold(self, subject: str, *record: Part) -> None:
@@ -49,14 +54,6 @@ class Replies:
             self.send(subject, *record)
         else:
             self._held.append((subject, record))
-
-    def after_sent(self, call: Sent) -> None:
-        """Call with True when all sent so far is with the system: it goes out even if this process is frozen.
-
-        With False when that will not be: the connection was lost.
-        """
-        self._afterwards.append(call)
-        self._send_soon()
 
     async def flush(self, timeout: float) -> None:
         """Return when everything sent so far has reached the server, or after ``timeout`` seconds."""
@@ -83,7 +80,7 @@ class Replies:
         for subject, ids in self._accepted.items():
             waiting[subject].insert(0, (frames.accepted(ids),))
         self._accepted.clear()
-        afterwards, self._afterwards = self._afterwards, []
+        on_accepted, self._on_accepted = self._on_accepted, []
         losses = self._connection.losses
         for subject, records in waiting.items():
             for message in packed(records, LARGEST_MESSAGE_BYTES):
@@ -94,9 +91,9 @@ class Replies:
                     log.warning(
                         "reply_lost", subject=subject, bytes=sum(map(len, message)), error=repr(error)
                     )
-        if afterwards:
+        if on_accepted:
             # The event loop writes at the end of its turn.
-            self._loop.call_soon(self._when_written, afterwards, losses)
+            self._loop.call_soon(self._when_written, on_accepted, losses)
 
     def _when_written(self, calls: list[Sent], losses: int) -> None:
         if losses == self._connection.losses and self._connection.unsent:
