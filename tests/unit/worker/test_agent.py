@@ -29,6 +29,7 @@ class Sent:
         self.records: list[tuple[str, frames.Record]] = []
         self.connected = True
         self.writes = True
+        self.soon: list[bool] = []
         self.unwritten: list[Callable[[bool], None]] = []
 
     def send(self, subject: str, *record: bytes | memoryview) -> None:
@@ -36,7 +37,8 @@ class Sent:
 
     send_or_hold = send
 
-    def accept(self, subject: str, id: int, then: Callable[[bool], None]) -> None:
+    def accept(self, subject: str, id: int, then: Callable[[bool], None], *, soon: bool = True) -> None:
+        self.soon.append(soon)
         self.records.append((subject, frames.Record(frames.ACCEPT, id, {}, b"")))
         if self.writes:
             then(self.connected)
@@ -155,6 +157,28 @@ async def test_a_long_body_that_is_here_before_its_acceptance_is_written_waits_f
     assert runner.requests == []
     sent.unwritten[0](True)
     assert [body for _, _, body in runner.requests] == [b"abcd"]
+
+
+async def test_an_acceptance_waits_for_company_while_the_runner_has_something_to_go_on_with(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    await deliver(agent, request(1))
+    await deliver(agent, request(2))
+    assert sent.soon == [True, False]
+    first, second = (number for number, _, _ in runner.requests)
+    runner.begin(first, second)
+    runner.answer(first)
+    await deliver(agent, request(3))
+    assert sent.soon == [True, False, True]
+
+
+async def test_where_requests_are_predicted_together_none_waits_outside(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    runner.joined = 8
+    agent.attach(runner)  # type: ignore[arg-type]
+    await deliver(agent, request(1), request(2))
+    assert sent.soon == [True, True]
 
 
 async def test_two_gateways_may_use_the_same_id(agent: Agent, runner: FakeRunner, sent: Sent):

@@ -86,6 +86,24 @@ async def test_what_is_held_is_sent_when_the_connection_is_back(replies: Replies
     await until(lambda: connection.sent == [b"refused"])
 
 
+async def test_an_acceptance_that_may_wait_leaves_with_the_next_message(
+    replies: Replies, connection: Connection
+):
+    replies.accept("gateway", 7, lambda sent: None, soon=False)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert connection.sent == []
+    replies.send("gateway", frames.encode(frames.REFUSE, 1))
+    await until(lambda: bool(connection.sent))
+    [message] = connection.sent
+    assert [record.kind for record in frames.scan(message)] == [frames.ACCEPT, frames.REFUSE]
+
+
+async def test_an_acceptance_without_company_leaves_by_itself(replies: Replies, connection: Connection):
+    replies.accept("gateway", 7, lambda sent: None, soon=False)
+    await until(lambda: connection.sent == [frames.accepted([7])])
+
+
 async def test_acceptances_of_one_turn_share_a_record_before_all_others(
     replies: Replies, connection: Connection
 ):

@@ -85,7 +85,8 @@ class Doorkeeper:
         route = admission.find_route(self._table.snapshot, identity, exchange.target.endpoint)
         named = exchange.target.served_entity
         # Requests that name their served entity take no point from those that are split.
-        point = self._points.next(route.endpoint_id) if named is None else 0.0
+        split = named is None and len(route.served_entities) > 1
+        point = self._points.next(route.endpoint_id) if split else 0.0
         entity = admission.find_served_entity(route, named, point)
         exchange.served_entity = entity.name
         exchange.meter = self._meters.of(entity.served_entity_id)

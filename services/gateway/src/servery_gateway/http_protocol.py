@@ -96,6 +96,13 @@ class GatewayProtocol(HttpToolsProtocol):
         # Not checked: the classes of uvloop's transports are not asyncio's.
         joining = JoiningTransport(cast(asyncio.Transport, transport))
         super().connection_made(cast(asyncio.Transport, joining))
+        self._is_closing: Callable[[], bool] = cast(asyncio.Transport, transport).is_closing
+
+    def on_message_begin(self) -> None:
+        """Implement httptools' protocol. The ASGI scope is made for those that need one."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Implement asyncio.Protocol."""
@@ -117,6 +124,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """Implement httptools' protocol."""
         self._target = self._short_target()
         if self._target is None:
+            self._make_scope()
             super().on_headers_complete()
         else:
             self._body = []
@@ -150,7 +158,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """As uvicorn does it, but for the timer."""
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        if self._is_closing():
             return
         self._unset_keepalive_if_required()
         self.flow.resume_reading()
@@ -161,7 +169,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def respond(self, cycle: "_ShortCycle", head: bytes, body: bytes) -> None:
         """Send the answer to a short request."""
-        if self.transport.is_closing():
+        if self._is_closing():
             return
         transport = cast(JoiningTransport, self.transport)
         if len(body) <= COPIED_BYTES:
@@ -180,9 +188,8 @@ class GatewayProtocol(HttpToolsProtocol):
         async def application(_scope: Any, _receive: Any, send: Any) -> None:
             await write(send)
 
-        scope = {**self.scope, "method": "POST"}
         streaming = RequestResponseCycle(
-            scope=cast(Any, scope),
+            scope=cast(Any, {"type": "http", "method": "POST"}),
             transport=self.transport,
             flow=self.flow,
             logger=self.logger,
@@ -201,11 +208,15 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def default_headers(self) -> bytes:
         """Return those that all answers have, as they are sent; uvicorn renews them each second."""
-        return _encoded(tuple(self.server_state.default_headers))
+        headers = self.server_state.default_headers
+        if headers is not _default_headers.of:
+            _default_headers.of = headers
+            _default_headers.encoded = b"".join(b"%b: %b\r\n" % header for header in headers)
+        return _default_headers.encoded
 
     def _short_target(self) -> Target | None:
         """Return what a request names that may be short, None for any other."""
-        if self.expect_100_continue or self.transport.is_closing():
+        if self.expect_100_continue or self._is_closing():
             return None
         before = cast(RequestResponseCycle | None, self.cycle)
         if before is not None and not before.response_complete:
@@ -219,7 +230,14 @@ class GatewayProtocol(HttpToolsProtocol):
         assert self.parser is not None  # It calls.
         return self.parser
 
+    def _make_scope(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
+
     def _take_the_long_way(self) -> None:
+        self._make_scope()
         super().on_headers_complete()
         for piece in self._body:
             super().on_body(piece)
@@ -274,9 +292,14 @@ class _ShortCycle:
             self.request.left()
 
 
-@functools.lru_cache(maxsize=2)
-def _encoded(headers: tuple[Header, ...]) -> bytes:
-    return b"".join(b"%b: %b\r\n" % header for header in headers)
+class _DefaultHeaders:
+    """Those of all answers, which uvicorn makes anew each second, and how they are sent."""
+
+    of: list[Header] | None = None
+    encoded = b""
+
+
+_default_headers = _DefaultHeaders()
 
 
 @functools.lru_cache(maxsize=4096)

@@ -53,6 +53,8 @@ def choose_served_entity(entities: Sequence[ServedEntityRoute], point: float) ->
 
     Weights need not add up to 100; without any weight above zero nothing may be chosen and None comes back.
     """
+    if len(entities) == 1 and entities[0].traffic_percentage > 0:
+        return entities[0]  # As most endpoints have it.
     total = sum(entity.traffic_percentage for entity in entities)
     if total <= 0:
         return None

@@ -9,6 +9,7 @@ may see a broken connection instead of the answer, and retries.
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -26,8 +27,15 @@ class Owner(NamedTuple):
     endpoint_id: str
 
 
-_Share = tuple[int, str]
-"""Which field of an Owner, and its value."""
+class _Holder:
+    """A workspace, or an endpoint."""
+
+    __slots__ = ("held", "seen")
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.seen = 0.0
+        """When a body came last."""
 
 
 class BodyBudget:
@@ -37,46 +45,54 @@ class BodyBudget:
     come within the last ``COMPANY_SECONDS``: whatever somebody uploads, the others find room.
     """
 
-    __slots__ = ("_clock", "_held_by", "_seen", "held", "limit")
+    __slots__ = ("_clock", "_endpoints", "_workspaces", "held", "limit")
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = limit
         self.held = 0
         self._clock = clock
-        self._held_by: dict[_Share, int] = {}
-        self._seen: dict[_Share, float] = {}
-        """When each came last."""
+        self._workspaces: defaultdict[str, _Holder] = defaultdict(_Holder)
+        self._endpoints: defaultdict[str, _Holder] = defaultdict(_Holder)
 
     def reserve(self, length: int, owner: Owner | None) -> None:
         """Promise so many bytes more. Raises Unavailable. Without an owner only the whole is looked at."""
         refused = self.held + length > self.limit
-        shares = () if owner is None else tuple(enumerate(owner))
-        for share in shares:
-            self._seen[share] = self._clock()
-            held = self._held_by.get(share, 0) + length
-            refused = refused or (held > self.limit // 2 and self._in_company(share))
-        if refused:
+        if owner is None:
+            if refused:
+                raise Unavailable(NO_MEMORY, reason="memory")
+            self.held += length
+            return
+        workspace, endpoint = self._workspaces[owner.workspace_id], self._endpoints[owner.endpoint_id]
+        workspace.seen = endpoint.seen = self._clock()
+        half = self.limit // 2
+        if (
+            refused
+            or (workspace.held + length > half and self._in_company(self._workspaces, workspace))
+            or (endpoint.held + length > half and self._in_company(self._endpoints, endpoint))
+        ):
             raise Unavailable(NO_MEMORY, reason="memory")
         self.held += length
-        for share in shares:
-            self._held_by[share] = self._held_by.get(share, 0) + length
+        workspace.held += length
+        endpoint.held += length
 
     def give_back(self, length: int, owner: Owner | None) -> None:
         """So many bytes are held no longer."""
         self.held -= length
-        for share in () if owner is None else enumerate(owner):
-            self._held_by[share] -= length
+        if owner is not None:
+            self._workspaces[owner.workspace_id].held -= length
+            self._endpoints[owner.endpoint_id].held -= length
 
     def forget_idle(self) -> None:
         """Forget who has not come for a while; to be called now and then."""
         oldest = self._clock() - COMPANY_SECONDS
-        self._seen = {share: at for share, at in self._seen.items() if at >= oldest}
-        self._held_by = {share: held for share, held in self._held_by.items() if held}
+        for holders in (self._workspaces, self._endpoints):
+            for key in [key for key, one in holders.items() if one.seen < oldest and not one.held]:
+                del holders[key]
 
-    def _in_company(self, share: _Share) -> bool:
-        """Whether another one of its kind has come lately."""
-        kind, oldest = share[0], self._clock() - COMPANY_SECONDS
-        return any(other[0] == kind and other != share and at >= oldest for other, at in self._seen.items())
+    def _in_company(self, holders: Mapping[str, _Holder], holder: _Holder) -> bool:
+        """Whether another one has come lately."""
+        oldest = self._clock() - COMPANY_SECONDS
+        return any(one is not holder and one.seen >= oldest for one in holders.values())
 
 
 class RequestBody:

@@ -15,6 +15,7 @@ log = structlog.get_logger(__name__)
 LARGEST_MESSAGE_BYTES = frames.CHUNK_BYTES + 64 * 1024
 """A full chunk with its head, still well below NATS' default limit of 1 MiB."""
 UNSENT_SECONDS = 0.001
+COMPANY_SECONDS = 0.01
 
 Part = bytes | memoryview
 Sent = Callable[[bool], None]
@@ -30,6 +31,7 @@ class Replies:
         self._accepted: defaultdict[str, list[int]] = defaultdict(list)
         self._on_accepted: list[Sent] = []
         self._sending_soon = False
+        self._send_later: asyncio.TimerHandle | None = None
         self._held: list[tuple[str, tuple[Part, ...]]] = []
         connection.reconnect_callbacks.append(self._on_return)
 
@@ -38,15 +40,19 @@ class Replies:
         self._waiting[subject].append(record)
         self._send_soon()
 
-    def accept(self, subject: str, id: int, then: Sent) -> None:
+    def accept(self, subject: str, id: int, then: Sent, *, soon: bool = True) -> None:
         """Say that a request was taken: those of one turn share a record, before all others.
 
+        Unless ``soon`` it waits for a message that is sent anyway, for ``COMPANY_SECONDS`` at most.
         ``then`` is called with True when that is with the system: it goes out even if this process is frozen. With
         False when it will not: the connection was lost.
         """
         self._accepted[subject].append(id)
         self._on_accepted.append(then)
-        self._send_soon()
+        if soon:
+            self._send_soon()
+        elif self._send_later is None:
+            self._send_later = self._loop.call_later(COMPANY_SECONDS, self._send)
 
     def send_or_hold(self, subject: str, *record: Part) -> None:
         """Send a record now, or when there is a connection again."""
@@ -76,6 +82,9 @@ class Replies:
 
     def _send(self) -> None:
         self._sending_soon = False
+        if self._send_later is not None:
+            self._send_later.cancel()
+            self._send_later = None
         waiting, self._waiting = self._waiting, defaultdict(list)
         for subject, ids in self._accepted.items():
             waiting[subject].insert(0, (frames.accepted(ids),))
