@@ -146,6 +146,9 @@ class SimulatedTransport:
     def probe(self, replica_id: str) -> None:
         pass
 
+    def is_waiting(self, replica_id: str, id: int) -> bool:
+        return False
+
     async def settle(self) -> None:
         pass
 

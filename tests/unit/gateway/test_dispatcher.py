@@ -28,6 +28,7 @@ class Notebook:
         self.cancelled: list[tuple[str, int]] = []
         self.acknowledged: list[tuple[str, int, int]] = []
         self.probed: list[str] = []
+        self.waiting: set[int] = set()
 
     def send(self, replica_id: str, request: ReplicaRequest) -> None:
         self.sent.append((replica_id, request))
@@ -40,6 +41,9 @@ class Notebook:
 
     def probe(self, replica_id: str) -> None:
         self.probed.append(replica_id)
+
+    def is_waiting(self, replica_id: str, id: int) -> bool:
+        return id in self.waiting
 
     async def settle(self) -> None:
         pass
@@ -253,6 +257,38 @@ async def test_an_accept_that_arrives_while_the_transport_settles_counts() -> No
     assert one.transport.cancelled == []
     assert len(places(one)) == 1
     one.on_result(ticket.attempt, DONE)
+
+
+async def test_a_long_body_that_waits_for_its_turn_here_is_no_silence_of_the_replica() -> None:
+    one = dispatcher("a", "b", accept_timeout=0.0)
+    ticket = submit(one)
+    assert isinstance(one.transport, Notebook)
+    one.transport.waiting = {ticket.attempt}
+    looked = asyncio.Event()
+    asked = 0
+
+    async def settle() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            looked.set()
+
+    one.transport.settle = settle  # type: ignore[method-assign]
+    await asyncio.wait_for(looked.wait(), 10)
+    assert one.transport.cancelled == []
+    assert len(places(one)) == 1
+    one.on_accept(ticket.attempt)
+    one.on_result(ticket.attempt, DONE)
+
+
+async def test_what_a_replica_that_is_gone_had_is_cancelled_should_it_come_back() -> None:
+    one = dispatcher("a", slots=2)
+    accepted, fresh = submit(one), submit(one)
+    one.on_accept(accepted.attempt)
+    attempts = [accepted.attempt, fresh.attempt]
+    one.on_gone("a")
+    assert isinstance(one.transport, Notebook)
+    assert one.transport.cancelled == [("a", attempt) for attempt in attempts]
 
 
 async def test_a_lost_connection_fails_everything_at_once() -> None:

@@ -2,6 +2,9 @@ from servery_common.contracts import frames
 from servery_gateway.outbox import FRAME_BYTES, PIECE_BYTES, Outbox
 from servery_gateway.transport import ReplicaRequest
 
+NOW_MS = 5
+TTL_MS = 1000
+
 
 def request(id: int, body: bytes = b"{}", traceparent: str | None = None) -> ReplicaRequest:
     return ReplicaRequest(
@@ -9,8 +12,8 @@ def request(id: int, body: bytes = b"{}", traceparent: str | None = None) -> Rep
         content_type="application/json",
         request_id=f"r{id}",
         body=body,
-        ttl_ms=1000,
-        sent_at_ms=5,
+        ttl_ms=TTL_MS,
+        sent_at_ms=NOW_MS,
         stream_ttl_ms=9000,
         traceparent=traceparent,
     )
@@ -78,7 +81,7 @@ def test_a_long_body_stops_at_its_window_and_goes_on_when_it_opens() -> None:
 
     def drain() -> int:
         before = len(received)
-        while (frame := outbox.take_piece()) is not None:
+        while (frame := outbox.take_piece(NOW_MS)) is not None:
             assert len(b"".join(frame.parts)) <= FRAME_BYTES
             for record in frames.decode(b"".join(frame.parts)):
                 assert record.kind == (frames.CHUNK if received else frames.REQUEST)
@@ -103,9 +106,38 @@ def test_long_bodies_take_turns() -> None:
     for number in (1, 2):
         outbox.add(request(number, b"x" * (2 * PIECE_BYTES)))
     order = []
-    while (frame := outbox.take_piece()) is not None:
+    while (frame := outbox.take_piece(NOW_MS)) is not None:
         order += [number for _, number in kinds(frame)]
     assert order == [1, 2, 1, 2]
+
+
+def test_only_so_many_long_bodies_are_under_way_and_others_follow_in_order() -> None:
+    outbox = Outbox()
+    for number in (1, 2, 3, 4):
+        outbox.add(request(number, b"x" * (3 * PIECE_BYTES)))
+    assert [outbox.is_waiting(number) for number in (1, 2, 3, 4)] == [True] * 4
+    order = []
+    for _ in range(3):
+        frame = outbox.take_piece(NOW_MS)
+        assert frame is not None
+        order += [number for _, number in kinds(frame)]
+    assert order == [1, 2, 1]
+    assert [outbox.is_waiting(number) for number in (1, 2, 3, 4)] == [False, False, True, True]
+    outbox.forget(2)
+    while (frame := outbox.take_piece(NOW_MS)) is not None:
+        order += [number for _, number in kinds(frame)]
+    assert order == [1, 2, 1, 1, 3, 4, 3, 4, 3, 4]
+    assert outbox.empty
+
+
+def test_the_time_a_body_waited_for_its_turn_is_no_delay_of_the_replica() -> None:
+    outbox = Outbox()
+    outbox.add(request(1, b"x" * (PIECE_BYTES + 1)))
+    frame = outbox.take_piece(NOW_MS + 400)
+    assert frame is not None
+    (record,) = frames.decode(b"".join(frame.parts))
+    assert record.head["at"] == NOW_MS + 400
+    assert record.head["ttl"] == TTL_MS - 400
 
 
 def test_a_request_that_was_not_sent_is_taken_back_without_a_word() -> None:
@@ -115,7 +147,7 @@ def test_a_request_that_was_not_sent_is_taken_back_without_a_word() -> None:
     outbox.cancel(1)
     outbox.cancel(2)
     assert outbox.take_short() is None
-    assert outbox.take_piece() is None
+    assert outbox.take_piece(NOW_MS) is None
     assert outbox.empty
 
 
@@ -125,12 +157,12 @@ def test_a_request_that_was_sent_is_cancelled_and_the_rest_of_its_body_dropped()
     outbox.take_short()
     outbox.cancel(1)
     outbox.add(request(2, b"x" * (3 * PIECE_BYTES)))
-    outbox.take_piece()
+    outbox.take_piece(NOW_MS)
     outbox.cancel(2)
     frame = outbox.take_short()
     assert frame is not None
     assert kinds(frame) == [(frames.CANCEL, 1), (frames.CANCEL, 2)]
-    assert outbox.take_piece() is None
+    assert outbox.take_piece(NOW_MS) is None
 
 
 def test_a_probe_is_an_empty_frame() -> None:

@@ -181,6 +181,18 @@ async def test_where_requests_are_predicted_together_none_waits_outside(
     assert sent.soon == [True, True]
 
 
+async def test_a_body_that_lost_pieces_with_the_connection_is_given_back(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    await deliver(agent, frames.encode(frames.REQUEST, 1, {"ttl": 60_000, "total": 4}, b"ab"))
+    await deliver(agent, request(2))
+    agent.connection_lost()
+    assert agent.in_flight == 1
+    assert [(record.kind, record.id) for _, record in sent.records][-1] == (frames.REFUSE, 1)
+    await deliver(agent, frames.encode(frames.CHUNK, 1, None, b"cd"))
+    assert len(runner.requests) == 1
+
+
 async def test_two_gateways_may_use_the_same_id(agent: Agent, runner: FakeRunner, sent: Sent):
     await deliver(agent, request(1), reply="servery.replies.g1")
     await deliver(agent, request(1), reply="servery.replies.g2")

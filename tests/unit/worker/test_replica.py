@@ -28,6 +28,7 @@ class FakeNats:
         self.asked = asyncio.Event()
         self.let = asyncio.Event()
         self.ignored = False
+        self.disconnect_callbacks: list[Any] = []
 
     async def receive(self, subject: str, handler: Any) -> None:
         self.asked.set()

@@ -258,6 +258,8 @@ class Dispatcher:
             replica.gone = True
             self._rest(pool, replica, dispatch_limits.GONE_REST)
         for ticket in hit:
+            # It may be there again in a moment: what is left of the body is not for it, and its work is for nobody.
+            self._withdraw(ticket)
             if ticket.accepted_at is not None:
                 self._end(ticket, Unavailable(messages.REPLICA_DIED, retry_after=1, reason="replica_died"))
             else:
@@ -376,6 +378,10 @@ class Dispatcher:
         await self.transport.settle()
         replica = ticket.replica
         if ticket.attempt != attempt or ticket.accepted_at is not None or replica is None:
+            return
+        resting = replica.rests_until > self._loop.time()
+        if not resting and self.transport.is_waiting(replica.id, attempt):
+            self._expect_accept(ticket)  # The replica cannot know of it yet.
             return
         in_route = ticket.pool.replicas.get(replica.id) is replica
         if in_route and not ticket.pool.has_other_than(replica):

@@ -7,6 +7,7 @@ listens to a replica's subject the server says so, naming the subject, and the d
 
 import asyncio
 import re
+import time
 
 import structlog
 from nats import errors
@@ -96,6 +97,11 @@ class NatsTransport:
         self._outbox(replica_id).add_probe()
         self._send_soon()
 
+    def is_waiting(self, replica_id: str, id: int) -> bool:
+        """Implement ReplicaTransport."""
+        outbox = self._outboxes.get(replica_id)
+        return outbox is not None and outbox.is_waiting(id)
+
     async def settle(self) -> None:
         """Implement ReplicaTransport."""
         client = self._client
@@ -127,7 +133,7 @@ class NatsTransport:
                     if self._pieces_later is None:
                         self._pieces_later = self._loop.call_later(BACK_PRESSURE_SECONDS, self._resume_pieces)
                     return
-                if (frame := outbox.take_piece()) is not None:
+                if (frame := outbox.take_piece(time.time_ns() // 1_000_000)) is not None:
                     self._publish(replica_id, frame)
                 self._send_soon()
             elif outbox.empty:

@@ -47,10 +47,13 @@ class _LongBody:
     def finished(self) -> bool:
         return self.sent == len(self.body)
 
-    def next_piece(self) -> Frame:
+    def next_piece(self, now_ms: int) -> Frame:
         piece = self.body[self.sent : self.sent + PIECE_BYTES]
         if self.sent == 0:
-            kind, head = frames.REQUEST, _request_head(self.request, total=len(self.body))
+            # It may have waited for its turn: the replica counts from now on.
+            waited = max(0, now_ms - self.request.sent_at_ms)
+            request = self.request._replace(sent_at_ms=now_ms, ttl_ms=max(1, self.request.ttl_ms - waited))
+            kind, head = frames.REQUEST, _request_head(request, total=len(self.body))
         else:
             kind, head = frames.CHUNK, b""
         start = frames.start(kind, self.request.id, head, len(piece))
@@ -66,13 +69,16 @@ class Outbox:
     def __init__(self) -> None:
         self._short: deque[tuple[int, bytes, str | None]] = deque()
         self._long: dict[int, _LongBody] = {}
+        """By age. Of the first ``MOST_LONG_BODIES`` pieces are sent."""
         self._turn: deque[int] = deque()
+        """Those of which pieces are sent, but for such whose window is closed."""
+        self._under_way: set[int] = set()
 
     def add(self, request: ReplicaRequest) -> None:
         """Queue a request."""
         if len(request.body) > PIECE_BYTES:
             self._long[request.id] = _LongBody(request)
-            self._turn.append(request.id)
+            self._begin_more()
         else:
             record = frames.pack(frames.REQUEST, request.id, _request_head(request), request.body)
             self._short.append((request.id, record, request.traceparent))
@@ -87,7 +93,7 @@ class Outbox:
         if unsent is not None:
             self._short.remove(unsent)
             return
-        long = self._long.pop(id, None)
+        long = self._remove(id)
         if long is None or long.sent:
             self._short.append((id, frames.encode(frames.CANCEL, id), None))
 
@@ -98,14 +104,19 @@ class Outbox:
     def open_window(self, id: int, count: int) -> None:
         """The replica took in ``count`` bytes of the request's body."""
         long = self._long.get(id)
-        if long is not None:
+        if long is not None and long.sent:
             long.unacknowledged = max(0, long.unacknowledged - count)
             if id not in self._turn:
                 self._turn.append(id)
 
     def forget(self, id: int) -> None:
         """The request is over; what is left of its body need not be sent."""
-        self._long.pop(id, None)
+        self._remove(id)
+
+    def is_waiting(self, id: int) -> bool:
+        """Whether nothing of this request was sent yet."""
+        long = self._long.get(id)
+        return long is not None and not long.sent
 
     def take_short(self) -> Frame | None:
         """Return the next frame of short records, or None."""
@@ -121,16 +132,19 @@ class Outbox:
             size += len(record)
         return Frame(tuple(records), traceparent if len(records) == 1 else None)
 
-    def take_piece(self) -> Frame | None:
-        """Return the next piece of a long body whose window is open, each body in its turn, or None."""
+    def take_piece(self, now_ms: int) -> Frame | None:
+        """Return the next piece of a long body whose window is open, each body in its turn, or None.
+
+        ``now_ms``: epoch milliseconds.
+        """
         while self._turn:
             attempt = self._turn.popleft()
             long = self._long.get(attempt)
             if long is None or not long.may_send:
                 continue  # open_window() gives it its turn back.
-            frame = long.next_piece()
+            frame = long.next_piece(now_ms)
             if long.finished:
-                del self._long[attempt]
+                self._remove(attempt)
             else:
                 self._turn.append(attempt)
             return frame
@@ -140,6 +154,21 @@ class Outbox:
     def has_piece(self) -> bool:
         """Whether ``take_piece`` would answer with one."""
         return any((long := self._long.get(attempt)) is not None and long.may_send for attempt in self._turn)
+
+    def _begin_more(self) -> None:
+        for one in self._long:
+            if len(self._under_way) >= frames.MOST_LONG_BODIES:
+                return
+            if one not in self._under_way:
+                self._under_way.add(one)
+                self._turn.append(one)
+
+    def _remove(self, id: int) -> _LongBody | None:
+        long = self._long.pop(id, None)
+        if long is not None:
+            self._under_way.discard(id)
+            self._begin_more()
+        return long
 
     @property
     def empty(self) -> bool:

@@ -35,7 +35,7 @@ class GatewaySettings(BaseSettings):
     """Longest scoring request. Databricks' limit."""
     max_drain_bytes: int = 64 * 1024 * 1024
     """A longer body is read and thrown away up to here, so that the client sees an answer and not a reset."""
-    max_held_body_bytes: int = 512 * 1024 * 1024
+    max_held_body_bytes: int = 1024 * 1024 * 1024
     """Bodies of all requests that are being read, waiting or under way. Beyond it requests are answered 503. Room for
     32 of the longest; a body is copied once when it is put together and once when it is sent, and freed memory is not
     given back at once: with 32 of the longest at a time 3 GiB were seen. Never less than ``max_body_bytes``, or the

@@ -100,6 +100,10 @@ class ReplicaTransport(Protocol):
         """Find out whether the replica's agent still listens; if not, ``on_gone`` follows."""
         ...
 
+    def is_waiting(self, replica_id: str, id: int) -> bool:
+        """Whether nothing of this request has left yet: it has a long body, and others are before it."""
+        ...
+
     async def settle(self) -> None:
         """Return when all that had reached the server before the call has been reported (or after 1 s)."""
         ...

@@ -100,6 +100,15 @@ class Agent:
         except ValueError as error:
             log.warning("frame_unreadable", reply=reply, error=str(error))
 
+    def connection_lost(self) -> None:
+        """Pieces of bodies were lost with the connection: end what waits for them, of requests and of answers."""
+        self._answers.drop_all()
+        for job in list(self._jobs.values()):
+            if not job.incoming.complete:
+                self._forget(job)
+                given_back = frames.encode(frames.REFUSE, job.id, {"reason": "unknown"})
+                self._replies.send_or_hold(job.reply, given_back)
+
     def attach(self, runner: Runner) -> None:
         """Use this runner from now on and give it what was held for it."""
         runner.on_result = self._on_result

@@ -20,6 +20,8 @@ class Answers:
     def __init__(self, replies: Replies) -> None:
         self._replies = replies
         self._under_way: dict[tuple[str, int], Outgoing] = {}
+        self._waiting: dict[tuple[str, int], tuple[bytes, bytes | memoryview]] = {}
+        """Heads and bodies of long answers of which nothing was sent yet."""
         self._timers: dict[tuple[str, int], asyncio.TimerHandle] = {}
         self._none = asyncio.Event()
         self._none.set()
@@ -30,13 +32,9 @@ class Answers:
         if len(body) <= frames.CHUNK_BYTES:
             self._replies.send(reply, frames.start(frames.RESULT, number, head, len(body)), body)
             return
-        outgoing = Outgoing(body)
-        first, *more = outgoing.pieces()
-        announced = frames.pack_head(frames.read_head(head) | {"total": len(body)})
-        self._replies.send(reply, frames.start(frames.RESULT, number, announced, len(first)), first)
-        self._under_way[key] = outgoing
         self._none.clear()
-        self._continue(key, outgoing, more)
+        self._waiting[key] = head, body
+        self._begin_more(reply)
 
     def on_window(self, key: tuple[str, int], count: int) -> None:
         """The gateway took in ``count`` bytes of an answer."""
@@ -47,16 +45,35 @@ class Answers:
 
     def drop(self, key: tuple[str, int]) -> None:
         """Nobody wants the rest of this answer."""
-        self._under_way.pop(key, None)
+        self._waiting.pop(key, None)
+        ended = self._under_way.pop(key, None)
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
-        if not self._under_way:
+        if ended is not None:
+            self._begin_more(key[0])
+        if not self._under_way and not self._waiting:
             self._none.set()
+
+    def drop_all(self) -> None:
+        """The connection was lost, and pieces with it."""
+        for key in [*self._waiting, *self._under_way]:
+            self.drop(key)
 
     async def sent(self) -> None:
         """Wait until no answer is under way."""
         await self._none.wait()
+
+    def _begin_more(self, reply: str) -> None:
+        """Begin with answers to this gateway, which holds only so much of them unread."""
+        under_way = sum(key[0] == reply for key in self._under_way)
+        for key in [key for key in self._waiting if key[0] == reply][: frames.MOST_LONG_BODIES - under_way]:
+            head, body = self._waiting.pop(key)
+            outgoing = self._under_way[key] = Outgoing(body)
+            first, *more = outgoing.pieces()
+            announced = frames.pack_head(frames.read_head(head) | {"total": len(body)})
+            self._replies.send(reply, frames.start(frames.RESULT, key[1], announced, len(first)), first)
+            self._continue(key, outgoing, more)
 
     def _continue(self, key: tuple[str, int], outgoing: Outgoing, pieces: list[memoryview]) -> None:
         for piece in pieces:

@@ -113,6 +113,7 @@ class Replica:
         self._stop_ordered.set()
 
     async def _subscribe_and_serve(self) -> None:
+        self._connection.disconnect_callbacks.append(self._agent.connection_lost)
         await self._connection.receive(subjects.infer(self.launch.replica_id), self._agent.on_message)
         await self._keep_alive()
 
@@ -122,6 +123,8 @@ class Replica:
             self._dispose(self._runner)
         if self._disposals:
             await asyncio.wait(self._disposals)
+        with contextlib.suppress(ValueError):
+            self._connection.disconnect_callbacks.remove(self._agent.connection_lost)
         with contextlib.suppress(NatsError):
             await self._connection.ignore(subjects.infer(self.launch.replica_id))
 

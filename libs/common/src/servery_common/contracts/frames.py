@@ -43,6 +43,9 @@ CHUNK_BYTES = 512 * 1024
 """Longest body piece of a record: half of NATS' default message limit."""
 WINDOW_BYTES = 4 * 1024 * 1024
 """Bytes of one body that may be under way unacknowledged; far below NATS' 64 MiB of pending bytes."""
+MOST_LONG_BODIES = 2
+"""Long bodies that one sender has under way to one receiver; others wait until one was sent. A few windows of each pair
+together stay below the bytes NATS holds for a reader before it takes it for stuck and closes its connection."""
 STREAM_WINDOW_BYTES = 1024 * 1024
 """Bytes of one streamed answer that may be under way unacknowledged: two of the longest pieces."""
 
