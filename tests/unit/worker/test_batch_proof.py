@@ -122,6 +122,20 @@ def test_a_text_or_flag_that_cannot_be_varied_proves_nothing():
         assert "could not be varied" in proof.reason
 
 
+def test_a_model_that_knows_none_of_the_texts_that_were_made_up_is_not_proven():
+    """It looks at the first row, which its example does not show."""
+
+    def predict(table: Table) -> Any:
+        if table[0][0] == "stop":
+            raise ValueError("stopped")
+        return ["fine" for _ in table]
+
+    for shown in (split(["a"], ["go"]), split(["a"], ["go"], ["come"])):
+        proof = prove(model(predict), shown)
+        assert proof.formats == ()
+        assert "the same" in proof.reason
+
+
 BY_TEXT: dict[str, Callable[[Table], Any]] = {
     "padded to the longest": lambda table: [row[0].ljust(max(len(one[0]) for one in table)) for row in table],
     "categories": lambda table: [sorted({one[0] for one in table}).index(row[0]) for row in table],
@@ -131,7 +145,9 @@ BY_TEXT: dict[str, Callable[[Table], Any]] = {
 
 
 @pytest.mark.parametrize("name", BY_TEXT)
-@pytest.mark.parametrize("shown", [[["one", True]], [["x", False]], [["a", True], ["b", True]], [["", False]]])
+@pytest.mark.parametrize(
+    "shown", [[["one", True]], [["x", False]], [["a", True], ["b", True]], [["", False]]]
+)
 def test_texts_and_flags_are_varied(name: str, shown: Table):
     assert prove(model(BY_TEXT[name]), split(["a", "b"], *shown)).formats == ()
     by_row = prove(model(lambda table: [[len(row[0]), row[1]] for row in table]), split(["a", "b"], *shown))
@@ -202,7 +218,10 @@ def test_columns_may_come_in_the_order_of_the_alphabet_too():
 
 def test_a_model_that_is_row_wise_in_one_format_only_is_joined_in_that():
     def score(body: bytes) -> tuple[int, str]:
-        table, is_array = table_of(body), not json.loads(body).keys() & {"dataframe_split", "dataframe_records"}
+        table, is_array = (
+            table_of(body),
+            not json.loads(body).keys() & {"dataframe_split", "dataframe_records"},
+        )
         return 200, json.dumps({"predictions": [row[0] / (len(table) if is_array else 1) for row in table]})
 
     assert prove(score, TWO).formats == ("dataframe_split", "dataframe_records")
@@ -279,6 +298,8 @@ def test_a_proof_survives_its_way_through_the_worker():
 
 def test_a_proof_of_many_columns_fits_into_the_head_of_a_record():
     names = [f"a rather long name of a column, number {number}" for number in range(400)][::-1]
-    proof = prove(model(lambda table: [row[0] for row in table]), split(names, [float(at) for at in range(400)]))
+    proof = prove(
+        model(lambda table: [row[0] for row in table]), split(names, [float(at) for at in range(400)])
+    )
     assert proof.formats
     assert len(json.dumps(proof.head())) < 16 * 1024

@@ -121,7 +121,9 @@ def prove(
         max(trial.proven for trial in proven),
         "its rows do not depend on each other",
         tuple(chain.from_iterable(trial.seconds for trial in proven)),
-        {trial.key: trial.proven for trial in reversed(proven)},  # Of two trials of one kind the first counts.
+        {
+            trial.key: trial.proven for trial in reversed(proven)
+        },  # Of two trials of one kind the first counts.
     )
 
 
@@ -188,10 +190,8 @@ class _Trial:
             return None
         self.key = key(rows[0])
         for row in rows:
-            if len(known) >= (FEW_ALONE if self._brief else MOST_ALONE):
-                break
             # At least twice two: the second and the repetition of the first say the most.
-            if len(known) >= 2 and self._is_enough(known):
+            if len(known) >= 2 and self._are_enough(known):
                 break
             answer = self._ask([row])
             if answer is not None:
@@ -202,17 +202,20 @@ class _Trial:
         if len(known) < 2:
             self.reason = "its input example has one row, which could not be varied"
             return None
-        if not _is_varied(known):
-            self.reason = "its input example has a column that could not be varied"
+        self.reason = _missing(known)
+        if self.reason:
             return None
         if not self._brief and self._ask([known[0][0]]) != [known[0][1]]:
             self.reason = "it does not answer the same row the same way twice"
             return None
         return known
 
-    def _is_enough(self, known: list[tuple[Rows, bytes]]) -> bool:
+    def _are_enough(self, known: list[tuple[Rows, bytes]]) -> bool:
         now = self._clock()
-        return now > self._ends or (now > self._ends - BUDGET_SECONDS / 2 and _is_varied(known))
+        if len(known) >= MOST_ALONE or now > self._ends:
+            return True
+        is_time = now > self._ends - BUDGET_SECONDS / 2 or (self._brief and len(known) >= FEW_ALONE)
+        return is_time and not _missing(known)
 
     def _of_one_kind(self, rows: list[Rows]) -> list[Rows]:
         """Those that a request could bring, as they are read then."""
@@ -335,8 +338,9 @@ def _variations(example: Rows) -> list[Rows]:
     first = singles[0]
     reworded = [first._replace(values=_reworded(first.values, way)) for way in range(len(_WORDINGS))]
     scaled = [first._replace(values=_scaled(first.values, factor)) for factor in _FACTORS]
+    in_turns: Iterator[Optional[Rows]] = chain([first], *zip_longest(reworded, singles[1:], scaled))
     distinct: list[Rows] = []
-    for row in chain([first], *zip_longest(reworded, singles[1:], scaled)):
+    for row in in_turns:
         if row is not None and all(row.values != other.values for other in distinct):
             distinct.append(row)
     return distinct
@@ -381,9 +385,15 @@ _WORDINGS: tuple[Callable[[str], str], ...] = (
 )
 
 
-def _is_varied(known: list[tuple[Rows, bytes]]) -> bool:
-    """Whether nothing is the same in all of these rows."""
-    return all(len(set(cell)) > 1 for cell in zip(*(_cells(row.values) for row, _ in known)))
+def _missing(known: list[tuple[Rows, bytes]]) -> str:
+    """Why rows with these answers would show nothing; empty when they do."""
+    cells = list(zip(*(_cells(row.values) for row, _ in known)))
+    if any(len(set(cell)) < 2 for cell in cells):
+        return "its input example has a column that could not be varied"
+    if any(isinstance(cell[0], (str, bool)) for cell in cells) and len({answer for _, answer in known}) < 2:
+        # Its numbers may be of no account. But texts made up here may be none that the model knows.
+        return "it answers all rows of its input example the same, and other texts and flags too"
+    return ""
 
 
 def _cells(value: Any) -> Iterator[Any]:
@@ -410,7 +420,9 @@ def _forms(example: Rows) -> tuple[list[Rows], list[Rows]]:
         _as_split(example, records)._replace(numbered=True),
         example._replace(format=RECORDS, values=records, columns=None),
         example._replace(format=INSTANCES, values=records, columns=None),
-        example._replace(format=INPUTS, values={name: [r[name] for r in records] for name in names}, columns=None),
+        example._replace(
+            format=INPUTS, values={name: [r[name] for r in records] for name in names}, columns=None
+        ),
     ]
     arrays = [list(record.values()) for record in records]
     further = [
