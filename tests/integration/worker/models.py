@@ -190,7 +190,14 @@ def save_streaming(directory: Path) -> Path:
     return path
 
 
-def save(directory: Path, name: str, code: str, *, input_example: Any = None) -> Path:
+def save(
+    directory: Path,
+    name: str,
+    code: str,
+    *,
+    input_example: Any = None,
+    signature: ModelSignature | None = None,
+) -> Path:
     """Save a model whose code is ``code``, without running it when it has no example."""
     good = directory / f"{name}.py"
     good.write_text(dedent(OBEDIENT))
@@ -200,7 +207,7 @@ def save(directory: Path, name: str, code: str, *, input_example: Any = None) ->
         mlflow.pyfunc.save_model(
             path,
             python_model=str(good),
-            signature=SIGNATURE,
+            signature=signature or SIGNATURE,
             input_example=input_example,
             pip_requirements=["mlflow"],
         )

@@ -1,10 +1,13 @@
 """Requests that wait are predicted together, and no answer shows it."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
 from tests.integration.worker import models
 from tests.integration.worker.scoring_client import Call, ScoringClient, do_body
 from tests.integration.worker.worker_process import WorkerOrders
@@ -13,6 +16,7 @@ from tests.waiting import until
 from servery_common.contracts.states import ReplicaState
 
 EXAMPLE = pd.DataFrame({"do": ["a", "b"]})
+DATED = ModelSignature(inputs=Schema([ColSpec("string", "do"), ColSpec("datetime", "when")]))
 
 
 def save(directory: Path, name: str, *, counts: bool = False, example: pd.DataFrame | None = EXAMPLE) -> Path:
@@ -59,10 +63,11 @@ class OneAtATime:
         for call in calls:
             await asyncio.wait_for(call.done.wait(), 20)
 
-    async def ask(self, *rows: str) -> list[Call]:
-        """Send these while the model is busy; return the finished calls."""
+    async def ask(self, *rows: str | bytes) -> list[Call]:
+        """Send these, or whole bodies, while the model is busy; return the finished calls."""
         busy = await self.occupy()
-        calls = [(await self._client.send(self.replica_id, do_body(row)))[1] for row in rows]
+        bodies = [do_body(row) if isinstance(row, str) else row for row in rows]
+        calls = [(await self._client.send(self.replica_id, body))[1] for body in bodies]
         for call in calls:
             await asyncio.wait_for(call.accepted.wait(), 10)
         await self.release(busy, *calls)
@@ -97,6 +102,31 @@ async def test_a_bad_row_fails_by_itself(one_at_a_time: OneAtATime, row_wise: Pa
     assert one_at_a_time.sizes == [1, 3, 1, 1, 1]
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"dataframe_split": ' + b"[" * 2000, b'{"stream": true, "inputs": ' + b"[" * 2000]
+)
+async def test_a_body_that_is_nested_too_deep_is_refused_by_itself(
+    one_at_a_time: OneAtATime, row_wise: Path, body: bytes
+):
+    await one_at_a_time.launch(row_wise)
+    good, deep, fine = await one_at_a_time.ask("good", body, "fine")
+    assert (good.json, fine.json) == ({"predictions": ["GOOD"]}, {"predictions": ["FINE"]})
+    assert deep.status == 400
+    assert "recursion" in deep.json["message"]
+    assert one_at_a_time.sizes == [1, 2]
+
+
+async def test_what_was_not_tried_is_predicted_alone(one_at_a_time: OneAtATime, row_wise: Path):
+    await one_at_a_time.launch(row_wise)
+    numbered = {"dataframe_split": {"columns": ["do"], "data": [["n"]], "index": [7]}}
+    more = {"dataframe_records": [{"do": "m", "other": 1}]}
+    with_params = {"dataframe_records": [{"do": "p"}], "params": {"a": 1}}
+    bodies = [json.dumps(content).encode() for content in (numbered, more, with_params)]
+    calls = await one_at_a_time.ask("a", *bodies, "b", *(b"\xef\xbb\xbf" + do_body("c"), do_body("d")))
+    assert [call.json["predictions"] for call in calls if call.status == 200] == [[one] for one in "ANMPBCD"]
+    assert sorted(one_at_a_time.sizes) == [1, 1, 1, 1, 1, 3]
+
+
 @pytest.mark.parametrize("wish", [{}, {"SERVERY_BATCHING": "auto"}])
 async def test_a_model_that_is_not_row_wise_is_noticed_and_served_request_by_request(
     one_at_a_time: OneAtATime, client: ScoringClient, counting: Path, wish: dict[str, str]
@@ -121,19 +151,24 @@ async def test_what_a_served_entity_wishes_overrules_what_was_found_out(
 
 
 async def test_a_replica_says_how_many_requests_it_takes(
-    orders: WorkerOrders, row_wise: Path, counting: Path
+    orders: WorkerOrders, model_directory: Path, row_wise: Path, counting: Path
 ):
+    dated = models.save(model_directory, "dated", models.TOGETHER, signature=DATED)
     takes = {}
     for name, model, wish in (
         ("row-wise", row_wise, {}),
         ("not row-wise", counting, {}),
         ("switched off", row_wise, {"SERVERY_BATCHING": "off"}),
+        ("dates", dated, {}),
+        ("dates, switched on", dated, {"SERVERY_BATCHING": "on"}),
     ):
         replica_id = await orders.launch(model, slots=2, environment_vars=wish)
         seen = await orders.until_state(replica_id, ReplicaState.READY)
         takes[name] = (seen.slots, seen.max_in_flight)
         await orders.stop(replica_id, grace=0.0)
-    assert takes == {"row-wise": (2, 64), "not row-wise": (2, 2), "switched off": (2, 2)}
+    assert takes.pop("row-wise") == (2, 64)
+    assert len(takes) == 4
+    assert set(takes.values()) == {(2, 2)}
 
 
 async def test_after_a_process_died_under_several_the_one_that_did_it_is_found(

@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+import pytest
+
 from servery_runner import batch_proof, rows
 from servery_runner.backlog import Backlog, Request
 from servery_runner.batch_proof import FORCED, OFF, Proof
@@ -59,6 +61,36 @@ def test_formats_that_were_not_shown_to_be_row_wise_go_alone():
     waiting = backlog(CHEAP._replace(formats=("dataframe_split",)))
     waiting.put([request(), request()])
     assert len(waiting.take().batch) == 1
+
+
+def test_kinds_that_were_not_shown_to_be_row_wise_go_alone():
+    known = rows.read(request().body)
+    assert known is not None
+    waiting = backlog(CHEAP._replace(kinds={batch_proof.key(known): 2}))
+    floats, words = [request() for _ in range(3)], [request("x"), request("y")]
+    waiting.put([words[0], *floats, words[1]])
+    batches = []
+    for _ in range(4):
+        batches.append(waiting.take().batch)
+        waiting.done(None, 0.002, 0.002)
+    assert batches == [words[:1], floats[:2], floats[2:], words[1:]]
+
+
+def test_what_comes_with_params_goes_alone():
+    waiting = backlog()
+    body = b'{"inputs": [1.5], "params": {"t": 1}}'
+    waiting.put([Request(next(NUMBERS), "application/json", body, until=FOREVER) for _ in range(2)])
+    assert len(waiting.take().batch) == 1
+
+
+@pytest.mark.parametrize("depth", [*range(100, 1100, 50), 20_000])
+def test_a_body_that_is_nested_too_deep_keeps_nobody_from_taking(depth: int):
+    body = b'{"inputs": ' + b"[" * depth + b"1" + b"]" * depth + b"}"
+    for proof in (CHEAP, CHEAP._replace(kinds={})):
+        waiting = backlog(proof)
+        deep = [Request(next(NUMBERS), "application/json", body, until=FOREVER) for _ in range(2)]
+        waiting.put(deep)
+        assert waiting.take().batch[0] is deep[0]
 
 
 def test_requests_of_other_kinds_wait_their_turn():

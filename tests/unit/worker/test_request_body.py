@@ -65,3 +65,11 @@ def test_only_json_is_looked_into() -> None:
     body = b'"prompt","stream"\n1,2\n'
     assert read(body, "text/csv", None) == (body, False)
     assert read(json.dumps({**CHAT, "stream": True}).encode(), f"{JSON}; charset=utf-8", None).stream
+
+
+@pytest.mark.parametrize("start", [b'{"stream": true, "messages": ', b'{"usage_context": '])
+@pytest.mark.parametrize("depth", [500, 1000, 20_000])
+def test_however_deep_a_body_is_nested_reading_it_raises_nothing(start: bytes, depth: int) -> None:
+    open_body = start + b"[" * depth
+    assert read(open_body, JSON, None) == (open_body, False)
+    read(open_body + b"]" * depth + b"}", JSON, None)

@@ -1,4 +1,5 @@
 import json
+import math
 from typing import Any
 
 import pytest
@@ -10,6 +11,10 @@ from servery_runner.rows import Rows
 def split_body(*data: list[Any], columns: list[str] | None = None, **more: Any) -> bytes:
     names = columns if columns is not None else ["a", "b"][: len(data[0])] if data else []
     return json.dumps({"dataframe_split": {"columns": names, "data": list(data)}} | more).encode()
+
+
+def split(*data: list[Any], index: list[Any]) -> bytes:
+    return body("dataframe_split", {"columns": ["a"], "data": list(data), "index": index})
 
 
 def body(name: str, content: Any, **more: Any) -> bytes:
@@ -52,8 +57,12 @@ def read(content: bytes, **known: Any) -> Rows:
         ),
         ([body("inputs", ["x"]), body("inputs", ["y"])], body("inputs", ["x", "y"])),
         (
-            [body("inputs", [1], params={"t": 0.5}), body("inputs", [2], params={"t": 0.5})],
-            body("inputs", [1, 2], params={"t": 0.5}),
+            [split([1], [2], index=[0, 1]), split([3], index=[0])],
+            split([1], [2], [3], index=[0, 1, 2]),
+        ),
+        (
+            [body("inputs", [1], params=None), body("inputs", [2], client_request_id="x")],
+            body("inputs", [1, 2]),
         ),
     ],
 )
@@ -74,9 +83,7 @@ def test_bodies_of_one_kind_are_joined_row_after_row(bodies: list[bytes], joined
         (body("dataframe_records", [{"a": 1}]), body("dataframe_records", [{"b": 1}])),
         (body("inputs", [[1, 2]]), body("inputs", [[1, 2, 3]])),
         (body("inputs", [1]), body("instances", [1])),
-        (body("inputs", [1], params={"t": 1}), body("inputs", [1], params={"t": 2})),
-        (body("inputs", [1], params={"t": 1}), body("inputs", [1], params={"t": 1.0})),
-        (body("inputs", [1]), body("inputs", [1], params={})),
+        (split([1], index=[0]), split_body([1], columns=["a"])),
     ],
 )
 def test_bodies_whose_columns_could_change_their_type_are_of_two_kinds(one: bytes, other: bytes):
@@ -116,8 +123,27 @@ def test_a_whole_number_is_a_float_where_the_signature_says_so():
         split_body([1, 2], columns=["a"]),
         split_body([2**63]),
         body("dataframe_split", {"columns": ["a"], "data": []}),
-        body("dataframe_split", {"columns": ["a"], "data": [[1]], "index": ["x"]}),
-        body("dataframe_split", {"columns": ["a"], "data": [[1]], "index": [1, 2]}),
+        split([1], index=["x"]),
+        split([1], index=[1, 2]),
+        split([1], index=[]),
+        split([1], index=[7]),
+        split([1], index=[False]),
+        split([1], index=[0.0]),
+        split([1], [2], index=[1, 0]),
+        split_body([math.nan]),
+        split_body([math.inf]),
+        split_body([-math.inf]),
+        b'{"inputs": [1e999]}',
+        body("dataframe_records", [{"a": math.nan}]),
+        body("inputs", [[1.0, math.nan]]),
+        body("inputs", {"a": [[math.inf]]}),
+        body("inputs", [1], params={}),
+        body("inputs", [1], params={"t": 0.5}),
+        b"\xef\xbb\xbf" + body("inputs", [1]),
+        body("inputs", [1]).decode().encode("utf-16"),
+        body("inputs", [1]).decode().encode("utf-16-le"),
+        body("inputs", [1]).decode().encode("utf-32"),
+        b'{"inputs": ["\xed\xa0\x80"]}',
         body("dataframe_records", {"a": 1}),
         body("dataframe_records", [1]),
         body("dataframe_records", [{}]),
@@ -143,11 +169,16 @@ def test_dates_are_not_read_because_pandas_guesses_their_format_from_the_first()
     assert rows.read(split_body(["01/02/2026"]), dates=True) is None
 
 
-def test_row_numbers_and_the_keys_of_the_server_change_nothing():
-    plain = read(split_body([1], columns=["a"]))
-    content = {"columns": ["a"], "data": [[1]], "index": [7]}
-    numbered = read(body("dataframe_split", content, client_request_id="x"))
-    assert numbered == plain._replace(numbered=True)
+@pytest.mark.parametrize("depth", [100, 500, 1000, 20_000])
+@pytest.mark.parametrize("start", [b'{"dataframe_split": ', b'{"inputs": ', b'{"params": ', b""])
+def test_however_deep_a_body_is_nested_reading_it_raises_nothing(start: bytes, depth: int):
+    assert rows.read(start + b"[" * depth) is None
+    closed = rows.read(start + b"[" * depth + b"1" + b"]" * depth + b"}")
+    assert closed is None or (depth < 1000 and start == b'{"inputs": ')
+
+
+def test_the_keys_of_the_server_change_nothing():
+    assert read(body("inputs", [1], client_request_id="x")) == read(body("inputs", [1]))
 
 
 def test_an_answer_is_cut_into_what_each_would_have_been():

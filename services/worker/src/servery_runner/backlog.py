@@ -13,7 +13,7 @@ import functools
 import threading
 import time
 from collections import deque
-from typing import Callable, NamedTuple, Optional, Union
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 from servery_runner.batch_proof import Proof
 from servery_runner.batch_size import BatchSize
@@ -24,6 +24,7 @@ from servery_runner.streaming import Flow
 UNUSUAL = 3.0
 """A prediction that takes this many times the usual has another one beside it, but none before …"""
 LEAST_PATIENCE_SECONDS = 0.05
+REMEMBERED_KINDS = 256
 
 
 class Request:
@@ -83,7 +84,9 @@ class Backlog:
     """The queue between the thread that reads requests and those that predict. All methods may be called by any."""
 
     def __init__(self, proof: Proof, read: Read, clock: Callable[[], float] = time.monotonic) -> None:
-        self._formats = frozenset(proof.formats)
+        self._proof = proof
+        self._proven: dict[tuple[Any, ...], int] = {}
+        """Rows that may be joined, by kind: what the proof says, remembered."""
         self._read = read
         self._clock = clock
         self._size = BatchSize(proof.max_rows)
@@ -171,13 +174,14 @@ class Backlog:
         return Taken(batch, expired)
 
     def _is_joinable(self, request: Request) -> bool:
-        return bool(self._formats) and not request.solo
+        return bool(self._proof.formats) and not request.solo
 
     def _of_one_kind(self, requests: list[Request], limit: int) -> tuple[list[Request], list[Request]]:
         first = requests[0]
         kind = self._rows_of(first)
         if kind is None:
             return [first], requests[1:]
+        limit = min(limit, self._most(kind))
         batch, others, count = [first], list[Request](), kind.length
         for request in requests[1:]:
             rows = None if request.solo else self._rows_of(request)
@@ -192,11 +196,19 @@ class Backlog:
         """Read its rows, once: what cannot be joined is marked to be predicted by itself."""
         if request.rows is None:
             rows = self._read(request.body) if _is_json(request.content_type) else None
-            if rows is None or rows.format not in self._formats:
+            if rows is None or not self._most(rows):
                 request.solo = True
                 return None
             request.rows = rows
         return request.rows
+
+    def _most(self, rows: Rows) -> int:
+        most = self._proven.get(rows.kind)
+        if most is None:
+            if len(self._proven) >= REMEMBERED_KINDS:
+                self._proven.clear()
+            most = self._proven[rows.kind] = self._proof.most(rows)
+        return most
 
 
 @functools.lru_cache(maxsize=64)

@@ -3,17 +3,23 @@
 Nothing a model says of itself proves that. Its input example (or, without one, rows made up by its signature) is
 varied and predicted row by row and in company, in sizes up to the most rows that will ever be joined; every answer
 has to be the same to the last byte. A model that looks at the whole of what it is given (a mean, a rank, a count, row
-numbers), keeps a state or rolls dice gives itself away here, and so does one whose last digits depend on how many
-rows it gets.
+numbers, the longest text), keeps a state or rolls dice gives itself away here, and so does one whose last digits
+depend on how many rows it gets.
+
+What is shown holds for the kind of body it was shown with (``Rows.kind``: format, names, types, shapes) and for no
+other: the same model may be given a table, an array or a dict, and treat each in its own way. So the example is tried
+in every way clients are likely to send its columns, and only bodies of the kinds that were tried are joined.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
+from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, Iterator, NamedTuple, Optional
 
 from servery_runner import rows as rows_of
 from servery_runner.rows import INPUTS, INSTANCES, RECORDS, SPLIT, Rows
@@ -24,6 +30,9 @@ SIZES = (2, 8, 32, MOST_ROWS)
 BUDGET_SECONDS = 3.0
 """A slow model is shown to be row-wise up to the size that could be tried by then."""
 MOST_ALONE = 10
+FEW_ALONE = 5
+"""Of a kind that is tried after the example's own."""
+MOST_KINDS = 32
 CLOSE = 1e-5
 """What single precision can differ by when sums are added up in another order."""
 _FACTORS = (0.5, -1.0, 2.0, 0.1, 7.0)
@@ -31,18 +40,28 @@ _LARGEST_EXAMPLE_ITEM = 16_384
 
 Score = Callable[[bytes], "tuple[int, str]"]
 """Status and body of the answer to a JSON body."""
+Read = Callable[[bytes], Optional[Rows]]
+"""A body's rows as the model takes them."""
 
 
 class Proof(NamedTuple):
     """What was found out about a model."""
 
     formats: tuple[str, ...]
-    """Body formats whose rows may be joined; empty: none."""
+    """Body formats with kinds that may be joined; empty: none."""
     max_rows: int
     reason: str
     """Why not, or why no further; for people."""
     seconds: tuple[tuple[int, float], ...] = ()
     """How long predictions took: (rows, seconds)."""
+    kinds: Optional[dict[str, int]] = None
+    """How many rows may be joined of each kind, by ``key``; None: ``max_rows`` of every kind."""
+
+    def most(self, rows: Rows) -> int:
+        """How many rows of this kind may be joined; 0: none."""
+        if rows.format not in self.formats:
+            return 0
+        return self.max_rows if self.kinds is None else self.kinds.get(key(rows), 0)
 
     def head(self) -> dict[str, Any]:
         """As JSON for the worker, which keeps it for the next runner of this model."""
@@ -51,6 +70,7 @@ class Proof(NamedTuple):
             "max_rows": self.max_rows,
             "reason": self.reason,
             "seconds": [list(pair) for pair in self.seconds],
+            "kinds": self.kinds,
         }
 
     @classmethod
@@ -61,60 +81,92 @@ class Proof(NamedTuple):
             int(head["max_rows"]),
             str(head["reason"]),
             tuple((int(count), float(seconds)) for count, seconds in head["seconds"]),
+            head["kinds"],
         )
 
 
 OFF = Proof((), 1, "switched off with SERVERY_BATCHING=off")
+DATES = Proof((), 1, "its signature has dates, whose format is guessed from the first one of a table")
 FORCED = Proof(rows_of.FORMATS, MOST_ROWS, "switched on with SERVERY_BATCHING=on")
 
 
-def prove(score: Score, example: Optional[Rows], clock: Callable[[], float] = time.monotonic) -> Proof:
-    """Find out in which formats, and up to how many rows, joined rows get the answers they get alone."""
+def key(rows: Rows) -> str:
+    """What a kind is called in a proof: the kind itself is as long as the names of all columns."""
+    return hashlib.blake2b(repr(rows.kind).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def prove(
+    score: Score,
+    example: Optional[Rows],
+    read: Read = rows_of.read,
+    clock: Callable[[], float] = time.monotonic,
+) -> Proof:
+    """Find out of which kinds, and up to how many rows, joined rows get the answers they get alone."""
     if example is None:
         return Proof((), 1, "it has no input example or signature whose rows could be tried")
     ends = clock() + BUDGET_SECONDS
-    proven: list[str] = []
-    most = MOST_ROWS
-    seconds: list[tuple[int, float]] = []
-    reason = ""
-    for form in _forms(example):
-        trial = _Trial(score, form, ends, clock)
-        found = trial.run()
-        if found > 1:
-            proven.append(form.format)
-            most = min(most, found)
-            seconds += trial.seconds
-        elif form is example or not reason:
-            reason = trial.reason
-        if not proven:
-            break  # The example's own format comes first and decides.
-    if not proven:
-        return Proof((), 1, reason)
-    return Proof(tuple(proven), most, "its rows do not depend on each other", tuple(seconds))
+    first = _Trial(score, read, example, ends, clock)
+    if first.run() < 2:
+        return Proof((), 1, first.reason)  # The example's own kind comes first and decides.
+    proven = [first]
+    others, further = _forms(example)
+    for at, form in enumerate((*others, *further)):
+        if len(proven) >= MOST_KINDS or (at >= len(others) and clock() > ends):
+            break
+        trial = _Trial(score, read, form, ends, clock, brief=True)
+        if trial.run() > 1:
+            proven.append(trial)
+    return Proof(
+        tuple(dict.fromkeys(trial.example.format for trial in proven)),
+        max(trial.proven for trial in proven),
+        "its rows do not depend on each other",
+        tuple(chain.from_iterable(trial.seconds for trial in proven)),
+        {
+            trial.key: trial.proven for trial in reversed(proven)
+        },  # Of two trials of one kind the first counts.
+    )
 
 
 class _Trial:
-    """One format of the example, alone and in company."""
+    """The example in one form, alone and in company. ``brief``: after another form was tried thoroughly."""
 
-    def __init__(self, score: Score, example: Rows, ends: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        score: Score,
+        read: Read,
+        example: Rows,
+        ends: float,
+        clock: Callable[[], float],
+        *,
+        brief: bool = False,
+    ) -> None:
         self._score = score
-        self._example = example
+        self._read = read
         self._ends = ends
         self._clock = clock
+        self._brief = brief
+        self.example = example
+        self.key = ""
+        self.proven = 1
+        """The largest size at which the answers agree; 1 with ``reason`` set when they never do."""
         self.reason = ""
         self.seconds: list[tuple[int, float]] = []
 
     def run(self) -> int:
-        """The largest size at which the answers agree; 1 with ``reason`` set when they never do."""
+        """Find out ``proven``."""
         known = self._alone()
-        if known is None:
-            return 1
-        proven = 1
-        for size in SIZES:
-            if proven > 1 and self._too_slow(size):
-                self.reason = f"more than {proven} rows take too long to try"
-                break
+        if known is not None:
+            self._together(known)
+        return self.proven
+
+    def _together(self, known: list[tuple[Rows, bytes]]) -> None:
+        for number, size in enumerate(SIZES):
+            if self.proven > 1 and self._too_slow(size):
+                self.reason = f"more than {self.proven} rows take too long to try"
+                return
             for turn in (1, -1):
+                if self._brief and size > 2 and turn != (-1) ** number:
+                    continue
                 chosen = [known[at % len(known)] for at in range(size)][::turn]
                 pieces = self._ask([row for row, _ in chosen])
                 expected = [answer for _, answer in chosen]
@@ -125,15 +177,21 @@ class _Trial:
                         if pieces is not None and _close(pieces, expected)
                         else f"{size} rows together are not answered as each of them is alone"
                     )
-                    return 1 if proven == 1 or pieces is not None else proven
-            proven = size
-        return proven
+                    if pieces is not None:
+                        self.proven = 1
+                    return
+            self.proven = size
 
     def _alone(self) -> Optional[list[tuple[Rows, bytes]]]:
         known: list[tuple[Rows, bytes]] = []
-        for row in _variations(self._example):
+        rows = self._of_one_kind(_variations(self.example))
+        if not rows:
+            self.reason = "requests like its input example are never joined"
+            return None
+        self.key = key(rows[0])
+        for row in rows:
             # At least twice two: the second and the repetition of the first say the most.
-            if len(known) >= 2 and self._clock() > self._ends - BUDGET_SECONDS / 2:
+            if len(known) >= 2 and self._are_enough(known):
                 break
             answer = self._ask([row])
             if answer is not None:
@@ -144,10 +202,29 @@ class _Trial:
         if len(known) < 2:
             self.reason = "its input example has one row, which could not be varied"
             return None
-        if self._ask([known[0][0]]) != [known[0][1]]:
+        self.reason = _missing(known)
+        if self.reason:
+            return None
+        if not self._brief and self._ask([known[0][0]]) != [known[0][1]]:
             self.reason = "it does not answer the same row the same way twice"
             return None
         return known
+
+    def _are_enough(self, known: list[tuple[Rows, bytes]]) -> bool:
+        now = self._clock()
+        if len(known) >= MOST_ALONE or now > self._ends:
+            return True
+        is_time = now > self._ends - BUDGET_SECONDS / 2 or (self._brief and len(known) >= FEW_ALONE)
+        return is_time and not _missing(known)
+
+    def _of_one_kind(self, rows: list[Rows]) -> list[Rows]:
+        """Those that a request could bring, as they are read then."""
+        found: list[Rows] = []
+        for row in rows:
+            part = self._read(rows_of.join([row]))
+            if part is not None and (not found or part.kind == found[0].kind):
+                found.append(part)
+        return found
 
     def _ask(self, parts: list[Rows]) -> Optional[list[bytes]]:
         began = self._clock()
@@ -193,7 +270,22 @@ def _logged(metadata: Any, model_path: str) -> Optional[Rows]:
     name = information.get("serving_input_path")
     if not name:
         return None
-    return rows_of.read(Path(model_path, name).read_bytes())
+    try:
+        content = json.loads(Path(model_path, name).read_bytes())
+        table = content.get(SPLIT)
+        if table is not None:
+            # Rows with gaps are not joined; the others show what there is to show.
+            table["data"] = [row for row in table["data"] if not any(map(_is_gap, row))]
+            table.pop("index", None)
+        # What is proven is proven for requests without params.
+        content.pop("params", None)
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return None
+    return rows_of.read(json.dumps(content).encode())
+
+
+def _is_gap(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
 def _made_up(schema: Any) -> Optional[Rows]:
@@ -238,12 +330,18 @@ def _filled(shape: tuple[int, ...], value: Any) -> Any:
 
 
 def _variations(example: Rows) -> list[Rows]:
-    """Single rows: those of the example, then the same with other numbers."""
+    """Single rows: those of the example, and its first one with other texts and flags, and with other numbers.
+
+    They come in turns: of a slow model only the first of them are tried.
+    """
     singles = [_row(example, at) for at in range(min(example.length, MOST_ALONE // 2))]
-    varied = [_with_values(singles[0], factor) for factor in _FACTORS]
+    first = singles[0]
+    reworded = [first._replace(values=_reworded(first.values, way)) for way in range(len(_WORDINGS))]
+    scaled = [first._replace(values=_scaled(first.values, factor)) for factor in _FACTORS]
+    in_turns: Iterator[Optional[Rows]] = chain([first], *zip_longest(reworded, singles[1:], scaled))
     distinct: list[Rows] = []
-    for row in (*singles, *varied):
-        if all(row.values != other.values for other in distinct):
+    for row in in_turns:
+        if row is not None and all(row.values != other.values for other in distinct):
             distinct.append(row)
     return distinct
 
@@ -256,11 +354,8 @@ def _row(rows: Rows, at: int) -> Rows:
     return rows._replace(values=values, length=1)
 
 
-def _with_values(row: Rows, factor: float) -> Rows:
-    return row._replace(values=_scaled(row.values, factor))
-
-
 def _scaled(value: Any, factor: float) -> Any:
+    """The same with other numbers."""
     if isinstance(value, dict):
         return {name: _scaled(item, factor) for name, item in value.items()}
     if isinstance(value, list):
@@ -272,24 +367,81 @@ def _scaled(value: Any, factor: float) -> Any:
     return value
 
 
-def _forms(example: Rows) -> list[Rows]:
-    """The example in its own format and in the others that can say the same."""
-    records = _as_records(example)
-    if records:
-        names = list(records[0])
-        forms = [
-            example._replace(format=SPLIT, values=[list(r.values()) for r in records], columns=names),
-            example._replace(format=RECORDS, values=records, columns=None),
-            example._replace(format=INSTANCES, values=records, columns=None),
-            example._replace(
-                format=INPUTS, values={name: [r[name] for r in records] for name in names}, columns=None
-            ),
-        ]
-    elif isinstance(example.values, list) and example.format in (INSTANCES, INPUTS):
-        forms = [example._replace(format=name) for name in (INSTANCES, INPUTS)]
+def _reworded(value: Any, way: int) -> Any:
+    """The same with other texts, of other lengths, and the other flags."""
+    if isinstance(value, dict):
+        return {name: _reworded(item, way) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_reworded(item, way) for item in value]
+    if isinstance(value, str):
+        return _WORDINGS[way](value)
+    return not value if isinstance(value, bool) else value
+
+
+_WORDINGS: tuple[Callable[[str], str], ...] = (
+    lambda text: f"{text} {text}",
+    lambda text: text[: (len(text) + 1) // 2],
+    lambda text: text[::-1],
+)
+
+
+def _missing(known: list[tuple[Rows, bytes]]) -> str:
+    """Why rows with these answers would show nothing; empty when they do."""
+    cells = list(zip(*(_cells(row.values) for row, _ in known)))
+    if any(len(set(cell)) < 2 for cell in cells):
+        return "its input example has a column that could not be varied"
+    if any(isinstance(cell[0], (str, bool)) for cell in cells) and len({answer for _, answer in known}) < 2:
+        # Its numbers may be of no account. But texts made up here may be none that the model knows.
+        return "it answers all rows of its input example the same, and other texts and flags too"
+    return ""
+
+
+def _cells(value: Any) -> Iterator[Any]:
+    if isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _cells(item)
     else:
-        forms = []
-    return [example, *(form for form in forms if form.format != example.format)]
+        yield value
+
+
+def _forms(example: Rows) -> tuple[list[Rows], list[Rows]]:
+    """The example in the other forms that clients usually give it; then in those that are tried if there is time."""
+    if example.format in (INSTANCES, INPUTS) and isinstance(example.values, list):
+        lists = [example._replace(format=name) for name in (INSTANCES, INPUTS) if name != example.format]
+    else:
+        lists = []
+    records = _as_records(example)
+    if not records:
+        return lists, []
+    names = list(records[0])
+    in_order = [{name: record[name] for name in sorted(names)} for record in records]
+    others = [
+        _as_split(example, records),
+        _as_split(example, records)._replace(numbered=True),
+        example._replace(format=RECORDS, values=records, columns=None),
+        example._replace(format=INSTANCES, values=records, columns=None),
+        example._replace(
+            format=INPUTS, values={name: [r[name] for r in records] for name in names}, columns=None
+        ),
+    ]
+    arrays = [list(record.values()) for record in records]
+    further = [
+        *(example._replace(format=name, values=arrays, columns=None) for name in (INSTANCES, INPUTS)),
+        example._replace(format=INPUTS, values=records, columns=None),
+    ]
+    if sorted(names) != names:
+        further.append(_as_split(example, in_order))
+        further.append(example._replace(format=RECORDS, values=in_order, columns=None))
+    if len(names) == 1:
+        cells = [cell for [cell] in arrays]
+        further += [example._replace(format=name, values=cells, columns=None) for name in (INSTANCES, INPUTS)]
+    mine = (example.format, type(example.values), example.numbered)
+    return [one for one in others if (one.format, type(one.values), one.numbered) != mine], further
+
+
+def _as_split(example: Rows, records: list[dict[str, Any]]) -> Rows:
+    rows = [list(record.values()) for record in records]
+    return example._replace(format=SPLIT, values=rows, columns=list(records[0]))
 
 
 def _as_records(example: Rows) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ def read(body: Union[bytes, bytearray], content_type: str, declared: Collection[
         return RequestBody(body, False)
     try:
         parsed = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return RequestBody(body, False)
     if not isinstance(parsed, dict):
         return RequestBody(body, False)
@@ -46,7 +46,10 @@ def read(body: Union[bytes, bytearray], content_type: str, declared: Collection[
     if not any(key in parsed for key in UNWRAPPED_KEYS):
         return RequestBody(body, stream)
     kept = {key: value for key, value in parsed.items() if not _is_servers(key, stream, declared)}
-    return RequestBody(body if len(kept) == len(parsed) else json.dumps(kept).encode(), stream)
+    try:
+        return RequestBody(body if len(kept) == len(parsed) else json.dumps(kept).encode(), stream)
+    except RecursionError:
+        return RequestBody(body, stream)
 
 
 def declared_names(metadata: Any) -> frozenset[str] | None:

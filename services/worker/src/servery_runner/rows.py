@@ -3,19 +3,21 @@
 Joining must not show in any answer, so a body is only read where a table made of it alone and a table made of it and
 others give each row the same values. pandas and NumPy choose the type of a column by looking at all of its values:
 bodies are of one kind only when each column holds one type in all of them. What is not understood here, or may be
-read differently in company (dates, empty cells, whole numbers beyond 64 bits), is not read: it is predicted by
-itself.
+read differently in company, is not read: it is predicted by itself. That is dates, empty cells, NaN and infinities
+(a model may fill gaps with what it finds in other rows), whole numbers beyond 64 bits, row numbers that do not just
+count, ``params``, and bytes that MLflow's releases decode in different ways.
 """
 
 from __future__ import annotations
 
 import json
+from math import isfinite
 from typing import Any, Collection, NamedTuple, Optional, Union
 
 SPLIT, RECORDS, INSTANCES, INPUTS = "dataframe_split", "dataframe_records", "instances", "inputs"
 FORMATS = (SPLIT, RECORDS, INSTANCES, INPUTS)
 IGNORED_KEYS = frozenset(("client_request_id", "usage_context", "databricks_options"))
-"""Beside the rows and ``params``: keys that reach no model which is sent rows."""
+"""Beside the rows: keys that reach no model which is sent rows."""
 
 LONGEST_BODY = 64 * 1024
 """Bytes. Longer ones hold many rows already and cost more to read twice than they could gain."""
@@ -33,15 +35,14 @@ class Rows(NamedTuple):
 
     format: str
     kind: tuple[Any, ...]
-    """Bodies of equal kinds can be joined."""
+    """Format, names, types and shapes. Bodies of equal kinds can be joined."""
     values: Any
     """A list of rows, or ``{name: list}`` for columns."""
     length: int
     columns: Optional[list[Any]] = None
     """Of ``dataframe_split``."""
     numbered: bool = False
-    """It brings row numbers, which are left out when it is joined."""
-    params: Any = None
+    """It brings row numbers, which only count."""
 
 
 def read(body: Union[bytes, bytearray], floats: Collection[str] = (), dates: bool = False) -> Optional[Rows]:
@@ -53,25 +54,18 @@ def read(body: Union[bytes, bytearray], floats: Collection[str] = (), dates: boo
     if len(body) > LONGEST_BODY or dates:
         return None
     try:
-        parsed = json.loads(body)
-    except ValueError:
-        return None
-    if not isinstance(parsed, dict):
-        return None
-    params = parsed.pop("params", None)
-    formats = [key for key in parsed if key not in IGNORED_KEYS]
-    if len(formats) != 1 or formats[0] not in FORMATS:
-        return None
-    name = formats[0]
-    reader = _READERS[name]
-    try:
-        kind_of_params = None if params is None else json.dumps(params, sort_keys=True)
-        rows = reader(parsed[name], floats)
+        # Given bytes, json would guess an encoding, which not every MLflow does: a BOM is refused in text.
+        parsed = json.loads(body.decode("utf-8"))
+        if not isinstance(parsed, dict) or parsed.pop("params", None) is not None:
+            return None
+        formats = [key for key in parsed if key not in IGNORED_KEYS]
+        if len(formats) != 1 or formats[0] not in FORMATS:
+            return None
+        rows = _READERS[formats[0]](parsed[formats[0]], floats)
     except Exception:
-        return None  # Whatever it is, MLflow will explain it.
-    if rows is None or not rows.length:
+        # Whatever it is, MLflow will explain it: also a RecursionError.
         return None
-    return rows._replace(kind=(name, rows.kind, kind_of_params), params=params)
+    return rows if rows is not None and rows.length else None
 
 
 def join(parts: list[Rows]) -> bytes:
@@ -86,10 +80,10 @@ def join(parts: list[Rows]) -> bytes:
         content[SPLIT] = {"data": values}
         if first.columns is not None:
             content[SPLIT]["columns"] = first.columns
+        if first.numbered:
+            content[SPLIT]["index"] = list(range(len(values)))
     else:
         content[first.format] = values
-    if first.params is not None:
-        content["params"] = first.params
     return json.dumps(content).encode()
 
 
@@ -114,7 +108,8 @@ def _read_split(table: Any, floats: Collection[str]) -> Optional[Rows]:
     if not isinstance(table, dict) or not table.keys() <= {"columns", "data", "index"}:
         return None
     data, columns = table.get("data"), table.get("columns")
-    if not isinstance(data, list) or not _is_plain_index(table.get("index"), len(data)):
+    index = table.get("index")
+    if not isinstance(data, list) or not (index is None or _counts(index, len(data))):
         return None
     if columns is not None and (not isinstance(columns, list) or not _are_names(columns)):
         return None
@@ -128,8 +123,8 @@ def _read_split(table: Any, floats: Collection[str]) -> Optional[Rows]:
         if of_row != types or None in of_row:
             return None
     names = None if columns is None else tuple(columns)
-    numbered = table.get("index") is not None
-    return Rows(SPLIT, (names, types), data, len(data), columns, numbered)
+    numbered = index is not None
+    return Rows(SPLIT, (SPLIT, (names, types, numbered)), data, len(data), columns, numbered)
 
 
 def _read_records(records: Any, floats: Collection[str]) -> Optional[Rows]:
@@ -144,7 +139,7 @@ def _read_records(records: Any, floats: Collection[str]) -> Optional[Rows]:
             kind = of_record
         if of_record != kind or not record or any(type_ is None for _, type_ in of_record):
             return None
-    return Rows(RECORDS, (kind,), records, len(records))
+    return Rows(RECORDS, (RECORDS, (kind,)), records, len(records))
 
 
 def _read_items(items: Any, floats: Collection[str], name: str) -> Optional[Rows]:
@@ -162,7 +157,7 @@ def _read_items(items: Any, floats: Collection[str], name: str) -> Optional[Rows
             kind = of_item
         if of_item is None or of_item != kind or (isinstance(item, dict) and not _are_known(of_item)):
             return None
-    return Rows(name, (kind,), items, len(items))
+    return Rows(name, (name, (kind,)), items, len(items))
 
 
 def _read_instances(items: Any, floats: Collection[str]) -> Optional[Rows]:
@@ -184,7 +179,7 @@ def _read_inputs(inputs: Any, floats: Collection[str]) -> Optional[Rows]:
         counts.add(len(column))
     if len(counts) != 1:
         return None
-    return Rows(INPUTS, tuple(kinds), inputs, counts.pop())
+    return Rows(INPUTS, (INPUTS, tuple(kinds)), inputs, counts.pop())
 
 
 _READERS = {
@@ -199,6 +194,8 @@ def _scalar_type(value: Any, name: Any, floats: Collection[str]) -> Any:
     """The type that decides on a column's type; None for a value that may be read differently in company."""
     kind = type(value)
     if kind is float:
+        if not isfinite(value):
+            return None
         return NUMBER if name in floats else float
     if kind is int:
         if name in floats and -EXACT_INTEGER <= value <= EXACT_INTEGER:
@@ -217,11 +214,9 @@ def _array_type(value: Any, is_float: bool) -> Any:
     return (len(value), types.pop())
 
 
-def _is_plain_index(index: Any, length: int) -> bool:
-    """Whether leaving the index out changes nothing for a model that was shown not to look at row numbers."""
-    if index is None:
-        return True
-    return isinstance(index, list) and len(index) == length and all(type(label) is int for label in index)
+def _counts(index: Any, length: int) -> bool:
+    """Whether the row numbers are 0, 1, 2 …: those of joined rows can only go on counting."""
+    return bool(index == list(range(length)) and all(type(number) is int for number in index))
 
 
 def _are_names(columns: list[Any]) -> bool:

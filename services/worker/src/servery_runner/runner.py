@@ -48,7 +48,7 @@ def run(channel_socket: socket.socket) -> NoReturn:
             channel.send(frames.READY, 0, {"verifying": True})
             process.say("predicting the input example")
             example_predicted = loading.predict_example(scorer, order["model_path"])
-        proof = _proof(scorer, order)
+        proof = find_proof(scorer, order)
     except loading.LoadFailure as failure:
         channel.send(frames.FAILED, 0, failure.head())
         os._exit(1)
@@ -65,17 +65,19 @@ def run(channel_socket: socket.socket) -> NoReturn:
         time.sleep(3600)
 
 
-def _proof(scorer: Scorer, order: dict[str, Any]) -> Proof:
+def find_proof(scorer: Scorer, order: dict[str, Any]) -> Proof:
     """Whether requests may be predicted together: as ordered, as known of this model, or as found out now."""
     if order["batching"] == "off":
         proof = batch_proof.OFF
+    elif scorer.dates:
+        proof = batch_proof.DATES
     elif order["batching"] == "on":
         proof = batch_proof.FORCED
     elif order.get("proof"):
         proof = Proof.from_head(order["proof"])
     else:
         example = batch_proof.example_of(scorer.model.metadata, order["model_path"])
-        proof = batch_proof.prove(scorer.score_json, example)
+        proof = batch_proof.prove(scorer.score_json, example, scorer.read_rows)
     what = f"on, up to {proof.max_rows} rows at a time" if proof.formats else "off"
     process.say(f"batching: {what}: {proof.reason}")
     return proof

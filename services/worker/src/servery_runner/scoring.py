@@ -56,7 +56,8 @@ class Scorer:
         self._write_item = getattr(scoring_server, "unwrapped_predictions_to_json", json.dump)
         self.declared = request_body.declared_names(model.metadata)
         """Names in the model's signature; None without one."""
-        self._floats, self._dates = _number_columns(self._input_schema)
+        self._floats, self.dates = _number_columns(self._input_schema)
+        """``dates``: its signature has some, so no bodies of this model are read as rows."""
         self._write_answer: Any = getattr(scoring_server, "predictions_to_json", None)
         self._tables = (
             None if self._write_answer is None else tables.of_signature(self._input_schema, self._decode)
@@ -67,9 +68,9 @@ class Scorer:
         started = time.time_ns()
         if self._tables is not None and content_type == JSON and b'"dataframe_' in body:
             part = self.read_rows(body) if part is None else part
-            table = None if part is None or part.numbered else self._tables.of([part])
-            if part is not None and table is not None:
-                return self._score_table(table, part.params, lambda: body, started)
+            table = None if part is None else self._tables.of([part])
+            if table is not None:
+                return self._score_table(table, lambda: body, started)
         return self._score(_TimedModel(self.model), body, content_type)
 
     def answer_together(self, parts: list[Rows]) -> Answer:
@@ -78,7 +79,7 @@ class Scorer:
         table = None if self._tables is None else self._tables.of(parts)
         if table is None:
             return self._score(_TimedModel(self.model), rows.join(parts), JSON)
-        return self._score_table(table, parts[0].params, lambda: rows.join(parts), started)
+        return self._score_table(table, lambda: rows.join(parts), started)
 
     def stream(self, body: Body, content_type: str) -> Union[Answer, AnswerStream]:
         """Begin to stream, the first item computed; an Answer when that failed. Never raises."""
@@ -97,7 +98,7 @@ class Scorer:
 
     def read_rows(self, body: Body) -> Optional[Rows]:
         """The rows of a JSON body, as this model takes them; None when it has to be predicted by itself."""
-        return rows.read(body, self._floats, self._dates)
+        return rows.read(body, self._floats, self.dates)
 
     def event(self, item: Any) -> bytes:
         """One item of a streamed answer. Raises what writing it as JSON raises."""
@@ -117,9 +118,9 @@ class Scorer:
     def _score(self, model: _TimedModel, body: Body, content_type: str) -> Answer:
         return self._answered(model, lambda: self._invoke(model, body, content_type), time.time_ns())
 
-    def _score_table(self, table: Table, params: Any, body: Callable[[], Body], started: int) -> Answer:
+    def _score_table(self, table: Table, body: Callable[[], Body], started: int) -> Answer:
         model = _TimedModel(self.model)
-        return self._answered(model, lambda: self._predict_table(model, table, params, body), started)
+        return self._answered(model, lambda: self._predict_table(model, table, body), started)
 
     def _invoke(self, model: _TimedModel, body: Body, content_type: str) -> tuple[int, str, bytes]:
         data = _decoded(body, content_type, self._takes_bytes)
@@ -127,11 +128,11 @@ class Scorer:
         return result.status, result.mimetype, result.response.encode()
 
     def _predict_table(
-        self, model: _TimedModel, table: Table, params: Any, body: Callable[[], Body]
+        self, model: _TimedModel, table: Table, body: Callable[[], Body]
     ) -> tuple[int, str, bytes]:
         try:
             with enforcement.sparing(table.frame if table.conforms else None):
-                prediction = model.predict(table.frame, params=params)
+                prediction = model.predict(table.frame)
         except BaseException as error:
             # MLflow's server tells of it, as if the model had failed under its hands.
             return self._invoke(_FailedModel(self.model, error), body(), JSON)

@@ -58,7 +58,8 @@ class Tables:
         # As pandas puts the columns of a dict together: one block, each column in one piece.
         block = self._array(list(columns), "float64")
         order = tuple(names)
-        frame = self._frame(block.T, columns=self._index_of(order), copy=False)
+        numbers = self._index(list(range(block.shape[1]))) if first.numbered else None
+        frame = self._frame(block.T, index=numbers, columns=self._index_of(order), copy=False)
         return Table(frame, order == self.in_order)
 
     def _index_of(self, names: tuple[str, ...]) -> Any:
@@ -103,8 +104,9 @@ def _trials(names: list[str], *orders: list[str]) -> list[bytes]:
     wanted = [[0.5 + at for at, _ in enumerate(names)], [at for at, _ in enumerate(names)]]
     orders = orders or (names, names[::-1])
     bodies = [{SPLIT: {"columns": order, "data": data}} for order in orders for data in (wanted, wanted[1:])]
+    numbered = [{SPLIT: {"columns": order, "data": wanted, "index": [0, 1]}} for order in orders]
     records = [{RECORDS: [dict(zip(order, row)) for row in wanted]} for order in orders]
-    return [json.dumps(body).encode() for body in (*bodies, *records)]
+    return [json.dumps(body).encode() for body in (*bodies, *numbered, *records)]
 
 
 def _same(tables: Tables, body: bytes, decode: Decode) -> bool:
