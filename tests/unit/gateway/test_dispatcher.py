@@ -291,6 +291,14 @@ async def test_what_a_replica_that_is_gone_had_is_cancelled_should_it_come_back(
     assert one.transport.cancelled == [("a", attempt) for attempt in attempts]
 
 
+async def test_the_body_of_a_request_that_ended_is_not_held_by_whoever_holds_its_ticket() -> None:
+    one = dispatcher("a")
+    ticket = submit(one)
+    assert ticket.request.body
+    one.on_result(ticket.attempt, DONE)
+    assert not ticket.request.body
+
+
 async def test_a_lost_connection_fails_everything_at_once() -> None:
     one = dispatcher("a")
     tickets = [submit(one) for _ in range(3)]

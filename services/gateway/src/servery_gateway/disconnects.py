@@ -30,8 +30,10 @@ class DisconnectWatch:
 
     def stop(self) -> None:
         """The answer is ready: leave the client alone."""
+        self._callback = _nothing
         if self._task is not None:
             self._task.cancel()
+            self._task = None
         else:
             self._watches.forget(self)
 
@@ -73,3 +75,7 @@ class DisconnectWatches:
 
     def _look_later(self) -> None:
         asyncio.get_running_loop().call_later(GRACE, self._look)
+
+
+def _nothing() -> None:
+    pass

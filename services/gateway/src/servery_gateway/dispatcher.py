@@ -460,6 +460,8 @@ class Dispatcher:
                 ticket.outcome.set_exception(how)
             elif how is not None:
                 ticket.outcome.set_result(how)
+        # Not when the garbage collector finds what refers to the ticket: that may be many long bodies later.
+        ticket.request.body = b""
         if drain and pool.queue:
             self._drain(pool)
 
