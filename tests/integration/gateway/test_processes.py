@@ -293,3 +293,25 @@ async def test_the_snapshot_that_all_write_can_be_read(peers: World) -> None:
         assert await asyncio.wait_for(running.process.wait(), PATIENCE) == 0
         assert complete()
         assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
+async def test_a_process_that_fails_before_there_is_a_service_says_why(tmp_path: Path) -> None:
+    failing = """
+from servery_common.logging import configure_logging
+from servery_gateway.processes import Processes
+
+def fail(number, ready):
+    raise RuntimeError("no loop")
+
+configure_logging("gateway")
+raise SystemExit(Processes(1, fail).run())
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", failing, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
+    assert process.returncode == 1
+    lines = [json.loads(line) for line in out.splitlines()]
+    [told] = [line for line in lines if line["event"] == "gateway_process_failed"]
+    assert told["process"] == 1
+    assert "RuntimeError: no loop" in json.dumps(told)

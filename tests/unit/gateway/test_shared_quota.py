@@ -5,7 +5,16 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from servery_gateway.shared_quota import IDLE, ROUND, Report, SharedQuota, burst_of, share_of
+from servery_gateway.shared_quota import (
+    DEBT_SECONDS,
+    IDLE,
+    ROUND,
+    SILENCE,
+    Report,
+    SharedQuota,
+    burst_of,
+    share_of,
+)
 
 STEP, LATENCY = 0.001, 0.002
 SECONDS = 10.0
@@ -181,6 +190,35 @@ def test_what_another_refuses_for_is_reported_until_nothing_came_for_a_while() -
     assert not quota.forgettable(ROUND)
     assert quota.settle(IDLE + 2 * ROUND, alone=False) is None
     assert quota.forgettable(IDLE + 2 * ROUND)
+
+
+def owing(qps: int) -> SharedQuota:
+    """A quota of which others let in more than there was, and then fell silent."""
+    quota = SharedQuota(qps, 0)
+    quota.admit(0)
+    quota.hear("other", Report(demand=100, admitted=1000, level=-1000), 0)
+    for at in range(1, int(IDLE / ROUND) + 2):
+        quota.settle(at * ROUND, alone=False)
+    return quota
+
+
+@pytest.mark.parametrize("qps", [1, 2, QPS])
+def test_a_debt_is_not_forgotten_and_is_paid_within_a_bounded_time(qps: int) -> None:
+    quota = owing(qps)
+    now = (int(IDLE / ROUND) + 1) * ROUND
+    assert not quota.forgettable(now)
+    paid = SILENCE + DEBT_SECONDS + burst_of(qps) / qps + 2 * ROUND
+    while now < paid:
+        now += ROUND
+        quota.settle(now, alone=False)
+    assert quota.forgettable(now)
+
+
+def test_who_knows_of_a_debt_does_not_believe_one_that_has_just_started() -> None:
+    quota = owing(1)
+    now = IDLE + ROUND
+    quota.hear("fresh", Report(demand=10, admitted=0, level=burst_of(1)), now)
+    assert not quota.admit(now)
 
 
 def test_what_was_given_back_was_not_let_in() -> None:

@@ -522,3 +522,54 @@ async def test_a_cancelled_stream_says_nothing_more(agent: Agent, runner: FakeRu
     end(runner, 1, {"status": 499})
     assert agent.in_flight == 0
     assert sent.kinds() == [frames.ACCEPT, frames.RESULT]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"status": 204},
+        {"status": 100},
+        {"ct": "a\r\nset-cookie: b=c"},
+        {"ct": "a" * 60_000},
+        {"p": float("inf")},
+    ],
+    ids=lambda head: str(head)[:30],
+)
+async def test_a_request_answered_with_nonsense_is_answered_when_its_runner_is_buried(
+    agent: Agent, runner: FakeRunner, sent: Sent, head: dict[str, Any]
+) -> None:
+    await deliver(agent, request(1))
+    runner.begin(1)
+    with pytest.raises((frames.FrameError, OverflowError)):
+        runner.say(frames.RESULT, 1, head, bytes(frames.CHUNK_BYTES + 1))
+    assert (agent.in_flight, sent.results()) == (1, [])
+    agent.suspend(holding=False)
+    agent.bury("was killed by SIGKILL", ended_itself=False)
+    assert (agent.in_flight, sent.results()) == (0, [(1, 503, True)])
+
+
+async def test_a_stream_that_begins_with_nonsense_has_not_begun(
+    agent: Agent, runner: FakeRunner, sent: Sent
+) -> None:
+    await deliver(agent, request(1))
+    runner.begin(1)
+    with pytest.raises(frames.FrameError):
+        runner.say(frames.RESULT, 1, {"ct": "a\r\nb: c"}, flags=frames.STREAM)
+    agent.suspend(holding=False)
+    agent.bury("was killed by SIGKILL", ended_itself=False)
+    assert sent.results() == [(1, 503, True)]
+    assert frames.END not in sent.kinds()
+
+
+@pytest.mark.parametrize("head", [{}, {"status": 204}, {"status": 400, "p": float("inf")}], ids=str)
+async def test_a_stream_that_ends_with_nonsense_is_ended_when_its_runner_is_buried(
+    agent: Agent, runner: FakeRunner, sent: Sent, head: dict[str, Any]
+) -> None:
+    await deliver(agent, request(1))
+    begin(runner, 1)
+    with pytest.raises((frames.FrameError, OverflowError, KeyError)):
+        end(runner, 1, head, b"{}")
+    agent.suspend(holding=False)
+    agent.bury("was killed by SIGKILL", ended_itself=False)
+    assert sent.records[-1][1].kind == frames.END
+    assert sent.records[-1][1].head["status"] == 503

@@ -1,8 +1,13 @@
 import asyncio
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.waiting import until
 
+from servery_common.contracts import frames
 from servery_common.contracts.builds import Artifacts
 from servery_common.contracts.replicas import ReplicaLaunch
 from servery_common.contracts.states import ReplicaState
@@ -29,8 +34,10 @@ class FakeNats:
         self.let = asyncio.Event()
         self.ignored = False
         self.disconnect_callbacks: list[Any] = []
+        self.handler: Any = None
 
     async def receive(self, subject: str, handler: Any) -> None:
+        self.handler = handler
         self.asked.set()
         await self.let.wait()
 
@@ -112,3 +119,94 @@ async def test_a_replica_that_cannot_be_started_stays_failed_with_the_reason_unt
         await running
     assert replica.state is ReplicaState.STOPPED
     assert nats.ignored
+
+
+class EndingRunner:
+    """Ends by itself when ``dead`` is set; what it exited with is known when ``reported`` is."""
+
+    joined = 1
+    quick = False
+    pid = 7
+
+    def __init__(self) -> None:
+        self.dead = asyncio.Event()
+        self.asked = asyncio.Event()
+        self.reported = asyncio.Event()
+        self.numbers: list[int] = []
+        self.begun = SimpleNamespace(has=lambda number: True, is_predicted=lambda number: True)
+        self.on_result: Any = None
+
+    def request(self, number: int, *_: Any) -> None:
+        self.numbers.append(number)
+
+    async def end_reason(self) -> str:
+        self.asked.set()
+        await self.reported.wait()
+        return "exited with status 3"
+
+    def ended_itself(self) -> bool:
+        return True
+
+    def kill(self) -> None:
+        self.dead.set()
+
+
+class Sent:
+    """Stands in for Replies."""
+
+    def __init__(self) -> None:
+        self.results: list[tuple[int, str]] = []
+
+    def accept(self, subject: str, id: int, then: Callable[[bool], None], *, soon: bool = True) -> None:
+        then(True)
+
+    def send(self, subject: str, *record: bytes | memoryview) -> None:
+        for one in frames.decode(b"".join(record)):
+            self.results.append((one.head["status"], json.loads(bytes(one.body))["message"]))
+
+
+@pytest.mark.parametrize(
+    ("late", "reason"), [(True, "exited with status 3"), (False, "was ended because it used")]
+)
+async def test_what_is_noticed_after_a_runner_ended_does_not_change_why_it_did(
+    nats: FakeNats, changed: asyncio.Event, late: bool, reason: str
+) -> None:
+    runner, sent = EndingRunner(), Sent()
+    starts = asyncio.Queue[EndingRunner]()
+    starts.put_nowait(runner)
+
+    async def dispose(_runner: EndingRunner) -> None:
+        return None
+
+    launcher: Any = SimpleNamespace(start=lambda *_, **__: starts.get(), dispose=dispose)
+    replica = Replica(
+        LAUNCH,
+        launcher=launcher,
+        connection=nats,  # type: ignore[arg-type]
+        replies=sent,  # type: ignore[arg-type]
+        deadline_grace=1.0,
+        memory_bytes=2**30,
+        on_change=changed.set,
+    )
+    nats.let.set()
+    running = asyncio.create_task(replica.run())
+    async with asyncio.timeout(10):
+        while replica.state is not ReplicaState.READY:
+            changed.clear()
+            await changed.wait()
+        assert nats.handler is not None
+        nats.handler(memoryview(frames.encode(frames.REQUEST, 1, {"ttl": 60_000}, b"{}")), "g", b"")
+        assert runner.numbers
+        if late:
+            runner.dead.set()
+            replica.end_excessive()
+            await runner.asked.wait()
+        replica.end_excessive()
+        await runner.asked.wait()
+        runner.reported.set()
+        await until(lambda: bool(sent.results))
+        replica.stop()
+        await running
+    [(answered, message)] = sent.results
+    assert answered == 400
+    assert reason in message

@@ -88,6 +88,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._idle_until: set[GatewayProtocol] | None = None
         self._target: Target | None = None
         """Of a short request whose body is arriving."""
+        self._head: list[Header] = []
+        """Headers of the request that is being read."""
         self._body: list[bytes] = []
         self._cycle: _ShortCycle | None = None
 
@@ -122,10 +124,17 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Implement httptools' protocol."""
-        self._target = self._short_target()
+        # Again: a request sent ahead may be read in the call that answered the one before.
+        self._unset_keepalive_if_required()
+        closing = self._is_closing()
+        before = cast(RequestResponseCycle | None, self.cycle)
+        if closing and before is not None and before.response_complete:
+            return  # Sent behind the last request of this connection: it must not be run.
+        # What may follow a chunked body is no header: nobody checked it, a proxy least of all.
+        self._head, self.headers = self.headers, []
+        self._target = None if closing else self._short_target()
         if self._target is None:
-            self._make_scope()
-            super().on_headers_complete()
+            self._hand_over()
         else:
             self._body = []
 
@@ -148,8 +157,8 @@ class GatewayProtocol(HttpToolsProtocol):
         before, self.cycle = self.cycle, cast(RequestResponseCycle, cycle)
         self._cycle = cycle
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        client = self._clients.of(self.client, self.headers)
-        cycle.request = self._short.begin(target, dict(self.headers), client, body, cycle)
+        client = self._clients.of(self.client, self._head)
+        cycle.request = self._short.begin(target, dict(self._head), client, body, cycle)
         if cycle.request is None:
             self.cycle, self._cycle = before, None
             self._take_the_long_way()
@@ -166,6 +175,14 @@ class GatewayProtocol(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         else:
             self._idle_until = self._idle.add(self, self.loop.time() + self.timeout_keep_alive)
+
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn does it, but never in the place of the answer to what came before."""
+        before = cast("RequestResponseCycle | _ShortCycle | None", self.cycle)
+        if before is None or before.response_complete or before.more_body:
+            super().send_400_response(msg)
+        else:
+            before.keep_alive = False
 
     def respond(self, cycle: "_ShortCycle", head: bytes, body: bytes) -> None:
         """Send the answer to a short request."""
@@ -216,8 +233,10 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _short_target(self) -> Target | None:
         """Return what a request names that may be short, None for any other."""
-        if self.expect_100_continue or self._is_closing():
+        if self.expect_100_continue:
             return None
+        if self.flow.write_paused:
+            return None  # The client does not take its answers: uvicorn waits until it does.
         before = cast(RequestResponseCycle | None, self.cycle)
         if before is not None and not before.response_complete:
             return None  # It was sent ahead, and has to wait for its turn.
@@ -230,15 +249,17 @@ class GatewayProtocol(HttpToolsProtocol):
         assert self.parser is not None  # It calls.
         return self.parser
 
-    def _make_scope(self) -> None:
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
+    def _hand_over(self) -> None:
+        """Have uvicorn begin the request whose head was read."""
+        url, expects = self.url, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
-        self.headers.extend(headers)
+        self.headers.extend(self._head)
+        super().on_headers_complete()
+        self.headers = []
 
     def _take_the_long_way(self) -> None:
-        self._make_scope()
-        super().on_headers_complete()
+        self._hand_over()
         for piece in self._body:
             super().on_body(piece)
         self._body = []
@@ -261,6 +282,7 @@ class _ShortCycle:
 
     __slots__ = ("disconnected", "keep_alive", "protocol", "request", "response_complete")
     message_event = _NoEvent()
+    more_body = False
 
     def __init__(self, protocol: GatewayProtocol, *, keep_alive: bool) -> None:
         self.protocol = protocol

@@ -108,6 +108,9 @@ class Processes:
             _die_with(self._parent)
             self._forget_parent()
             code = self._run_child(number, ready)
+        except BaseException:
+            # Whatever it is, nobody else would tell of it: this process ends here.
+            log.critical("gateway_process_failed", process=number, exc_info=True)
         finally:
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()

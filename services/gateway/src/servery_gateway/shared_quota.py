@@ -20,7 +20,8 @@ ROUND = 0.1
 SILENCE = 0.5
 """Seconds after which a gateway that reported nothing more counts no longer: its part goes to the others."""
 IDLE = 2.0
-"""Seconds without a request after which a gateway forgets a workspace. A full bucket tells as much."""
+"""Seconds without a request after which a gateway reports nothing more, and forgets a workspace once its bucket is
+full."""
 BURST_SECONDS = 0.25
 MIN_BURST = 10
 DEBT_SECONDS = 2.0
@@ -128,8 +129,8 @@ class SharedQuota:
         if known:
             self._elsewhere += report.admitted
             return
-        # Nothing came here yet: whoever speaks knows better how full the bucket is.
-        self._level = report.level
+        # Nothing came here lately: whoever speaks knows better how full the bucket is, but for what is still owed.
+        self._level = min(self._level, report.level)
         self._divided = True
         self._deal(burst_of(self.qps), now)
 
@@ -153,6 +154,8 @@ class SharedQuota:
         self._level = min(self._level, burst)
         if self._peers:
             self._agree()
+        self._level = max(self._level, -self.qps * DEBT_SECONDS)
+        if self._peers:
             self._deal(burst, now)
         elif self._divided:
             self._bucket.refill(self._level, float(self.qps), burst, now)
@@ -164,8 +167,13 @@ class SharedQuota:
         return report if now - self._arrived_at < IDLE else None
 
     def forgettable(self, now: float) -> bool:
-        """Whether nothing is lost by beginning anew: nobody has asked for anything for a while."""
-        return not self._peers and now - self._arrived_at >= IDLE
+        """Whether nothing is lost by beginning anew: nobody asks for anything, and the bucket is full again.
+
+        It is within a time that is bounded: the burst and ``DEBT_SECONDS`` are all that can be missing.
+        """
+        if self._peers or self._divided or now - self._arrived_at < IDLE:
+            return False
+        return self._bucket.level(now) >= burst_of(self.qps)
 
     def _measure(self, elapsed: float) -> None:
         rate = self._arrived / max(elapsed, ROUND)
@@ -183,7 +191,6 @@ class SharedQuota:
             return
         mean = self._level * self._demand + sum(peer.level * peer.demand for peer in self._peers.values())
         self._level += _SMOOTHING * (mean / weight - self._level)
-        self._level = max(self._level, -self.qps * DEBT_SECONDS)
 
     def _deal(self, burst: float, now: float) -> None:
         share = share_of(self._demand, [peer.demand for peer in self._peers.values()])

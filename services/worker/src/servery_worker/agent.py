@@ -28,7 +28,7 @@ from servery_worker.answers import Answers
 from servery_worker.job import Job, from_record
 from servery_worker.large_bodies import LargeBodies
 from servery_worker.replies import Replies
-from servery_worker.result_heads import JSON, ResultHeads
+from servery_worker.result_heads import JSON, ResultHeads, content_type, error_status, prediction_time
 from servery_worker.runner import Runner
 from servery_worker.staleness import Staleness
 
@@ -329,11 +329,10 @@ class Agent:
                 self._trace(job, head.status, head.timings, head.company)
 
     def _on_stream(self, job: Job, record: frames.RawRecord) -> None:
+        head = {"ct": content_type(frames.read_head(record.head))}
         job.streaming = True
         job.stream_ends_at = asyncio.get_running_loop().time() + job.stream_seconds
-        content_type = str(frames.read_head(record.head).get("ct") or JSON)
         if not job.cancelled:
-            head = {"ct": content_type}
             self._replies.send(job.reply, frames.encode(frames.RESULT, job.id, head, flags=frames.STREAM))
             self._heard_of(job)
         self._on_piece(job, record.body)
@@ -341,9 +340,9 @@ class Agent:
     def _on_end(self, job: Job, said: dict[str, Any], body: bytes | memoryview) -> None:
         if not job.streaming or len(body) > frames.CHUNK_BYTES:
             raise frames.FrameError("the end of no stream, or a longer one than a record holds")
-        head: dict[str, Any] = {"p": int(said["p"])} if "p" in said else {}
+        head: dict[str, Any] = prediction_time(said)
         if body:
-            head["status"] = int(said["status"])
+            head["status"] = error_status(said)
         self.answered += 1
         self._forget(job)
         if not job.cancelled:

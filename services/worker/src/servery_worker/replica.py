@@ -188,16 +188,17 @@ class Replica:
 
     def end_excessive(self) -> None:
         """Replace the model's process: it holds more memory than it may, as the request it works on would again."""
-        self._excessive = True
-        self._end_runner(f"was ended because it used {excess(self._memory_bytes)}")
+        self._end_runner(f"was ended because it used {excess(self._memory_bytes)}", excessive=True)
 
     def _on_overdue(self) -> None:
         self._end_runner("was ended because a request computed past its deadline")
 
-    def _end_runner(self, because: str) -> None:
+    def _end_runner(self, because: str, *, excessive: bool = False) -> None:
+        if self._runner is None or self._runner.dead.is_set():
+            return  # It ended before, and not because of this.
         self._ended_because = because
-        if self._runner is not None:
-            self._runner.kill()
+        self._excessive = excessive
+        self._runner.kill()
 
     def _happened(self, happening: Happening, reason: str = "") -> None:
         before, self.state = self.state, after(self.state, happening)

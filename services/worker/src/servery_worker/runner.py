@@ -146,9 +146,9 @@ class Runner(asyncio.Protocol):
         try:
             for record in self._records.feed(data):
                 self._handle(record)
-        except (frames.FrameError, KeyError, TypeError, ValueError) as error:
-            # The other side is untrusted: what it sends may be anything.
-            log.warning("runner_spoke_nonsense", pid=self.pid, error=str(error))
+        except Exception as error:
+            # The other side is untrusted: what it sends may be anything, and so may what comes of it.
+            log.warning("runner_spoke_nonsense", pid=self.pid, error=repr(error))
             self.kill()
 
     def connection_lost(self, exc: Exception | None) -> None:

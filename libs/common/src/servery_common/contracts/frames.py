@@ -20,7 +20,7 @@ The id names one request between two ends and is chosen by the sender of the REQ
 the rest in order. A sender keeps at most ``WINDOW_BYTES`` of one body unacknowledged; the receiver opens the
 window with WINDOW records (``bytes`` in the head) as it takes pieces in.
 
-An answer whose length nobody knows yet is streamed: a RESULT with ``stream`` in its head and the first bytes, CHUNKs
+An answer whose length nobody knows yet is streamed: a RESULT with the flag STREAM and the first bytes, CHUNKs
 as there is more, and one END. The runner keeps at most ``STREAM_WINDOW_BYTES`` of it unacknowledged; WINDOW records
 come from the gateway as the client takes the bytes, through the agent, so a slow client slows the model and no
 process holds more than a window. As long as its client is there, a gateway sends one at least every few seconds, of 0
