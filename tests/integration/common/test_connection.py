@@ -93,6 +93,23 @@ async def test_a_silent_connection_is_given_up(
         await client.close()
 
 
+async def test_a_connection_that_breaks_as_it_is_closed_is_closed(nats_server: NatsServer) -> None:
+    client = await connect_inference(NatsSettings(url=nats_server.url), name="t", on_disconnect=lambda: None)
+    called = list[Msg]()
+
+    async def take(msg: Msg) -> None:
+        called.append(msg)
+
+    await client.subscribe("servery.api.test.closing", cb=take)
+    reset = ConnectionResetError("Connection lost")
+    with patch.object(type(client._transport), "drain", side_effect=reset):
+        client._pending.append(b"PING\r\n")
+        client._pending_data_size += 6
+        await client.close()
+    assert client.is_closed
+    assert not client._subs
+
+
 async def test_an_error_of_the_server_does_not_close_the_connection_for_good(
     bus: NatsBus, other_bus: NatsBus
 ) -> None:

@@ -12,6 +12,7 @@ method it concerns:
 * Requests in flight wait for their timeout when the connection is lost. Here they fail at once.
 * A ping overtakes what still waits to be written, so a flush that came back proved nothing about the subscription
   before it: requests met "no responders". Here a ping waits its turn.
+* Closing raises when the connection breaks just then. Here it closes.
 * The size limit is checked without headers; the server closes the connection of who exceeds it by one byte.
   Here headers count.
 """
@@ -66,7 +67,14 @@ class ResilientClient(Client):
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         if status == Client.CLOSED and self._watchdog is not None:
             self._watchdog.cancel()
-        await super()._close(status, do_cbs)
+        try:
+            await super()._close(status, do_cbs)
+        except OSError:
+            # Broken while the rest was written: what follows that in nats-py is left to do.
+            for subscription in self._subs.values():
+                if subscription._wait_for_msgs_task is not None:
+                    subscription._wait_for_msgs_task.cancel()
+            self._subs.clear()
 
     async def _connect_to_server(self, s: Srv) -> None:
         await super()._connect_to_server(s)
