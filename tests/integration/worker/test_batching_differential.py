@@ -32,6 +32,8 @@ OFF = {
     "named_tensors": NOT_ONE_EACH,
     "not_finite": NOT_ONE_EACH,
     "raises": NOTHING_SHOWN,
+    "repeat_text": "its own code is sent text",
+    "optional_columns": "its own code is sent text",
     "raises_mlflow": ONE_ROW,
     "not_serialisable": NOTHING_SHOWN,
 }

@@ -87,6 +87,11 @@ class Proof(NamedTuple):
 
 OFF = Proof((), 1, "switched off with SERVERY_BATCHING=off")
 DATES = Proof((), 1, "its signature has dates, whose format is guessed from the first one of a table")
+COMMANDED = Proof(
+    (),
+    1,
+    "its own code is sent text, and may do something else for a word nobody tried (SERVERY_BATCHING=on)",
+)
 FORCED = Proof(rows_of.FORMATS, MOST_ROWS, "switched on with SERVERY_BATCHING=on")
 
 
@@ -451,3 +456,14 @@ def _as_records(example: Rows) -> list[dict[str, Any]]:
     if isinstance(example.values, dict):
         return [{name: column[at] for name, column in example.values.items()} for at in range(example.length)]
     return example.values if all(isinstance(row, dict) for row in example.values) else []
+
+
+def has_text(example: Rows) -> bool:
+    """Whether any cell of the example is text."""
+    return _any_text(example.values)
+
+
+def _any_text(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_any_text, value.values()))
+    return isinstance(value, str) or (isinstance(value, list) and any(map(_any_text, value)))

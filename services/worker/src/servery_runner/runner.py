@@ -78,6 +78,8 @@ def find_proof(scorer: Scorer, order: dict[str, Any]) -> Proof:
     else:
         example = batch_proof.example_of(scorer.model.metadata, order["model_path"])
         proof = batch_proof.prove(scorer.score_json, example, scorer.read_rows)
+        if proof.formats and example is not None and scorer.has_own_code and batch_proof.has_text(example):
+            proof = batch_proof.COMMANDED
     what = f"on, up to {proof.max_rows} rows at a time" if proof.formats else "off"
     process.say(f"batching: {what}: {proof.reason}")
     return proof

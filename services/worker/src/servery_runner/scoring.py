@@ -56,6 +56,9 @@ class Scorer:
         self._write_item = getattr(scoring_server, "unwrapped_predictions_to_json", json.dump)
         self.declared = request_body.declared_names(model.metadata)
         """Names in the model's signature; None without one."""
+        flavor = (getattr(model.metadata, "flavors", None) or {}).get("python_function") or {}
+        self.has_own_code = flavor.get("loader_module") == "mlflow.pyfunc.model"
+        """It was logged as code (PythonModel), which may do anything, and not by a library's flavor."""
         self._floats, self.dates = _number_columns(self._input_schema)
         """``dates``: its signature has some, so no bodies of this model are read as rows."""
         self._write_answer: Any = getattr(scoring_server, "predictions_to_json", None)
