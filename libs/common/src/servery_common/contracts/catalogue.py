@@ -76,6 +76,7 @@ HEARTBEAT = "servery.signals.worker.heartbeat.<worker_id>"
 METRICS = "servery.signals.gateway.metrics.<gateway_id>"
 CHANGED = subjects.endpoints_changed()
 LOAD = "servery.signals.gateway.load.<gateway_id>"
+WAKE = "servery.signals.gateway.wake.<gateway_id>"
 DEMAND = "servery.signals.gateway.demand.<gateway_id>"
 CALLS = "servery.signals.gateway.calls.<gateway_id>"
 BUILD = "servery.jobs.build.<build_id>"
@@ -86,6 +87,7 @@ TOKEN = f"{subjects.TOKENS_BUCKET}/<token_sha256>"
 SIGNING_KEY = f"{subjects.SIGNING_KEYS_BUCKET}/<key_id>"
 QUOTA = f"{subjects.QUOTAS_BUCKET}/<workspace_id>"
 IP_ACCESS = f"{subjects.IP_ACCESS_BUCKET}/<workspace_id>"
+EXPLAIN = subjects.scaler_explain()
 FIND_TOKEN = subjects.controller_find_token()
 ISSUE_TOKEN = subjects.controller_issue_token()
 MODEL_TOKEN = subjects.controller_issue_model_token()
@@ -118,6 +120,8 @@ CATALOGUE: tuple[Entry, ...] = (
     _reply(builds.ModelEnvironment, (MODEL_ENVIRONMENT,), CONTROLLER, BUILDER),
     _request(scaling.ScaleRequest, SCALE, SCALER, CONTROLLER),
     _reply(scaling.ScaleAnswer, (SCALE,), CONTROLLER, SCALER),
+    _request(scaling.ExplainScaling, EXPLAIN, CONTROLLER, SCALER),
+    _reply(scaling.ScalingExplained, (EXPLAIN,), SCALER, CONTROLLER),
     _request(builds.ResolveModel, RESOLVE, CONTROLLER, BUILDER),
     _reply(builds.ModelResolved, (RESOLVE,), BUILDER, CONTROLLER),
     _request(builds.DescribeBuild, DESCRIBE, CONTROLLER, BUILDER),
@@ -136,6 +140,7 @@ CATALOGUE: tuple[Entry, ...] = (
     _reply(replicas.ReplicaLog, (REPLICA_LOG,), WORKER, CONTROLLER),
     Entry(replicas.WorkerHeartbeat, Guarantee.SIGNAL, (HEARTBEAT,), (WORKER,), (CONTROLLER,)),
     Entry(scaling.GatewayLoad, Guarantee.SIGNAL, (LOAD,), (GATEWAY,), (SCALER,)),
+    Entry(scaling.GatewayWake, Guarantee.SIGNAL, (WAKE,), (GATEWAY,), (CONTROLLER, SCALER)),
     Entry(metrics.GatewayMetrics, Guarantee.SIGNAL, (METRICS,), (GATEWAY,), (CONTROLLER,)),
     Entry(quotas.GatewayDemand, Guarantee.SIGNAL, (DEMAND,), (GATEWAY,), (GATEWAY,)),
     Entry(quotas.GatewayCalls, Guarantee.SIGNAL, (CALLS,), (GATEWAY,), (GATEWAY,)),

@@ -31,6 +31,16 @@ class ServedEntityRoute(Value):
     desired_replicas: int = 1
     """What the controller aims at now."""
     slots_per_replica: int = 4
+    holds: bool = False
+    """It was scaled to zero: requests wake it, and are held until a replica is there or their time is over."""
+    problem: str = ""
+    """Why a replica could not be started, for people. Requests are not held for one then."""
+    scale_to_zero_seconds: float = 1800.0
+    """Without a request for so long it is scaled to zero, if ``min_replicas`` is 0."""
+    target_concurrency: float | None = None
+    """Requests one replica should have at a time, pinned by a person; None: learned."""
+    shadow_percentage: int = 0
+    """Share of the endpoint's requests that is sent here too, after others answered them; the answers are only compared."""
 
 
 class RateLimit(Value):
@@ -58,6 +68,8 @@ class EndpointRoute(Message, type="servery.route.v1"):
     """Longest a streamed answer may go on from its beginning. A replica that is stopped is given as long."""
     max_queued: int = 40
     """Requests that may wait for a slot in one gateway before it answers 429."""
+    max_held: int = 1000
+    """Requests that may wait in one gateway for the first replica of a served entity at zero."""
     query_grantees: tuple[str, ...] = ()
     """Who may query, as in ``Identity.grantees``; administrators of the workspace always may."""
     rate_limits: tuple[RateLimit, ...] = ()

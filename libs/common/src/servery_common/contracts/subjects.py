@@ -32,6 +32,7 @@ IP_ACCESS_BUCKET = "servery-ip-access"
 CONTROLLER_QUEUE = "controller"
 BUILDER_QUEUE = "builder"
 WORKER_QUEUE = "worker"
+SCALER_QUEUE = "scaler"
 
 CONTROLLER_EVENTS_DURABLE = "controller-events"
 BUILDER_JOBS_DURABLE = "builder-jobs"
@@ -54,6 +55,11 @@ def controller_http() -> str:
 def controller_scale() -> str:
     """The scaler asks for a replica count."""
     return "servery.api.controller.scale"
+
+
+def scaler_explain() -> str:
+    """What the scaler sees and would decide now."""
+    return "servery.api.scaler.explain"
 
 
 def controller_find_token() -> str:
@@ -136,6 +142,11 @@ def gateway_load(gateway_id: str) -> str:
     return f"servery.signals.gateway.load.{token(gateway_id)}"
 
 
+def gateway_wake(gateway_id: str) -> str:
+    """Served entities at zero that requests wait for in one gateway, at once and each second."""
+    return f"servery.signals.gateway.wake.{token(gateway_id)}"
+
+
 def gateway_metrics(gateway_id: str) -> str:
     """What one gateway measured of each served entity, every two seconds."""
     return f"servery.signals.gateway.metrics.{token(gateway_id)}"
@@ -169,6 +180,7 @@ def build_event(happened: str, build_id: str) -> str:
 ALL_WORKER_HEARTBEATS = "servery.signals.worker.heartbeat.*"
 ALL_GATEWAY_METRICS = "servery.signals.gateway.metrics.*"
 ALL_GATEWAY_LOADS = "servery.signals.gateway.load.*"
+ALL_GATEWAY_WAKES = "servery.signals.gateway.wake.*"
 ALL_GATEWAY_DEMANDS = "servery.signals.gateway.demand.*"
 ALL_GATEWAY_CALLS = "servery.signals.gateway.calls.*"
 ALL_BUILD_EVENTS = "servery.events.build.*.*"
