@@ -39,7 +39,7 @@ def test_a_finished_build_makes_the_entity_start_its_replicas():
     step = plan(world, seen(build()), NOW)
     assert step.entities[0].phase is EntityPhase.STARTING
     assert step.entities[0].artifacts == ARTIFACTS
-    assert step.new_replicas == (("e1", 2),)
+    assert [(e.id, count) for e, count in step.new_replicas] == [("e1", 2)]
 
 
 def test_a_replica_that_is_not_there_is_ensured():
@@ -191,7 +191,7 @@ def test_an_active_entity_recovers_and_never_fails():
 def test_scaling_adds_replicas_and_takes_away_the_newest():
     active = config(phase=ConfigPhase.ACTIVE)
     up = deployment(active, entity(phase=EntityPhase.READY, desired=3), replica("r1"))
-    assert plan(up, seen(observed("r1")), NOW).new_replicas == (("e1", 2),)
+    assert [(e.id, count) for e, count in plan(up, seen(observed("r1")), NOW).new_replicas] == [("e1", 2)]
     down = deployment(active, entity(phase=EntityPhase.READY, desired=1), replica("r1"), replica("r2"))
     assert plan(down, seen(observed("r1"), observed("r2")), NOW).stopping == ("r2",)
 
@@ -235,7 +235,7 @@ def test_a_replica_on_a_lost_node_is_given_up_and_another_one_takes_its_place():
     step = plan(world, seen(nodes=["w2"]), NOW)
     assert step.ensure == (), "the lost node may come back with it: no id may answer twice"
     assert step.stopping == ("r1",)
-    assert step.new_replicas == (("e1", 1),)
+    assert [(e.id, count) for e, count in step.new_replicas] == [("e1", 1)]
     assert plan(world, seen(nodes=["w2"], complete=False), NOW).stopping == ()
 
 

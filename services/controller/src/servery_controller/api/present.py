@@ -132,7 +132,7 @@ def _ready(deployment: Deployment) -> EndpointReady:
     if active is None:
         return EndpointReady.NOT_READY
     entities = deployment.entities_of(active.version)
-    ready = all(e.phase is EntityPhase.READY for e in entities)
+    ready = all(e.phase in (EntityPhase.READY, EntityPhase.IDLE) for e in entities)
     return EndpointReady.READY if ready else EndpointReady.NOT_READY
 
 

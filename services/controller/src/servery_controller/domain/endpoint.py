@@ -34,6 +34,7 @@ class EntityPhase(StrEnum):
     BUILDING = "BUILDING"  #: the builder makes its environment and verifies the model
     STARTING = "STARTING"  #: built; replicas are being started
     READY = "READY"  #: every promised replica took requests once, and at least one does now
+    IDLE = "IDLE"  #: scaled to zero, or being woken from it: requests are held until a replica takes them
     RECOVERING = "RECOVERING"  #: was ready and lost its last ready replica; replacements are being started
     FAILED = "FAILED"  #: cannot be deployed without a change by a person
     ABORTED = "ABORTED"  #: given up because its config failed or was canceled, stopped or replaced
@@ -85,6 +86,8 @@ class ServedEntity:
     """The name, for people."""
     creator_id: str | None
     """The principal its model acts as; None for one made before there were principals."""
+    adopts: str | None = None
+    """Id of the served entity of the active config whose replicas it takes over when its own config becomes active."""
 
 
 @dataclass(frozen=True, slots=True)

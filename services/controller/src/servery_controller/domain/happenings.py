@@ -120,6 +120,14 @@ def _entity_event(before: EntityPhase, entity: ServedEntity) -> EndpointEvent | 
         case EntityPhase.BUILDING, EntityPhase.FAILED:
             kind, status = EventType.CONTAINER, EventStatus.FAILED
             message = f"Container image creation failed. {entity.message}"
+        case _, EntityPhase.IDLE:
+            if before is not EntityPhase.STARTING:
+                return None  # the decision to scale it is an event
+            kind, status = EventType.SERVED_ENTITY, EventStatus.SUCCEEDED
+            message = "The served entity is ready: it is at zero, and a request wakes it."
+        case EntityPhase.IDLE, EntityPhase.READY:
+            kind, status = EventType.SERVED_ENTITY, EventStatus.SUCCEEDED
+            message = "The served entity was woken: a replica takes requests."
         case EntityPhase.STARTING, EntityPhase.READY:
             kind, status = EventType.SERVED_ENTITY, EventStatus.SUCCEEDED
             message = "The served entity is ready: its replicas take requests."

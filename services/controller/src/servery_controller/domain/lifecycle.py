@@ -7,7 +7,8 @@ entity is built, then started. When all are READY the config becomes ACTIVE and 
 in one transaction: there is never a moment with two. When one entity cannot be deployed the config is
 FAILED, the other entities are ABORTED, and whatever was ACTIVE stays so. An entity of an ACTIVE config never
 fails: it recovers for as long as the config is wanted, because giving up would turn a passing fault into
-an outage. Only while its config is PENDING does time run out for an entity (TIMED_OUT).
+an outage. One that nobody asks for is IDLE, without a replica, until a request wakes it. Only while its config is
+PENDING does time run out for an entity (TIMED_OUT).
 
 A person may stop what is ACTIVE: the config is STOPPED and its entities ABORTED. Starting makes a new PENDING config
 of it, and only when that one is ACTIVE is the STOPPED one RETIRED: a start that fails leaves the endpoint
@@ -38,6 +39,7 @@ class EntityEvent(StrEnum):
     BUILD_FAILED = "its build failed"
     REPLICA_READY = "a replica takes requests"
     REPLICAS_LOST = "no replica takes requests any more"
+    SLEPT = "it was scaled to zero"
     CANNOT_START = "a replica cannot load the model"
     TIMED_OUT = "its config is still pending after the deployment timeout"
     GIVEN_UP = "its config failed, was canceled, stopped or replaced"
@@ -69,16 +71,24 @@ ENTITY_TRANSITIONS: Mapping[EntityPhase, Mapping[EntityEvent, EntityPhase]] = {
     },
     EntityPhase.STARTING: {
         EntityEvent.REPLICA_READY: EntityPhase.READY,
+        EntityEvent.SLEPT: EntityPhase.IDLE,  # it takes over one that is at zero
         EntityEvent.CANNOT_START: EntityPhase.FAILED,
         EntityEvent.TIMED_OUT: EntityPhase.FAILED,
         EntityEvent.GIVEN_UP: EntityPhase.ABORTED,
     },
     EntityPhase.READY: {
         EntityEvent.REPLICAS_LOST: EntityPhase.RECOVERING,
+        EntityEvent.SLEPT: EntityPhase.IDLE,
+        EntityEvent.GIVEN_UP: EntityPhase.ABORTED,
+    },
+    EntityPhase.IDLE: {
+        EntityEvent.REPLICA_READY: EntityPhase.READY,
+        EntityEvent.REPLICAS_LOST: EntityPhase.RECOVERING,  # it was woken, and could not be started
         EntityEvent.GIVEN_UP: EntityPhase.ABORTED,
     },
     EntityPhase.RECOVERING: {
         EntityEvent.REPLICA_READY: EntityPhase.READY,
+        EntityEvent.SLEPT: EntityPhase.IDLE,
         EntityEvent.TIMED_OUT: EntityPhase.FAILED,
         EntityEvent.GIVEN_UP: EntityPhase.ABORTED,
     },
@@ -91,6 +101,7 @@ DEPLOYMENT_STATE: Mapping[EntityPhase, DeploymentState] = {
     EntityPhase.BUILDING: DeploymentState.CREATING,
     EntityPhase.STARTING: DeploymentState.CREATING,
     EntityPhase.READY: DeploymentState.READY,
+    EntityPhase.IDLE: DeploymentState.READY,
     EntityPhase.RECOVERING: DeploymentState.RECOVERING,
     EntityPhase.FAILED: DeploymentState.FAILED,
     EntityPhase.ABORTED: DeploymentState.ABORTED,

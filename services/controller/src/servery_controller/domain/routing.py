@@ -14,6 +14,7 @@ from servery_controller.domain.endpoint import (
     ServedEntity,
 )
 from servery_controller.domain.permissions import query_grantees
+from servery_controller.domain.sightings import reasons
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
 
 QUEUE_PER_SLOT = 10
@@ -59,6 +60,8 @@ def route_of(deployment: Deployment, seen: Observation, longest_stream: timedelt
                 max_replicas=e.max_replicas,
                 desired_replicas=e.desired_replicas,
                 slots_per_replica=SLOTS_PER_REPLICA,
+                holds=e.phase is EntityPhase.IDLE,
+                problem=_problem(e, deployment, seen),
             )
             for e in entities
         ),
@@ -78,6 +81,13 @@ def _replicas(entity: ServedEntity, deployment: Deployment, seen: Observation) -
             slots = max(observed.slots, observed.max_in_flight)
             ready.append(ReplicaRoute(replica_id=replica.id, slots=slots))
     return tuple(ready)
+
+
+def _problem(entity: ServedEntity, deployment: Deployment, seen: Observation) -> str:
+    """Why nobody should wait for a replica: the starts failed, and nothing says that the next one will not."""
+    if entity.phase is not EntityPhase.RECOVERING:
+        return ""
+    return reasons(entity, deployment, seen, ReplicaState.FAILED)
 
 
 def _why_not_serving(deployment: Deployment) -> tuple[RouteStatus, str]:

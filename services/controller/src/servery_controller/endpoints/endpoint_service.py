@@ -16,6 +16,7 @@ from servery_common.contracts.builds import ModelResolved
 from servery_common.contracts.routes import RateLimit
 from servery_common.errors import BadRequest, Conflict, NotFound, Unauthenticated
 from servery_common.postgres.pool import Connection, Pool
+from servery_controller.domain.adoption import adoptable, adopting
 from servery_controller.domain.endpoint import (
     Config,
     ConfigPhase,
@@ -27,9 +28,9 @@ from servery_controller.domain.endpoint import (
     ServedEntity,
 )
 from servery_controller.domain.happenings import EndpointEvent, EventStatus, EventType
+from servery_controller.domain.judging import give_up
 from servery_controller.domain.lifecycle import ConfigEvent, advance_config
 from servery_controller.domain.permissions import Grantee, PermissionLevel
-from servery_controller.domain.planning import give_up
 from servery_controller.domain.request import (
     ConfigRequest,
     EntityRequest,
@@ -167,7 +168,7 @@ class EndpointService:
                     "POST …/config:cancel), then update again."
                 )
             await config_versions.retire_ended(conn, deployment)
-            await self._add_config(conn, endpoint_id, config, resolved, caller, datetime.now(UTC))
+            await self._add_config(conn, endpoint_id, config, resolved, caller, datetime.now(UTC), deployment)
             await store.touch_endpoint(conn, endpoint_id)
         return await self._changed(endpoint_id)
 
@@ -242,18 +243,18 @@ class EndpointService:
         resolved: list[ModelResolved],
         caller: Identity,
         now: datetime,
+        deployment: Deployment | None = None,
     ) -> None:
         version = await store.next_config_version(conn, endpoint_id)
         entities = [
             _new_entity(asked, model, version, caller, now)
             for asked, model in zip(request.entities, resolved, strict=True)
         ]
-        config = Config(
-            version=version,
-            phase=ConfigPhase.PENDING,
-            routes=resolve_routes([e.spec.name for e in entities], request.routes),
-            created_at=now,
-        )
+        routes = resolve_routes([e.spec.name for e in entities], request.routes)
+        config = Config(version=version, phase=ConfigPhase.PENDING, routes=routes, created_at=now)
+        if deployment is not None:
+            sources = adoptable([e.spec for e in entities], routes, deployment)
+            entities = [adopting(e, sources[e.spec.name]) if e.spec.name in sources else e for e in entities]
         await config_versions.add(conn, endpoint_id, config, entities)
         message = f"Update to config version {version} started by {caller.user_name}."
         event = EndpointEvent(EventType.ENDPOINT_UPDATE, EventStatus.IN_PROGRESS, message, version)

@@ -76,8 +76,8 @@ async def insert_config(
     await conn.executemany(
         """INSERT INTO served_entities (id, endpoint_id, config_version, position, name, spec, min_replicas,
                                         max_replicas, desired_replicas, build_id, build_requested_at, phase,
-                                        message, creator, creator_id, created_at)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)""",
+                                        message, creator, creator_id, created_at, artifacts, adopts)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)""",
         [
             (
                 e.id,
@@ -96,6 +96,8 @@ async def insert_config(
                 e.creator,
                 e.creator_id,
                 e.created_at,
+                e.artifacts.model_dump() if e.artifacts else None,
+                e.adopts,
             )
             for position, e in enumerate(entities)
         ],
@@ -326,13 +328,20 @@ async def release(
 
 
 async def update_entity(conn: Connection, entity: ServedEntity) -> None:
-    """Write a served entity's phase, message and artifacts."""
+    """Write a served entity's phase, message and artifacts.
+
+    How many replicas it starts with is decided when it was built; from then on that is written by who scales it.
+    """
     await conn.execute(
-        "UPDATE served_entities SET phase = $2, message = $3, artifacts = $4 WHERE id = $1",
+        """UPDATE served_entities
+           SET phase = $2, message = $3, artifacts = $4,
+               desired_replicas = CASE WHEN phase = 'BUILDING' THEN $5 ELSE desired_replicas END
+           WHERE id = $1""",
         entity.id,
         entity.phase,
         entity.message,
         entity.artifacts.model_dump() if entity.artifacts else None,
+        entity.desired_replicas,
     )
 
 
@@ -360,10 +369,33 @@ async def build_requested_again(conn: Connection, served_entity_id: str, now: da
     )
 
 
-async def insert_replica(conn: Connection, served_entity_id: str) -> None:
-    """Decide to have one more replica."""
+async def adopt_replicas(conn: Connection, source_id: str, heir_id: str) -> None:
+    """Let a served entity take over the replicas of another one, and how many there should be.
+
+    The count is the row's: the scaler may have changed it since the step began.
+    """
     await conn.execute(
-        "INSERT INTO replicas (id, served_entity_id) VALUES ($1, $2)", uuid4().hex, served_entity_id
+        """UPDATE served_entities heir
+           SET adopts = NULL,
+               desired_replicas = least(greatest(source.desired_replicas, heir.min_replicas), heir.max_replicas)
+           FROM served_entities source WHERE heir.id = $2 AND source.id = $1""",
+        source_id,
+        heir_id,
+    )
+    await conn.execute(
+        "UPDATE replicas SET served_entity_id = $2 WHERE served_entity_id = $1 AND NOT stopping",
+        source_id,
+        heir_id,
+    )
+
+
+async def insert_replica(conn: Connection, replica: Replica) -> None:
+    """Decide to have one more replica; the node it gets is written with the others'."""
+    await conn.execute(
+        "INSERT INTO replicas (id, served_entity_id, created_at) VALUES ($1, $2, $3)",
+        replica.id,
+        replica.served_entity_id,
+        replica.created_at,
     )
 
 
@@ -438,6 +470,7 @@ def _entity(row: Record) -> ServedEntity:
         created_at=row["created_at"],
         creator=row["creator"],
         creator_id=row["creator_id"],
+        adopts=row["adopts"],
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from uuid import uuid4
 
 import structlog
 from opentelemetry import trace
@@ -71,6 +72,9 @@ class _Placements:
     """What became of looking for places, for the rows."""
 
     found: dict[str, str | None] = field(default_factory=dict[str, str | None])
+    """Nodes by replica id; None: there was none, or it refused."""
+    new: list[Replica] = field(default_factory=list[Replica])
+    """Replicas that are decided on with this step."""
 
 
 class ReconcileStep:
@@ -145,6 +149,12 @@ class ReconcileStep:
         placements = _Placements()
         for replica, entity in step.place:
             step = self._place(replica, entity, step, placements)
+        for entity, count in step.new_replicas:
+            for _ in range(count):
+                # A place at once saves a step: whoever woke the entity waits for it.
+                new = Replica(uuid4().hex, entity.id, None, stopping=False, created_at=datetime.now(UTC))
+                placements.new.append(new)
+                step = self._place(new, entity, step, placements)
         problems = await asyncio.gather(
             *[self._ensure(deployment, replica, entity, term, placements) for replica, entity in step.ensure]
         )
@@ -257,9 +267,10 @@ class ReconcileStep:
                 await outbox.append(
                     conn, subjects.build_job(entity.build_id), build_order(endpoint_id, entity)
                 )
-            for entity_id, count in step.new_replicas:
-                for _ in range(count):
-                    await store.insert_replica(conn, entity_id)
+            for source_id, heir_id in step.adopt:
+                await store.adopt_replicas(conn, source_id, heir_id)
+            for replica in placements.new:
+                await store.insert_replica(conn, replica)
             for replica_id, node in placements.found.items():
                 await store.place_replica(conn, replica_id, node)
             await store.mark_stopping(conn, step.stopping)
