@@ -26,6 +26,7 @@ from servery_controller.domain.endpoint import (
     Replica,
     ServedEntity,
 )
+from servery_controller.domain.endpoint_options import SCALE_TO_ZERO_SECONDS
 from servery_controller.domain.lifecycle import (
     ConfigEvent,
     EntityEvent,
@@ -88,6 +89,8 @@ class Limits:
     """A config that is pending for longer fails."""
     longest_stream: timedelta
     """How long a streamed answer may go on from its beginning."""
+    scale_to_zero: timedelta = timedelta(seconds=SCALE_TO_ZERO_SECONDS)
+    """Without a request for so long a served entity is scaled to zero, where its endpoint says nothing else."""
 
     def longest_answer(self, endpoint: Endpoint) -> timedelta:
         """Return how long an accepted request may keep its replica: all the time to begin, then a whole stream."""
@@ -111,7 +114,7 @@ def plan(deployment: Deployment, seen: Observation, now: datetime, limits: Limit
     return Plan(
         place=place,
         ensure=ensure,
-        route=route_of(after, seen, limits.longest_stream),
+        route=route_of(after, seen, limits.longest_stream, limits.scale_to_zero),
         stop=stop,
         order_builds=_lost_builds(after, seen, now),
         entities=changed_entities,
