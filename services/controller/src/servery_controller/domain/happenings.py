@@ -30,6 +30,7 @@ class EventType(StrEnum):
     ENDPOINT_START = "ENDPOINT_START_EVENT"
     CONTAINER = "SERVED_ENTITY_CONTAINER_EVENT"  #: the environment of a served entity is being made
     SERVED_ENTITY = "SERVED_ENTITY_DEPLOYMENT_EVENT"  #: its replicas
+    SCALING = "SERVED_ENTITY_SCALING_EVENT"  #: how many replicas it should have; Servery's own
 
 
 class EventStatus(StrEnum):

@@ -24,8 +24,18 @@ from servery_controller.domain.endpoint import (
     Replica,
     ServedEntity,
 )
+<<<<<<< HEAD
 from servery_controller.domain.judging import UNDER_WAY, judge
 from servery_controller.domain.replica_planning import plan_unwanted, plan_wanted
+=======
+from servery_controller.domain.endpoint_options import SCALE_TO_ZERO_SECONDS
+from servery_controller.domain.lifecycle import (
+    ConfigEvent,
+    EntityEvent,
+    advance_config,
+    advance_entity,
+)
+>>>>>>> d3827ff
 from servery_controller.domain.routing import route_of
 from servery_controller.domain.sightings import wanted_entities
 
@@ -78,6 +88,8 @@ class Limits:
     """A config that is pending for longer fails."""
     longest_stream: timedelta
     """How long a streamed answer may go on from its beginning."""
+    scale_to_zero: timedelta = timedelta(seconds=SCALE_TO_ZERO_SECONDS)
+    """Without a request for so long a served entity is scaled to zero, where its endpoint says nothing else."""
 
     def longest_answer(self, endpoint: Endpoint) -> timedelta:
         """Return how long an accepted request may keep its replica: all the time to begin, then a whole stream."""
@@ -98,9 +110,15 @@ def plan(deployment: Deployment, seen: Observation, now: datetime, limits: Limit
     acted = changed_entities or changed_configs or stop or any(replicas)
     busy = acted or not seen.complete or any(_is_under_way(e) for e in wanted_entities(after))
     return Plan(
+<<<<<<< HEAD
         place=replicas.place,
         ensure=replicas.ensure,
         route=route_of(after, seen, limits.longest_stream),
+=======
+        place=place,
+        ensure=ensure,
+        route=route_of(after, seen, limits.longest_stream, limits.scale_to_zero),
+>>>>>>> d3827ff
         stop=stop,
         order_builds=_lost_builds(after, seen, now),
         entities=changed_entities,

@@ -13,6 +13,7 @@ from servery_controller.domain.endpoint import (
     Observation,
     ServedEntity,
 )
+from servery_controller.domain.endpoint_options import SCALE_TO_ZERO_SECONDS, options_of
 from servery_controller.domain.permissions import query_grantees
 from servery_controller.domain.sightings import reasons
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
@@ -21,8 +22,16 @@ QUEUE_PER_SLOT = 10
 """Requests that may wait per slot: long enough for a scaler to react, short enough to be worth the wait (Knative)."""
 
 
-def route_of(deployment: Deployment, seen: Observation, longest_stream: timedelta) -> EndpointRoute | None:
-    """Return the snapshot for gateways, or None while too little is seen to replace the published one."""
+def route_of(
+    deployment: Deployment,
+    seen: Observation,
+    longest_stream: timedelta,
+    scale_to_zero: timedelta = timedelta(seconds=SCALE_TO_ZERO_SECONDS),
+) -> EndpointRoute | None:
+    """Return the snapshot for gateways, or None while too little is seen to replace the published one.
+
+    ``scale_to_zero`` is for endpoints that do not say after which time without a request they are scaled to zero.
+    """
     endpoint = deployment.endpoint
     active = deployment.active
     if active is None:
@@ -44,6 +53,8 @@ def route_of(deployment: Deployment, seen: Observation, longest_stream: timedelt
         return None
     shares = {r.served_entity_name: r.traffic_percentage for r in active.routes}
     entities = deployment.entities_of(active.version)
+    options = options_of(endpoint.tags)
+    shadows = dict(options.shadows)
     return EndpointRoute(
         endpoint_id=endpoint.id,
         workspace_id=endpoint.workspace_id,
@@ -62,6 +73,9 @@ def route_of(deployment: Deployment, seen: Observation, longest_stream: timedelt
                 slots_per_replica=SLOTS_PER_REPLICA,
                 holds=e.phase is EntityPhase.IDLE,
                 problem=_problem(e, deployment, seen),
+                scale_to_zero_seconds=options.scale_to_zero_seconds or scale_to_zero.total_seconds(),
+                target_concurrency=options.target_concurrency,
+                shadow_percentage=shadows.get(e.spec.name, 0),
             )
             for e in entities
         ),

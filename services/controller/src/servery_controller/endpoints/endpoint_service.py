@@ -27,6 +27,7 @@ from servery_controller.domain.endpoint import (
     EntitySpec,
     ServedEntity,
 )
+from servery_controller.domain.endpoint_options import check_shadow_names
 from servery_controller.domain.happenings import EndpointEvent, EventStatus, EventType
 from servery_controller.domain.judging import give_up
 from servery_controller.domain.lifecycle import ConfigEvent, advance_config
@@ -133,6 +134,8 @@ class EndpointService:
             creator_display_name=caller.display_name,
         )
         resolved = await self._resolve(request.config, caller) if request.config else None
+        if request.config and resolved:
+            check_shadow_names(request.tags, _served_names(request.config, resolved))
         async with self._pool.acquire() as conn, conn.transaction():
             # The caller was confirmed before models were resolved: much may have been deleted since.
             if not await settings_store.hold_workspace(conn, caller.workspace_id):
@@ -231,8 +234,7 @@ class EndpointService:
             await self._secrets.check(entity.environment_vars, caller)
         tasks = [self._registry.resolve(e.entity_name, e.entity_version) for e in config.entities]
         resolved = await asyncio.gather(*tasks)
-        names = [e.served_name(m.version) for e, m in zip(config.entities, resolved, strict=True)]
-        resolve_routes(names, config.routes)
+        resolve_routes(_served_names(config, resolved), config.routes)
         return resolved
 
     async def _add_config(
@@ -269,6 +271,10 @@ class EndpointService:
     async def _changed(self, endpoint_id: str) -> Deployment:
         self._hint(endpoint_id)
         return await self._load(endpoint_id)
+
+
+def _served_names(config: ConfigRequest, resolved: list[ModelResolved]) -> list[str]:
+    return [e.served_name(m.version) for e, m in zip(config.entities, resolved, strict=True)]
 
 
 def _created(caller: Identity) -> EndpointEvent:

@@ -153,21 +153,6 @@ async def mark_deleted(conn: Connection, endpoint_id: str) -> None:
     )
 
 
-async def set_desired_replicas(pool: Pool, served_entity_id: str, desired: int) -> tuple[str, int] | None:
-    """Set the replica count within the entity's range. Returns (endpoint id, count), or None if it is gone."""
-    row = await pool.fetchrow(
-        """WITH scaled AS (
-               UPDATE served_entities SET desired_replicas = least(greatest($2, min_replicas), max_replicas)
-               WHERE id = $1 AND phase NOT IN ('FAILED', 'ABORTED')
-               RETURNING endpoint_id, desired_replicas)
-           UPDATE endpoints SET due_at = now() FROM scaled WHERE endpoints.id = scaled.endpoint_id
-           RETURNING endpoints.id, scaled.desired_replicas""",
-        served_entity_id,
-        desired,
-    )
-    return (row["id"], row["desired_replicas"]) if row else None
-
-
 async def find_endpoint(conn: Connection | Pool, workspace_id: str, name: str) -> str | None:
     """Return the id of a live endpoint."""
     return await conn.fetchval(
