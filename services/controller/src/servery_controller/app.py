@@ -56,6 +56,7 @@ from servery_controller.notifications.notification_sinks import EmailSink, Sink,
 from servery_controller.reconcile.hints import Hints
 from servery_controller.reconcile.reconcile_step import ReconcileStep, Term
 from servery_controller.reconcile.reconciler import Reconciler
+from servery_controller.reconcile.rollout_watch import RolloutWatch
 from servery_controller.reconcile.route_publisher import RoutePublisher
 from servery_controller.secrets.environment import EnvironmentResolver
 from servery_controller.secrets.service import SecretService
@@ -106,6 +107,7 @@ async def _serve(
         settings.max_endpoints_per_workspace,
     )
     notifications = Notifications(pool, _sinks(settings, web))
+    book = MetricsBook()
     step = ReconcileStep(
         pool,
         builder,
@@ -115,6 +117,7 @@ async def _serve(
         hints,
         outbox_hint,
         notifications,
+        RolloutWatch(book.answered),
         Limits(
             patience=timedelta(seconds=settings.deployment_timeout_seconds),
             longest_stream=timedelta(seconds=settings.max_stream_seconds),
@@ -129,7 +132,6 @@ async def _serve(
         poll_seconds=settings.reconcile_poll_seconds,
         concurrency=settings.reconcile_concurrency,
     )
-    book = MetricsBook()
     api = ApiCarrier(
         make_api(
             service,

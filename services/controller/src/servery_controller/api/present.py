@@ -19,6 +19,12 @@ from servery_controller.domain.permissions import PermissionLevel
 from servery_controller.domain.settings_rules import Tags
 from servery_controller.domain.sizes import DEFAULT_WORKLOAD_SIZE
 
+_SHOWN_AS_PENDING = (
+    ConfigPhase.PENDING,
+    ConfigPhase.ROLLING,
+    ConfigPhase.FAILED,
+    ConfigPhase.CANCELED,
+)
 _CREATOR_KIND = {"user": "User", "service_principal": "ServicePrincipal"}
 
 
@@ -34,7 +40,7 @@ def detailed(
     current, newest = deployment.active or deployment.stopped, deployment.newest
     if current is not None:
         answer["config"] = _config(deployment, current)
-    if newest is not None and newest.phase in (ConfigPhase.PENDING, ConfigPhase.FAILED, ConfigPhase.CANCELED):
+    if newest is not None and newest.phase in _SHOWN_AS_PENDING:
         answer["pending_config"] = _config(deployment, newest) | {"start_time": _millis(newest.created_at)}
     if deployment.endpoint.route_optimized:
         # No data_plane_info: clients would exchange their token for one of this endpoint, which no token needs here.

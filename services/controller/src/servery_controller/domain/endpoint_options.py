@@ -155,7 +155,7 @@ def _kind(text: str) -> Rollout:
 
 def _steps(text: str) -> tuple[int, ...]:
     steps = tuple(_whole(1, 99)(part.strip()) for part in text.split(","))
-    if len(steps) > MAX_ROLLOUT_STEPS or any(a >= b for a, b in zip(steps, steps[1:], strict=False)):
+    if len(steps) > MAX_ROLLOUT_STEPS or list(steps) != sorted(set(steps)):
         raise ValueError(text)
     return steps
 

@@ -17,8 +17,10 @@ from servery_controller.domain.endpoint import (
     EntityPhase,
     ServedEntity,
 )
+from servery_controller.domain.endpoint_options import options_of
 from servery_controller.domain.lifecycle import CONFIG_UPDATE
 from servery_controller.domain.planning import Plan
+from servery_controller.domain.rollout import share_of
 
 
 class EventType(StrEnum):
@@ -155,6 +157,12 @@ def _config_event(
             status = EventStatus.FAILED
             what = "The start with" if kind is EventType.ENDPOINT_START else "The update to"
             message = f"{what} config version {config.version} failed. {_failed_after(before, step, config)}"
+        case ConfigPhase.ROLLING:
+            status, share = (
+                EventStatus.IN_PROGRESS,
+                share_of(config, options_of(before.endpoint.tags).rollout),
+            )
+            message = f"Config version {config.version} gets {share} % of the traffic."
         case _:  # retired: the event of the one that replaced it is enough
             return None
     return EndpointEvent(kind, status, message, config.version)

@@ -1,7 +1,8 @@
 """What was seen, applied to the phases of served entities and then to those of their configs. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from servery_common.contracts.states import BuildState, ReplicaState
 from servery_controller.domain.adoption import first_replicas, source_of, take_over
@@ -11,9 +12,19 @@ from servery_controller.domain.endpoint import (
     Deployment,
     EntityPhase,
     Observation,
+    RolloutStep,
     ServedEntity,
 )
+from servery_controller.domain.endpoint_options import options_of
 from servery_controller.domain.lifecycle import ConfigEvent, EntityEvent, advance_config, advance_entity
+from servery_controller.domain.rollout import (
+    Advance,
+    RollBack,
+    Wait,
+    is_guarded,
+    judge_rollout,
+    new_entities,
+)
 from servery_controller.domain.sightings import is_missing, ready_replicas, reasons, wanted_entities
 
 STARTING = "The model is built; starting replicas."
@@ -21,18 +32,21 @@ AT_ZERO = "Scaled to zero. A request wakes it."
 WAKING = "Scaled to zero, and being woken: a replica is being started."
 
 _CURRENT = (ConfigPhase.ACTIVE, ConfigPhase.STOPPED)
+_SERVES = (EntityPhase.READY, EntityPhase.IDLE)
 _ENDED = (EntityPhase.FAILED, EntityPhase.ABORTED)
 UNDER_WAY = (EntityPhase.BUILDING, EntityPhase.STARTING, EntityPhase.RECOVERING)
 
 
-def judge(deployment: Deployment, seen: Observation, too_old: datetime) -> Deployment:
+def judge(deployment: Deployment, seen: Observation, now: datetime, patience: timedelta) -> Deployment:
     """Return the deployment with the phases that follow from what was seen.
 
-    Configs that are pending since before ``too_old`` fail.
+    Configs that have been pending for longer than ``patience`` fail.
     """
     entities = {e.id: e for e in deployment.entities}
     overdue = {
-        c.version for c in deployment.configs if c.phase is ConfigPhase.PENDING and c.created_at < too_old
+        c.version
+        for c in deployment.configs
+        if c.phase is ConfigPhase.PENDING and c.created_at < now - patience
     }
     for entity in wanted_entities(deployment):
         judged = _judge_entity(entity, deployment, seen)
@@ -40,31 +54,72 @@ def judge(deployment: Deployment, seen: Observation, too_old: datetime) -> Deplo
             message = f"The deployment took too long. The last it said: {judged.message}"
             judged = _advance_entity(judged, EntityEvent.TIMED_OUT, message)
         entities[entity.id] = judged
+    after = replace(deployment, entities=tuple(entities[e.id] for e in deployment.entities))
+    newest = deployment.newest
+    if newest is None or not deployment.updating:
+        return after
+    return _judge_update(newest, after, seen, now)
 
-    configs = {c.version: c for c in deployment.configs}
-    became_active: int | None = None
-    for config in deployment.configs:
-        if config.phase is not ConfigPhase.PENDING:
-            continue
-        own = [e for e in entities.values() if e.config_version == config.version]
-        if any(e.phase is EntityPhase.FAILED for e in own):
-            configs[config.version] = _advance(config, ConfigEvent.ENTITY_FAILED)
-            for entity in own:
-                entities[entity.id] = give_up(entity, "Another served entity of this config failed.")
-        elif all(e.phase in (EntityPhase.READY, EntityPhase.IDLE) for e in own):
-            configs[config.version] = _advance(config, ConfigEvent.ENTITIES_READY)
-            became_active = config.version
-            for older in deployment.configs:
-                if older.version < config.version and older.phase in _CURRENT:
-                    configs[older.version] = _advance(older, ConfigEvent.REPLACED)
-                    for entity in deployment.entities_of(older.version):
-                        entities[entity.id] = give_up(entity, "Replaced by a newer config.")
-    after = replace(
+
+def _judge_update(config: Config, deployment: Deployment, seen: Observation, now: datetime) -> Deployment:
+    """Return the deployment with the phase of the config that is on its way."""
+    own = deployment.entities_of(config.version)
+    if any(e.phase is EntityPhase.FAILED for e in own):
+        failed = replace(_advance(config, ConfigEvent.ENTITY_FAILED), rollout=None)
+        return _with(
+            deployment, [failed], [give_up(e, "Another served entity of this config failed.") for e in own]
+        )
+    options = options_of(deployment.endpoint.tags).rollout
+    if config.phase is ConfigPhase.PENDING:
+        if not all(e.phase in _SERVES for e in own):
+            return deployment
+        if not is_guarded(config, deployment, options):
+            return _activate(_advance(config, ConfigEvent.ENTITIES_READY), deployment)
+        begun = replace(_advance(config, ConfigEvent.ROLLOUT_BEGUN), rollout=RolloutStep(0, now))
+        return _with(deployment, [begun], [])
+    verdict = judge_rollout(config, deployment, seen, options, now)
+    match verdict:
+        case RollBack(reason):
+            rolled_back = replace(_advance(config, ConfigEvent.ROLLED_BACK), rollout=None)
+            worse = {e.id for e in new_entities(config, deployment)}
+            return _with(
+                deployment,
+                [rolled_back],
+                [
+                    _advance_entity(e, EntityEvent.REGRESSED, f"Rolled back. {reason}")
+                    if e.id in worse
+                    else give_up(e, "The config was rolled back.")
+                    for e in own
+                ],
+            )
+        case Advance():
+            index = len(options.steps) if config.rollout is None else config.rollout.index + 1
+            if options.kind != "guarded" or index >= len(options.steps):
+                return _activate(
+                    replace(_advance(config, ConfigEvent.ROLLOUT_ENDED), rollout=None), deployment
+                )
+            return _with(deployment, [replace(config, rollout=RolloutStep(index, now))], [])
+        case Wait():
+            return deployment
+
+
+def _activate(config: Config, deployment: Deployment) -> Deployment:
+    """The config takes the traffic: those before it are retired, and its entities have what they adopted."""
+    older = [c for c in deployment.configs if c.version < config.version and c.phase in _CURRENT]
+    given_up = [
+        give_up(e, "Replaced by a newer config.") for c in older for e in deployment.entities_of(c.version)
+    ]
+    retired = [_advance(c, ConfigEvent.REPLACED) for c in older]
+    return take_over(_with(deployment, [config, *retired], given_up), config.version)
+
+
+def _with(deployment: Deployment, configs: Sequence[Config], entities: Sequence[ServedEntity]) -> Deployment:
+    changed_configs, changed = {c.version: c for c in configs}, {e.id: e for e in entities}
+    return replace(
         deployment,
-        entities=tuple(entities[e.id] for e in deployment.entities),
-        configs=tuple(configs[c.version] for c in deployment.configs),
+        configs=tuple(changed_configs.get(c.version, c) for c in deployment.configs),
+        entities=tuple(changed.get(e.id, e) for e in deployment.entities),
     )
-    return after if became_active is None else take_over(after, became_active)
 
 
 def give_up(entity: ServedEntity, message: str) -> ServedEntity:

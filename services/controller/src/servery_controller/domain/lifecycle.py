@@ -10,6 +10,9 @@ fails: it recovers for as long as the config is wanted, because giving up would 
 an outage. One that nobody asks for is IDLE, without a replica, until a request wakes it. Only while its config is
 PENDING does time run out for an entity (TIMED_OUT).
 
+In a guarded rollout the PENDING config becomes ROLLING first: both serve, the new one with a share of the traffic that
+grows in steps for as long as it does no worse than the ACTIVE one (``domain.rollout``). If it does, it is FAILED.
+
 A person may stop what is ACTIVE: the config is STOPPED and its entities ABORTED. Starting makes a new PENDING config
 of it, and only when that one is ACTIVE is the STOPPED one RETIRED: a start that fails leaves the endpoint
 stopped, to be started again.
@@ -26,6 +29,9 @@ class ConfigEvent(StrEnum):
     """What can happen to a config version."""
 
     ENTITIES_READY = "every served entity can take requests"
+    ROLLOUT_BEGUN = "every served entity can take requests, and the traffic is to move in steps"
+    ROLLOUT_ENDED = "it did as well as the active one with its last share of the traffic"
+    ROLLED_BACK = "it did worse than the active one"
     ENTITY_FAILED = "a served entity cannot be deployed"
     CANCELED = "a person gave it up"
     STOPPED = "a person stopped the endpoint"
@@ -42,13 +48,20 @@ class EntityEvent(StrEnum):
     SLEPT = "it was scaled to zero"
     CANNOT_START = "a replica cannot load the model"
     TIMED_OUT = "its config is still pending after the deployment timeout"
+    REGRESSED = "it did worse than what it was to replace"
     GIVEN_UP = "its config failed, was canceled, stopped or replaced"
 
 
 CONFIG_TRANSITIONS: Mapping[ConfigPhase, Mapping[ConfigEvent, ConfigPhase]] = {
     ConfigPhase.PENDING: {
         ConfigEvent.ENTITIES_READY: ConfigPhase.ACTIVE,
+        ConfigEvent.ROLLOUT_BEGUN: ConfigPhase.ROLLING,
         ConfigEvent.ENTITY_FAILED: ConfigPhase.FAILED,
+        ConfigEvent.CANCELED: ConfigPhase.CANCELED,
+    },
+    ConfigPhase.ROLLING: {
+        ConfigEvent.ROLLOUT_ENDED: ConfigPhase.ACTIVE,
+        ConfigEvent.ROLLED_BACK: ConfigPhase.FAILED,
         ConfigEvent.CANCELED: ConfigPhase.CANCELED,
     },
     ConfigPhase.ACTIVE: {
@@ -79,16 +92,19 @@ ENTITY_TRANSITIONS: Mapping[EntityPhase, Mapping[EntityEvent, EntityPhase]] = {
     EntityPhase.READY: {
         EntityEvent.REPLICAS_LOST: EntityPhase.RECOVERING,
         EntityEvent.SLEPT: EntityPhase.IDLE,
+        EntityEvent.REGRESSED: EntityPhase.FAILED,
         EntityEvent.GIVEN_UP: EntityPhase.ABORTED,
     },
     EntityPhase.IDLE: {
         EntityEvent.REPLICA_READY: EntityPhase.READY,
         EntityEvent.REPLICAS_LOST: EntityPhase.RECOVERING,  # it was woken, and could not be started
+        EntityEvent.REGRESSED: EntityPhase.FAILED,
         EntityEvent.GIVEN_UP: EntityPhase.ABORTED,
     },
     EntityPhase.RECOVERING: {
         EntityEvent.REPLICA_READY: EntityPhase.READY,
         EntityEvent.SLEPT: EntityPhase.IDLE,
+        EntityEvent.REGRESSED: EntityPhase.FAILED,
         EntityEvent.TIMED_OUT: EntityPhase.FAILED,
         EntityEvent.GIVEN_UP: EntityPhase.ABORTED,
     },
@@ -110,6 +126,7 @@ DEPLOYMENT_STATE: Mapping[EntityPhase, DeploymentState] = {
 
 CONFIG_UPDATE: Mapping[ConfigPhase, ConfigUpdate] = {
     ConfigPhase.PENDING: ConfigUpdate.IN_PROGRESS,
+    ConfigPhase.ROLLING: ConfigUpdate.IN_PROGRESS,
     ConfigPhase.ACTIVE: ConfigUpdate.NOT_UPDATING,
     ConfigPhase.STOPPED: ConfigUpdate.NOT_UPDATING,
     ConfigPhase.FAILED: ConfigUpdate.UPDATE_FAILED,

@@ -24,18 +24,9 @@ from servery_controller.domain.endpoint import (
     Replica,
     ServedEntity,
 )
-<<<<<<< HEAD
+from servery_controller.domain.endpoint_options import SCALE_TO_ZERO_SECONDS
 from servery_controller.domain.judging import UNDER_WAY, judge
 from servery_controller.domain.replica_planning import plan_unwanted, plan_wanted
-=======
-from servery_controller.domain.endpoint_options import SCALE_TO_ZERO_SECONDS
-from servery_controller.domain.lifecycle import (
-    ConfigEvent,
-    EntityEvent,
-    advance_config,
-    advance_entity,
-)
->>>>>>> d3827ff
 from servery_controller.domain.routing import route_of
 from servery_controller.domain.sightings import wanted_entities
 
@@ -101,24 +92,19 @@ def plan(deployment: Deployment, seen: Observation, now: datetime, limits: Limit
     if deployment.endpoint.deleted:
         return _plan_deletion(deployment, seen)
 
-    after = judge(deployment, seen, now - limits.patience)
+    after = judge(deployment, seen, now, limits.patience)
     replicas = plan_wanted(after, seen)
     stop, gone = plan_unwanted(deployment, seen)
 
     changed_entities = _changed(deployment.entities, after.entities)
     changed_configs = _changed(deployment.configs, after.configs)
     acted = changed_entities or changed_configs or stop or any(replicas)
-    busy = acted or not seen.complete or any(_is_under_way(e) for e in wanted_entities(after))
+    under_way = after.rolling is not None or any(_is_under_way(e) for e in wanted_entities(after))
+    busy = acted or not seen.complete or under_way
     return Plan(
-<<<<<<< HEAD
         place=replicas.place,
         ensure=replicas.ensure,
-        route=route_of(after, seen, limits.longest_stream),
-=======
-        place=place,
-        ensure=ensure,
         route=route_of(after, seen, limits.longest_stream, limits.scale_to_zero),
->>>>>>> d3827ff
         stop=stop,
         order_builds=_lost_builds(after, seen, now),
         entities=changed_entities,

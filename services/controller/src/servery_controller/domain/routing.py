@@ -15,6 +15,7 @@ from servery_controller.domain.endpoint import (
 )
 from servery_controller.domain.endpoint_options import SCALE_TO_ZERO_SECONDS, options_of
 from servery_controller.domain.permissions import query_grantees
+from servery_controller.domain.rollout import traffic_shares
 from servery_controller.domain.sightings import reasons
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
 
@@ -51,10 +52,10 @@ def route_of(
     if not seen.complete:
         # A controller that has just started has not heard every worker: an absent replica proves nothing.
         return None
-    shares = {r.served_entity_name: r.traffic_percentage for r in active.routes}
-    entities = deployment.entities_of(active.version)
     options = options_of(endpoint.tags)
+    shares = traffic_shares(deployment, options.rollout)
     shadows = dict(options.shadows)
+    entities = [e for e in deployment.entities if e.id in shares]
     return EndpointRoute(
         endpoint_id=endpoint.id,
         workspace_id=endpoint.workspace_id,
@@ -65,9 +66,10 @@ def route_of(
             ServedEntityRoute(
                 served_entity_id=e.id,
                 name=e.spec.name,
-                traffic_percentage=shares.get(e.spec.name, 0),
+                traffic_percentage=shares[e.id],
                 replicas=_replicas(e, deployment, seen),
-                min_replicas=e.min_replicas,
+                # While traffic moves from one to the other neither gets fewer: it may have to move back.
+                min_replicas=e.min_replicas if deployment.rolling is None else e.desired_replicas,
                 max_replicas=e.max_replicas,
                 desired_replicas=e.desired_replicas,
                 slots_per_replica=SLOTS_PER_REPLICA,
@@ -108,7 +110,7 @@ def _why_not_serving(deployment: Deployment) -> tuple[RouteStatus, str]:
     newest = deployment.newest
     if newest is None:
         return "failed", "The endpoint has no config. Update its config with at least one served entity."
-    if newest.phase is ConfigPhase.PENDING:
+    if deployment.updating:
         return "deploying", "The endpoint is being deployed and is not ready yet."
     if deployment.stopped is not None:
         return "stopped", _why_not_started(deployment, newest)

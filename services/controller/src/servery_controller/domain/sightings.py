@@ -5,7 +5,7 @@ from servery_common.contracts.states import ReplicaState
 from servery_controller.domain.endpoint import ConfigPhase, Deployment, Observation, Replica, ServedEntity
 
 _ALIVE = (ReplicaState.STARTING, ReplicaState.READY, ReplicaState.RESTARTING)
-_WANTED = (ConfigPhase.PENDING, ConfigPhase.ACTIVE)
+_WANTED = (ConfigPhase.PENDING, ConfigPhase.ROLLING, ConfigPhase.ACTIVE)
 
 
 def wanted_entities(deployment: Deployment) -> tuple[ServedEntity, ...]:

@@ -180,7 +180,7 @@ class EndpointService:
         async with self._pool.acquire() as conn, conn.transaction():
             deployment = await endpoint_access.locked(conn, name, caller, PermissionLevel.CAN_MANAGE)
             endpoint_id, newest = deployment.endpoint.id, deployment.newest
-            if newest is None or newest.phase is not ConfigPhase.PENDING:
+            if newest is None or not deployment.updating:
                 raise Conflict(f"Endpoint '{name}' has no update in progress to cancel.")
             canceled = advance_config(newest.phase, ConfigEvent.CANCELED)
             await store.update_config_phase(conn, endpoint_id, newest.version, canceled)

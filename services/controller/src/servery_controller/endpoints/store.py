@@ -25,6 +25,7 @@ from servery_controller.domain.endpoint import (
     EntityPhase,
     EntitySpec,
     Replica,
+    RolloutStep,
     Route,
     ServedEntity,
 )
@@ -330,8 +331,17 @@ async def update_entity(conn: Connection, entity: ServedEntity) -> None:
     )
 
 
-async def update_config_phase(conn: Connection, endpoint_id: str, version: int, phase: ConfigPhase) -> None:
-    """Write a config's phase. A retired one starts nothing any more, so it forgets its environment variables."""
+async def update_config_phase(
+    conn: Connection,
+    endpoint_id: str,
+    version: int,
+    phase: ConfigPhase,
+    rollout: RolloutStep | None = None,
+) -> None:
+    """Write a config's phase, and how far its rollout is.
+
+    A retired one starts nothing any more, so it forgets its environment variables.
+    """
     if phase is ConfigPhase.RETIRED:
         await conn.execute(
             """UPDATE served_entities SET spec = jsonb_set(spec, '{environment_vars}', '{}')
@@ -340,10 +350,11 @@ async def update_config_phase(conn: Connection, endpoint_id: str, version: int, 
             version,
         )
     await conn.execute(
-        "UPDATE endpoint_configs SET phase = $3 WHERE endpoint_id = $1 AND version = $2",
+        "UPDATE endpoint_configs SET phase = $3, rollout = $4 WHERE endpoint_id = $1 AND version = $2",
         endpoint_id,
         version,
         phase,
+        None if rollout is None else {"index": rollout.index, "began_at": rollout.began_at.isoformat()},
     )
 
 
@@ -436,7 +447,14 @@ def _config(row: Record) -> Config:
         phase=ConfigPhase(row["phase"]),
         routes=tuple(Route(**route) for route in routes),
         created_at=row["created_at"],
+        rollout=_rollout(row["rollout"]),
     )
+
+
+def _rollout(stored: dict[str, Any] | None) -> RolloutStep | None:
+    if stored is None:
+        return None
+    return RolloutStep(index=stored["index"], began_at=datetime.fromisoformat(stored["began_at"]))
 
 
 def _entity(row: Record) -> ServedEntity:

@@ -7,7 +7,7 @@ last change a person made; a route is put only over the one that was there when 
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import uuid4
@@ -46,6 +46,7 @@ from servery_controller.endpoints import events, store
 from servery_controller.endpoints.config_versions import build_order
 from servery_controller.notifications.delivery import Notifications
 from servery_controller.reconcile.hints import Hints
+from servery_controller.reconcile.rollout_watch import RolloutWatch
 from servery_controller.reconcile.route_publisher import RoutePublisher
 from servery_controller.secrets.environment import EnvironmentResolver
 
@@ -90,6 +91,7 @@ class ReconcileStep:
         hints: Hints,
         outbox_hint: asyncio.Event,
         notifications: Notifications,
+        rollouts: RolloutWatch,
         limits: Limits,
     ) -> None:
         self._pool = pool
@@ -100,6 +102,7 @@ class ReconcileStep:
         self._hints = hints
         self._outbox_hint = outbox_hint
         self._notifications = notifications
+        self._rollouts = rollouts
         self._limits = limits
 
     async def run(self, endpoint_id: str, lock_token: str, term: Term) -> None:
@@ -132,7 +135,7 @@ class ReconcileStep:
         build_ids = [e.build_id for e in deployment.entities if e.phase is EntityPhase.BUILDING]
         statuses = await asyncio.gather(*[self._describe(build_id) for build_id in build_ids])
         builds = {status.build_id: status for status in statuses if status is not None}
-        return Observation(replicas=seen.replicas, nodes=seen.nodes, complete=seen.complete, builds=builds)
+        return replace(seen, builds=builds, health=self._rollouts.health(deployment))
 
     async def _describe(self, build_id: str) -> BuildStatus | None:
         try:
@@ -261,7 +264,9 @@ class ReconcileStep:
                 await store.update_entity(conn, entity)
             # The config that loses the traffic first: there may be only one ACTIVE at any moment.
             for config in sorted(step.configs, key=lambda c: c.phase is ConfigPhase.ACTIVE):
-                await store.update_config_phase(conn, endpoint_id, config.version, config.phase)
+                await store.update_config_phase(
+                    conn, endpoint_id, config.version, config.phase, config.rollout
+                )
             for entity in step.order_builds:
                 await store.build_requested_again(conn, entity.id, datetime.now(UTC))
                 await outbox.append(
