@@ -1,7 +1,7 @@
 """The events of endpoints: written in the transaction of what they tell, read newest first.
 
-Only the newest of each endpoint are kept, and of those about scaling as many again: a model that crashes again and again
-must not fill the database.
+Only the newest of each endpoint are kept, and of those about scaling as many again: a model that crashes again and
+again must not fill the database.
 """
 
 from collections.abc import Iterable, Sequence
