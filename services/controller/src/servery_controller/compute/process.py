@@ -25,7 +25,8 @@ from servery_common.contracts.replicas import (
 )
 from servery_common.errors import NotFound, Unavailable
 from servery_common.messaging.port import Bus
-from servery_controller.compute.placement import WorkerView, choose_worker, worker_of
+from servery_controller.compute.placement import WorkerView, choose_worker, room_for, worker_of
+from servery_controller.domain.capacity import Room
 from servery_controller.domain.endpoint import Observation
 
 log = structlog.get_logger()
@@ -88,6 +89,11 @@ class ProcessBackend:
             )
         self._placed[replica_id] = (node, self._clock())
         return node
+
+    def room(self, slots: int) -> Room:
+        """See ComputeBackend. Workers that were not heard of just now have none."""
+        heard_since = self._clock() - SUSPECT_SECONDS
+        return room_for(self._workers.values(), self._placements(), slots=slots, heard_since=heard_since)
 
     async def ensure(self, node: str, launch: ReplicaLaunch) -> None:
         """See ComputeBackend."""

@@ -6,7 +6,8 @@ All such keys are in ``KEYS``; another one, or a wrong value, is refused with a 
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from itertools import pairwise
+from typing import Any, Literal
 
 from servery_common.errors import InvalidParameter
 
@@ -150,12 +151,12 @@ def _within(number: float, low: float, high: float) -> float:
 def _kind(text: str) -> Rollout:
     if text not in ("immediate", "guarded"):
         raise ValueError(text)
-    return cast(Rollout, text)
+    return text
 
 
 def _steps(text: str) -> tuple[int, ...]:
     steps = tuple(_whole(1, 99)(part.strip()) for part in text.split(","))
-    if len(steps) > MAX_ROLLOUT_STEPS or list(steps) != sorted(set(steps)):
+    if len(steps) > MAX_ROLLOUT_STEPS or any(a >= b for a, b in pairwise(steps)):
         raise ValueError(text)
     return steps
 

@@ -117,11 +117,13 @@ def plan(deployment: Deployment, seen: Observation, now: datetime, limits: Limit
     )
 
 
-def with_placement_problem(step: Plan, entity: ServedEntity, problem: str) -> Plan:
+def with_placement_problem(step: Plan, entity: ServedEntity, problem: str, running: int) -> Plan:
     """Return the step with the reason why a replica of ``entity`` found no place in the entity's message."""
     if entity.phase is EntityPhase.READY:
-        return step  # it serves: that it has fewer replicas than promised is seen in the log
-    return _with_message(step, entity, f"Waiting for a place for a replica. {problem}")
+        has = f"Has {running} of {entity.desired_replicas} replicas."
+    else:
+        has = "Waiting for a place for a replica."
+    return _with_message(step, entity, f"{has} {problem}")
 
 
 def with_environment_problem(step: Plan, entity: ServedEntity, problem: str) -> Plan:

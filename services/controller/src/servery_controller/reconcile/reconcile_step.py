@@ -24,6 +24,7 @@ from servery_common.postgres.leases import StaleLeader
 from servery_common.postgres.pool import OUTAGE, Connection, Pool
 from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.backend import ComputeBackend
+from servery_controller.compute.placer import Placer
 from servery_controller.domain.endpoint import (
     ConfigPhase,
     Deployment,
@@ -74,7 +75,7 @@ class _Placements:
 
     found: dict[str, str | None] = field(default_factory=dict[str, str | None])
     """Nodes by replica id; None: there was none, or it refused."""
-    new: list[Replica] = field(default_factory=list[Replica])
+    new: list[tuple[Replica, ServedEntity]] = field(default_factory=list[tuple[Replica, ServedEntity]])
     """Replicas that are decided on with this step."""
 
 
@@ -93,6 +94,7 @@ class ReconcileStep:
         notifications: Notifications,
         rollouts: RolloutWatch,
         limits: Limits,
+        placer: Placer,
     ) -> None:
         self._pool = pool
         self._builder = builder
@@ -104,6 +106,7 @@ class ReconcileStep:
         self._notifications = notifications
         self._rollouts = rollouts
         self._limits = limits
+        self._placer = placer
 
     async def run(self, endpoint_id: str, lock_token: str, term: Term) -> None:
         """Step one endpoint that was claimed. Never raises: what failed is logged and tried again."""
@@ -150,16 +153,19 @@ class ReconcileStep:
     ) -> tuple[Plan, _Placements]:
         """Carry out the effects. Returns the step with what they showed, for the rows."""
         placements = _Placements()
-        for replica, entity in step.place:
-            step = self._place(replica, entity, step, placements)
-        for entity, count in step.new_replicas:
-            for _ in range(count):
-                # A place at once saves a step: whoever woke the entity waits for it.
-                new = Replica(uuid4().hex, entity.id, None, stopping=False, created_at=datetime.now(UTC))
-                placements.new.append(new)
-                step = self._place(new, entity, step, placements)
+        placements.new = [
+            # A place is looked for at once and not by the next step: whoever woke the entity waits for it.
+            (Replica(uuid4().hex, entity.id, None, stopping=False, created_at=datetime.now(UTC)), entity)
+            for entity, count in step.new_replicas
+            for _ in range(count)
+        ]
+        if step.place or placements.new:
+            step = await self._place(deployment, step, placements, term)
         problems = await asyncio.gather(
-            *[self._ensure(deployment, replica, entity, term, placements) for replica, entity in step.ensure]
+            *[
+                self._ensure(deployment, replica, entity, step, term, placements)
+                for replica, entity in step.ensure
+            ]
         )
         for told in problems:
             if told is not None:
@@ -178,16 +184,23 @@ class ReconcileStep:
         await asyncio.gather(*[self._stop(deployment, replica, term) for replica in step.stop])
         return step, placements
 
-    def _place(self, replica: Replica, entity: ServedEntity, step: Plan, placements: _Placements) -> Plan:
-        if entity.artifacts is None:
-            raise AssertionError(f"served entity {entity.id} has replicas but was never built")
-        try:
-            placements.found[replica.id] = self._backend.place(
-                replica.id, slots=SLOTS_PER_REPLICA, environment_key=entity.artifacts.environment_key
-            )
-        except ServeryError as error:
-            log.warning("replica_not_placed", replica_id=replica.id, reason=error.message)
-            return with_placement_problem(step, entity, error.message)
+    async def _place(self, deployment: Deployment, step: Plan, placements: _Placements, term: Term) -> Plan:
+        """Find nodes. Where one replica of an entity finds none, the others of it would not either."""
+        await self._placer.look()
+        full: set[str] = set()
+        for replica, entity in (*step.place, *placements.new):
+            if entity.id in full:
+                continue
+            try:
+                placements.found[replica.id] = self._placer.place(deployment, replica, entity)
+            except ServeryError as error:
+                full.add(entity.id)
+                log.warning("replica_not_placed", replica_id=replica.id, reason=error.message)
+                step = with_placement_problem(
+                    step, entity, error.message, running=_running(deployment, entity, step)
+                )
+        for endpoint_id in await self._placer.give_back(term.check):
+            self._hints.add(endpoint_id)
         return step
 
     async def _ensure(
@@ -195,6 +208,7 @@ class ReconcileStep:
         deployment: Deployment,
         replica: Replica,
         entity: ServedEntity,
+        step: Plan,
         term: Term,
         placements: _Placements,
     ) -> Callable[[Plan], Plan] | None:
@@ -227,7 +241,12 @@ class ReconcileStep:
             log.warning("replica_not_ensured", replica_id=replica.id, node=replica.node, reason=error.message)
             if isinstance(error, ResourceExhausted):
                 placements.found[replica.id] = None  # it certainly is not there: another node may take it
-            return partial(with_placement_problem, entity=entity, problem=error.message)
+            return partial(
+                with_placement_problem,
+                entity=entity,
+                problem=error.message,
+                running=_running(deployment, entity, step),
+            )
         return None
 
     async def _stop(self, deployment: Deployment, replica: Replica, term: Term) -> None:
@@ -274,7 +293,7 @@ class ReconcileStep:
                 )
             for source_id, heir_id in step.adopt:
                 await store.adopt_replicas(conn, source_id, heir_id)
-            for replica in placements.new:
+            for replica, _ in placements.new:
                 await store.insert_replica(conn, replica)
             for replica_id, node in placements.found.items():
                 await store.place_replica(conn, replica_id, node)
@@ -307,6 +326,13 @@ class ReconcileStep:
             )
         except OUTAGE as error:  # the claim expires by itself
             log.warning("claim_release_failed", endpoint_id=endpoint_id, error=repr(error))
+
+
+def _running(deployment: Deployment, entity: ServedEntity, step: Plan) -> int:
+    """How many replicas of an entity are on their node, as far as the step knows."""
+    missing = {replica.id for replica, _ in step.ensure}
+    rows = deployment.replicas_of(entity.id)
+    return sum(r.node is not None and not r.stopping and r.id not in missing for r in rows)
 
 
 def _log_changes(deployment: Deployment, step: Plan) -> None:
