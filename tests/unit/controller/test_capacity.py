@@ -12,6 +12,7 @@ from servery_controller.domain.capacity import (
     Usage,
     WaitingFirst,
     Workspace,
+    added_by,
     choose_extra,
     holdings_in,
     scopes_of,
@@ -74,6 +75,22 @@ def test_an_update_counts_once_with_the_version_that_takes_the_most():
     assert {h.served_entity_id for h in holdings_in(world, WORKSPACE, "1")} == {"new", "other"}
     assert scopes_of(world, "1", Room(99, 24))[0].used == 16
     assert len(holdings_in(world, WORKERS, "")) == 6, "the workers hold them all"
+
+
+def test_an_update_adds_nothing_as_long_as_it_takes_no_more_than_what_serves():
+    world = usage(
+        held("old", 2, endpoint="ep", version=1),
+        held("new", 1, endpoint="ep", version=2),
+        workspaces=[workspace(quota=8)],
+    )
+    [quota, on_workers] = scopes_of(world, "1", Room(64, 12))
+    [_, second, third] = held("new", 3, endpoint="ep", version=2)
+    assert added_by(second, world, quota) == 0
+    assert quota.refusal(added_by(second, world, quota), first=False) is None
+    assert added_by(second, world, on_workers) == 4
+    full = replace(world, holdings=[*world.holdings, second])
+    assert added_by(third, full, quota) == 4
+    assert quota.refusal(4, first=False)
 
 
 def test_what_drains_counts_until_it_has_gone():

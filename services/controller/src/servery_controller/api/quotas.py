@@ -21,7 +21,9 @@ class QuotaInput(Body):
     def chosen(self) -> ChosenQuotas:
         """Return what is to change. Raises InvalidParameter when that is nothing."""
         given: dict[QuotaName, int | None] = {"qps": self.qps, "compute_slots": self.compute_slots}
-        chosen = {name: given[name] for name in QUOTA_NAMES if name in self.model_fields_set}
+        chosen: dict[QuotaName, int | None] = {
+            name: given[name] for name in QUOTA_NAMES if name in self.model_fields_set
+        }
         if not chosen or None in chosen.values():
             raise InvalidParameter(
                 "Give qps, compute_slots, or both, as whole numbers. DELETE …/quota chooses the defaults again."

@@ -21,6 +21,7 @@ from servery_controller.domain.capacity import (
     ScopeKind,
     Usage,
     WaitingFirst,
+    added_by,
     choose_extra,
     holdings_in,
     scopes_of,
@@ -32,8 +33,6 @@ from servery_controller.scaling import scaling_store
 
 log = structlog.get_logger()
 
-VIEW_SECONDS = 0.5
-"""What Postgres says is read again when it is older than this. Replicas that went meanwhile count a moment longer."""
 PLACED_SECONDS = 10.0
 """A placement that Postgres does not show after so long was never written."""
 WAITING_SECONDS = 3.0
@@ -80,11 +79,12 @@ class Placer:
         self._giving_back: list[_GivingBack] = []
 
     async def look(self) -> None:
-        """Read what is held, unless that was done a moment ago."""
+        """Read what is held. Of many that look at the same time one reads for those that came before it began."""
+        asked_at = self._clock()
         async with self._looking:
-            started_at = self._clock()
-            if started_at - self._looked_at < VIEW_SECONDS:
+            if self._looked_at >= asked_at:
                 return
+            started_at = self._clock()
             self._usage = await compute_store.load_usage(
                 self._pool, self._quotas.workspace, self._quotas.regions
             )
@@ -105,10 +105,19 @@ class Placer:
         self._placed.pop(replica.id, None)
         workspace_id = deployment.endpoint.workspace_id
         first = self._is_first(deployment, entity)
+        holding = Holding(
+            replica_id=replica.id,
+            served_entity_id=entity.id,
+            config_version=entity.config_version,
+            endpoint_id=deployment.endpoint.id,
+            workspace_id=workspace_id,
+            slots=SLOTS_PER_REPLICA,
+            promised=entity.min_replicas,
+        )
         usage = self._seen_usage()
         room = self._backend.room(SLOTS_PER_REPLICA)
         for scope in scopes_of(usage, workspace_id, room, self._others_waiting(entity.id)):
-            problem = scope.refusal(SLOTS_PER_REPLICA, first=first)
+            problem = scope.refusal(added_by(holding, usage, scope), first=first)
             # That the workers are full is said by who knows them: there may be none.
             if problem is not None and not (scope.kind is ScopeKind.WORKERS and room.used >= room.slots):
                 self._refused(deployment, entity, usage, scope.kind, scope.key, first=first)
@@ -121,15 +130,6 @@ class Placer:
             self._refused(deployment, entity, usage, ScopeKind.WORKERS, "", first=first)
             raise
         self._waiting.pop(entity.id, None)
-        holding = Holding(
-            replica_id=replica.id,
-            served_entity_id=entity.id,
-            config_version=entity.config_version,
-            endpoint_id=deployment.endpoint.id,
-            workspace_id=workspace_id,
-            slots=SLOTS_PER_REPLICA,
-            promised=entity.min_replicas,
-        )
         self._placed[replica.id] = (holding, self._clock())
         return node
 

@@ -141,6 +141,8 @@ class ProcessBackend:
         before = self._workers.get(heartbeat.worker_id)
         after = WorkerView.of(heartbeat, heard_at=self._clock())
         self._workers[heartbeat.worker_id] = after
+        for replica_id in after.replicas:
+            self._placed.pop(replica_id, None)  # from now on its absence means that its room is free again
         if before is None:
             log.info("worker_joined", worker_id=heartbeat.worker_id, capacity_slots=heartbeat.capacity_slots)
         elif before.node != after.node:

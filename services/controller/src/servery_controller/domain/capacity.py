@@ -16,7 +16,7 @@ on the workers, but no larger quota. What runs when a quota is lowered goes on; 
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 RESERVED_SHARE = 4
@@ -104,7 +104,9 @@ class Scope:
         return slots * max(self.waiting, min(self.waiting + self.asleep, quarter))
 
     def refusal(self, slots: int, *, first: bool) -> str | None:
-        """Why a replica of so many slots cannot be placed now, for people; None: it can."""
+        """Why a replica that adds so many slots cannot be placed now, for people; None: it can."""
+        if slots == 0:
+            return None
         free = self.slots - self.used
         if free < slots:
             return self._full(slots)
@@ -208,6 +210,14 @@ def holdings_in(usage: Usage, kind: ScopeKind, key: str) -> list[Holding]:
         for endpoint_id, taken in versions.items()
     }
     return [h for h in inside if h.config_version == largest[h.endpoint_id]]
+
+
+def added_by(holding: Holding, usage: Usage, scope: Scope) -> int:
+    """Return the slots that a scope would hold more with one more replica: of an update that may be none."""
+    if scope.kind is ScopeKind.WORKERS:
+        return holding.slots
+    after = replace(usage, holdings=[*usage.holdings, holding])
+    return sum(h.slots for h in holdings_in(after, scope.kind, scope.key)) - scope.used
 
 
 def choose_extra(holdings: Sequence[Holding], wanted: int, draining: int) -> Holding | None:
