@@ -26,11 +26,12 @@ from servery_common.service import ServiceContext
 from servery_common.settings import NatsSettings
 from servery_gateway.asgi import GatewayApp
 from servery_gateway.auth import Authenticator
+from servery_gateway.careful_protocol import idle_connections
 from servery_gateway.client_addresses import ClientAddresses
 from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.dispatcher import Dispatcher
 from servery_gateway.doorkeeper import Doorkeeper
-from servery_gateway.http_protocol import GatewayProtocol, idle_connections
+from servery_gateway.http_protocol import GatewayProtocol
 from servery_gateway.ip_access import IpAccess
 from servery_gateway.limit_gossip import LimitGossip
 from servery_gateway.load_reporter import report_load
