@@ -78,23 +78,28 @@ class Placer:
         """By replica id. Those that were chosen to make room count from then on."""
         self._giving_back: list[_GivingBack] = []
 
-    async def look(self) -> None:
-        """Read what is held. Of many that look at the same time one reads for those that came before it began."""
+    async def look(self, endpoint_id: str) -> None:
+        """Read what is held, before replicas of an endpoint are placed."""
         asked_at = self._clock()
         async with self._looking:
-            if self._looked_at >= asked_at:
-                return
-            started_at = self._clock()
-            self._usage = await compute_store.load_usage(
-                self._pool, self._quotas.workspace, self._quotas.regions
-            )
-            self._looked_at = started_at
-            seen = {h.replica_id for h in self._usage.holdings}
-            oldest = started_at - PLACED_SECONDS
-            self._placed = {r: p for r, p in self._placed.items() if r not in seen and p[1] >= oldest}
-            stopping = {h.replica_id for h in self._usage.holdings if h.stopping}
-            chosen = {r: at for r, at in self._stopping_since.items() if r in stopping or at >= oldest}
-            self._stopping_since = dict.fromkeys(stopping, started_at) | chosen
+            # Of many that look at the same time one reads for all that came before it began.
+            if self._looked_at < asked_at:
+                await self._read()
+        # Steps of one endpoint come one after the other: what its last one placed was read now, or never written.
+        for replica_id in [r for r, (h, _) in self._placed.items() if h.endpoint_id == endpoint_id]:
+            del self._placed[replica_id]
+            self._backend.forget_placement(replica_id)
+
+    async def _read(self) -> None:
+        started_at = self._clock()
+        self._usage = await compute_store.load_usage(self._pool, self._quotas.workspace, self._quotas.regions)
+        self._looked_at = started_at
+        seen = {h.replica_id for h in self._usage.holdings}
+        oldest = started_at - PLACED_SECONDS
+        self._placed = {r: p for r, p in self._placed.items() if r not in seen and p[1] >= oldest}
+        stopping = {h.replica_id for h in self._usage.holdings if h.stopping}
+        chosen = {r: at for r, at in self._stopping_since.items() if r in stopping or at >= oldest}
+        self._stopping_since = dict.fromkeys(stopping, started_at) | chosen
 
     def place(self, deployment: Deployment, replica: Replica, entity: ServedEntity) -> str:
         """Return the node for a replica. Call after ``look``, without waiting for anything in between.
@@ -192,6 +197,8 @@ class Placer:
     ) -> None:
         if not first or not self._backend.observe().complete:
             return  # what was not heard of yet may have room
+        if kind is ScopeKind.WORKERS and not self._backend.room(SLOTS_PER_REPLICA).slots:
+            return  # no worker is there: nobody can make room
         endpoint, now = deployment.endpoint, self._clock()
         waiting = WaitingFirst(kind, endpoint.workspace_id, usage.region_of(endpoint.workspace_id))
         self._waiting[entity.id] = (waiting, now)

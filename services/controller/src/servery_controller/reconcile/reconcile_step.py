@@ -186,7 +186,7 @@ class ReconcileStep:
 
     async def _place(self, deployment: Deployment, step: Plan, placements: _Placements, term: Term) -> Plan:
         """Find nodes. Where one replica of an entity finds none, the others of it would not either."""
-        await self._placer.look()
+        await self._placer.look(deployment.endpoint.id)
         full: set[str] = set()
         for replica, entity in (*step.place, *placements.new):
             if entity.id in full:
