@@ -85,5 +85,5 @@ class ScalingReports:
         try:
             explained = await self._scaler.explain(endpoint_id)
         except ServeryError as error:
-            return {}, f"The scaler does not answer: {error.message}"
+            return {}, error.message
         return {entity.served_entity_id: entity for entity in explained.entities}, ""
