@@ -62,6 +62,7 @@ class FakeApi(ThreadingHTTPServer):
         entity = {
             "name": "iris-3",
             "id": "e1",
+            "config_version": 7,
             "state": {"deployment": "DEPLOYMENT_READY", "deployment_state_message": message},
             "slots_per_replica": 4,
             "scale_to_zero_enabled": True,
@@ -91,7 +92,6 @@ class FakeApi(ThreadingHTTPServer):
         return {
             "name": "iris",
             "id": "ep1",
-            "config_version": 7,
             "scale_to_zero_seconds": 60.0,
             "scaler": {"answered": True} if self.scaler_answers else problem,
             "compute": [
