@@ -136,6 +136,7 @@ async def test_a_first_replica_that_finds_no_room_has_one_extra_given_back(here:
             await here.place("s1", "small")
         await here.give_back()
     assert await here.stopping() == ["b3"], "one, and the youngest"
+    assert here.placer.waiting() == ["small"]
     [kept] = await scaling_store.newest(here.pool, "big", 10)
     assert (kept.decision.before, kept.decision.after) == (4, 3)
     assert "'small-1' of endpoint 'small'" in kept.decision.reason
@@ -146,6 +147,7 @@ async def test_a_first_replica_that_finds_no_room_has_one_extra_given_back(here:
     with pytest.raises(ResourceExhausted, match="kept for served entities that have no replica"):
         await here.place("b4", "big")  # the replacement does not take the room back
     assert await here.place("s1", "small") == "w1/i"
+    assert here.placer.waiting() == []
 
 
 async def test_another_extra_is_given_back_when_the_first_does_not_go(here: Installation):

@@ -57,6 +57,15 @@ class _GivingBack:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A served entity that waits for its first replica, and when it last asked for a place."""
+
+    endpoint_id: str
+    first: WaitingFirst
+    at: float
+
+
 class Placer:
     """``clock`` returns monotonic seconds."""
 
@@ -72,7 +81,7 @@ class Placer:
         self._usage = Usage((), {}, {})
         self._placed: dict[str, tuple[Holding, float]] = {}
         """Placements that Postgres did not show yet, by replica id."""
-        self._waiting: dict[str, tuple[WaitingFirst, float]] = {}
+        self._waiting: dict[str, _Asked] = {}
         """By served entity id."""
         self._stopping_since: dict[str, float] = {}
         """By replica id. Those that were chosen to make room count from then on."""
@@ -138,6 +147,10 @@ class Placer:
         self._placed[replica.id] = (holding, self._clock())
         return node
 
+    def waiting(self) -> list[str]:
+        """Ids of the endpoints that wait for a first replica: look at them when room has become free."""
+        return [asked.endpoint_id for asked in self._waiting.values()]
+
     async def give_back(self, check: Callable[[Connection], Awaitable[None]]) -> Sequence[str]:
         """Stop the replicas that are to make room, and keep the decisions. Returns the ids of their endpoints.
 
@@ -182,8 +195,8 @@ class Placer:
 
     def _others_waiting(self, entity_id: str) -> list[WaitingFirst]:
         oldest = self._clock() - WAITING_SECONDS
-        self._waiting = {i: waiting for i, waiting in self._waiting.items() if waiting[1] >= oldest}
-        return [waiting for i, (waiting, _) in self._waiting.items() if i != entity_id]
+        self._waiting = {i: asked for i, asked in self._waiting.items() if asked.at >= oldest}
+        return [asked.first for i, asked in self._waiting.items() if i != entity_id]
 
     def _refused(
         self,
@@ -201,8 +214,8 @@ class Placer:
             return  # no worker is there: nobody can make room
         endpoint, now = deployment.endpoint, self._clock()
         waiting = WaitingFirst(kind, endpoint.workspace_id, usage.region_of(endpoint.workspace_id))
-        self._waiting[entity.id] = (waiting, now)
-        waiting_slots = SLOTS_PER_REPLICA * sum(w.waits_in(kind, key) for w, _ in self._waiting.values())
+        self._waiting[entity.id] = _Asked(endpoint.id, waiting, now)
+        waiting_slots = SLOTS_PER_REPLICA * sum(a.first.waits_in(kind, key) for a in self._waiting.values())
         holdings = holdings_in(usage, kind, key)
         draining = sum(
             h.slots

@@ -311,6 +311,9 @@ class ReconcileStep:
             self._notifications.wake()
         if step.new_replicas or step.configs or step.entities or step.stopping or placements.found:
             self._hints.add(endpoint_id)  # the next step has something to do at once
+        if step.gone:
+            for waiting_id in self._placer.waiting():
+                self._hints.add(waiting_id)
         return True
 
     async def _release(
