@@ -53,6 +53,7 @@ from servery_gateway.short_requests import ShortRequests
 from servery_gateway.snapshot_file import SnapshotFile, SnapshotWriter
 from servery_gateway.streaming import is_news
 from servery_gateway.token_finder import TokenFinder
+from servery_gateway.waking import send_wakes
 
 KEEP_ALIVE_SECONDS = 75
 """An idle client connection is kept this long; longer than the usual 60 s of load balancers, so that they
@@ -203,6 +204,7 @@ class GatewayService:
                 self.meters, self.rejections, self.lag, self.dispatcher, self.gateway_id, lambda: self.bus
             ),
         )
+        spawn("waker", send_wakes(self.dispatcher.waker, self.gateway_id, lambda: self.bus))
         spawn("demand-gossip", self._gossip.tell_demand())
         spawn("call-gossip", self._gossip.tell_calls())
         spawn("loop-lag", self.lag.run())
