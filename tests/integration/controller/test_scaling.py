@@ -197,12 +197,13 @@ async def test_the_page_tells_what_the_scaler_sees_and_decides(world: World):
     shown = await page(world)
     assert asked == [shown["id"]]
     assert shown["scaler"] == {"answered": True}
-    assert (shown["config_version"], shown["scale_to_zero_seconds"]) == (1, 1800.0)
+    assert shown["scale_to_zero_seconds"] == 1800.0
     assert shown["compute"] == [{"kind": "workers", "slots": 64, "used": 4}]
     [shown_entity] = shown["served_entities"]
     assert shown_entity.pop("id") == served.served_entity_id
     assert shown_entity == {
         "name": "iris-1",
+        "config_version": 1,
         "state": {"deployment": "DEPLOYMENT_READY", "deployment_state_message": ""},
         "slots_per_replica": 4,
         "scale_to_zero_enabled": True,
@@ -231,13 +232,28 @@ async def test_the_page_tells_what_the_scaler_sees_and_decides(world: World):
     assert (shown_entity["target_concurrency"], shown_entity["target_concurrency_is"]) == (2.0, "pinned")
 
 
+async def test_the_page_shows_what_serves_and_what_is_to(world: World):
+    async def versions() -> list[int]:
+        return [e["config_version"] for e in (await page(world))["served_entities"]]
+
+    await deploy(world)
+    world.builder.hold.clear()
+    await world.ok("PUT", "/iris/config", {"served_entities": [entity("2")]})
+    assert await versions() == [1, 2]
+    await world.ok("POST", "/iris/config:cancel")
+    assert await versions() == [1]
+    await world.ok("POST", "/iris/config:stop")
+    assert await versions() == [1], "the last one a person wanted"
+    world.builder.hold.set()
+
+
 async def test_without_a_scaler_the_page_says_so_and_shows_the_rest(world: World):
     await deploy(world)
     await scale(world, "iris", 2)
     await world.until(lambda: routed(world, "iris", desired=2, ready=2))
     shown = await page(world)
     assert not shown["scaler"]["answered"]
-    assert "scaler" in shown["scaler"]["message"]
+    assert "The scaler does not answer right now" in shown["scaler"]["message"]
     [shown_entity] = shown["served_entities"]
     assert (shown_entity["ready_replicas"], shown_entity["desired_replicas"]) == (2, 2)
     assert shown_entity["last_decision"] is None
@@ -248,7 +264,7 @@ async def test_without_a_scaler_the_page_says_so_and_shows_the_rest(world: World
 async def test_the_page_of_an_endpoint_without_a_config_and_of_none(world: World):
     await world.ok("POST", "", {"name": "iris"})
     shown = await page(world)
-    assert (shown["served_entities"], shown["decisions"], shown["config_version"]) == ([], [], None)
+    assert (shown["served_entities"], shown["decisions"]) == ([], [])
     assert (await world.refused("GET", "/none/scaling"))[:2] == (404, "RESOURCE_DOES_NOT_EXIST")
 
 

@@ -46,6 +46,9 @@ class FakeApi(ThreadingHTTPServer):
         message = {"UPDATE_FAILED": "No module named 'xgboost'"}.get(update, "Building.")
         entity = {"name": "iris-3", "entity_name": "iris", "entity_version": "3"}
         entity |= {"scale_to_zero_enabled": True, "state": {"deployment_state_message": message}}
+        entity |= {
+            "servery": {"min_replicas": 0, "max_replicas": 4, "desired_replicas": 3, "ready_replicas": 2}
+        }
         return {
             "name": "iris",
             "state": {"ready": "NOT_READY", "config_update": update},
@@ -59,6 +62,7 @@ class FakeApi(ThreadingHTTPServer):
         entity = {
             "name": "iris-3",
             "id": "e1",
+            "config_version": 7,
             "state": {"deployment": "DEPLOYMENT_READY", "deployment_state_message": message},
             "slots_per_replica": 4,
             "scale_to_zero_enabled": True,
@@ -88,7 +92,6 @@ class FakeApi(ThreadingHTTPServer):
         return {
             "name": "iris",
             "id": "ep1",
-            "config_version": 7,
             "scale_to_zero_seconds": 60.0,
             "scaler": {"answered": True} if self.scaler_answers else problem,
             "compute": [
@@ -362,6 +365,7 @@ def test_endpoints_are_shown_to_people(api: FakeApi) -> None:
     shown = servery(api, "get", "iris").stdout
     assert "iris-3" in shown
     assert "Building." in shown
+    assert "2 of 3 (from 0 to 4)" in shown
     assert servery(api, "delete", "iris").stdout == "deleted endpoint iris\n"
 
 

@@ -45,14 +45,16 @@ def explain(
 
 
 def _print(scaling: dict[str, Any], console: Console) -> None:
-    version = scaling["config_version"]
-    console.print(f"[bold]{scaling['name']}[/]  {f'config version {version}' if version else 'no config'}")
+    console.print(f"[bold]{scaling['name']}[/]")
     rows = {"compute": ", ".join(map(used, scaling["compute"]))}
     if not scaling["scaler"]["answered"]:
         rows["scaler"] = scaling["scaler"]["message"]
     _print_rows(rows, console, indent=0)
     for entity in scaling["served_entities"]:
-        console.print(f"\n[bold]{entity['name']}[/]  {entity['state']['deployment']}")
+        version = entity["config_version"]
+        console.print(
+            f"\n[bold]{entity['name']}[/]  {entity['state']['deployment']}  config version {version}"
+        )
         _print_rows(dict(about(entity, scaling, time.time())), console, indent=2)
     if scaling["decisions"]:
         console.print()

@@ -14,19 +14,21 @@ from servery_controller.scaling.scaling_store import KeptDecision
 
 def presented(report: ScalingReport) -> dict[str, Any]:
     """The whole answer. Times are epoch milliseconds."""
-    deployment, config = report.deployment, report.config
-    entities = deployment.entities_of(config.version) if config else ()
+    deployment = report.deployment
     scaler: dict[str, Any] = {"answered": not report.scaler_problem}
     if report.scaler_problem:
         scaler["message"] = report.scaler_problem
     return {
         "name": deployment.endpoint.name,
         "id": deployment.endpoint.id,
-        "config_version": config.version if config else None,
         "scale_to_zero_seconds": report.scale_to_zero_seconds,
         "scaler": scaler,
         "compute": [_scope(scope) for scope in report.scopes],
-        "served_entities": [_entity(entity, report) for entity in entities],
+        "served_entities": [
+            _entity(entity, report)
+            for config in report.configs
+            for entity in deployment.entities_of(config.version)
+        ],
         "decisions": [_decision(kept) for kept in report.decisions],
     }
 
@@ -39,6 +41,7 @@ def _entity(entity: ServedEntity, report: ScalingReport) -> dict[str, Any]:
     return {
         "name": entity.spec.name,
         "id": entity.id,
+        "config_version": entity.config_version,
         "state": {
             "deployment": DEPLOYMENT_STATE[entity.phase],
             "deployment_state_message": entity.message,

@@ -20,6 +20,10 @@ class ComputeBackend(Protocol):
         """Choose the node for a new replica. Raises Unavailable when none can take it, with the reason for people."""
         ...
 
+    def forget_placement(self, replica_id: str) -> None:
+        """The node that ``place`` returned was never written down: its room is free again."""
+        ...
+
     def room(self, slots: int) -> Room:
         """Return how many slots new replicas of ``slots`` slots each could have at most, and how many are taken."""
         ...

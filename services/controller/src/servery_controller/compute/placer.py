@@ -57,6 +57,15 @@ class _GivingBack:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A served entity that waits for its first replica, and when it last asked for a place."""
+
+    endpoint_id: str
+    first: WaitingFirst
+    at: float
+
+
 class Placer:
     """``clock`` returns monotonic seconds."""
 
@@ -72,29 +81,34 @@ class Placer:
         self._usage = Usage((), {}, {})
         self._placed: dict[str, tuple[Holding, float]] = {}
         """Placements that Postgres did not show yet, by replica id."""
-        self._waiting: dict[str, tuple[WaitingFirst, float]] = {}
+        self._waiting: dict[str, _Asked] = {}
         """By served entity id."""
         self._stopping_since: dict[str, float] = {}
         """By replica id. Those that were chosen to make room count from then on."""
         self._giving_back: list[_GivingBack] = []
 
-    async def look(self) -> None:
-        """Read what is held. Of many that look at the same time one reads for those that came before it began."""
+    async def look(self, endpoint_id: str) -> None:
+        """Read what is held, before replicas of an endpoint are placed."""
         asked_at = self._clock()
         async with self._looking:
-            if self._looked_at >= asked_at:
-                return
-            started_at = self._clock()
-            self._usage = await compute_store.load_usage(
-                self._pool, self._quotas.workspace, self._quotas.regions
-            )
-            self._looked_at = started_at
-            seen = {h.replica_id for h in self._usage.holdings}
-            oldest = started_at - PLACED_SECONDS
-            self._placed = {r: p for r, p in self._placed.items() if r not in seen and p[1] >= oldest}
-            stopping = {h.replica_id for h in self._usage.holdings if h.stopping}
-            chosen = {r: at for r, at in self._stopping_since.items() if r in stopping or at >= oldest}
-            self._stopping_since = dict.fromkeys(stopping, started_at) | chosen
+            # Of many that look at the same time one reads for all that came before it began.
+            if self._looked_at < asked_at:
+                await self._read()
+        # Steps of one endpoint come one after the other: what its last one placed was read now, or never written.
+        for replica_id in [r for r, (h, _) in self._placed.items() if h.endpoint_id == endpoint_id]:
+            del self._placed[replica_id]
+            self._backend.forget_placement(replica_id)
+
+    async def _read(self) -> None:
+        started_at = self._clock()
+        self._usage = await compute_store.load_usage(self._pool, self._quotas.workspace, self._quotas.regions)
+        self._looked_at = started_at
+        seen = {h.replica_id for h in self._usage.holdings}
+        oldest = started_at - PLACED_SECONDS
+        self._placed = {r: p for r, p in self._placed.items() if r not in seen and p[1] >= oldest}
+        stopping = {h.replica_id for h in self._usage.holdings if h.stopping}
+        chosen = {r: at for r, at in self._stopping_since.items() if r in stopping or at >= oldest}
+        self._stopping_since = dict.fromkeys(stopping, started_at) | chosen
 
     def place(self, deployment: Deployment, replica: Replica, entity: ServedEntity) -> str:
         """Return the node for a replica. Call after ``look``, without waiting for anything in between.
@@ -132,6 +146,10 @@ class Placer:
         self._waiting.pop(entity.id, None)
         self._placed[replica.id] = (holding, self._clock())
         return node
+
+    def waiting(self) -> list[str]:
+        """Ids of the endpoints that wait for a first replica: look at them when room has become free."""
+        return [asked.endpoint_id for asked in self._waiting.values()]
 
     async def give_back(self, check: Callable[[Connection], Awaitable[None]]) -> Sequence[str]:
         """Stop the replicas that are to make room, and keep the decisions. Returns the ids of their endpoints.
@@ -177,8 +195,8 @@ class Placer:
 
     def _others_waiting(self, entity_id: str) -> list[WaitingFirst]:
         oldest = self._clock() - WAITING_SECONDS
-        self._waiting = {i: waiting for i, waiting in self._waiting.items() if waiting[1] >= oldest}
-        return [waiting for i, (waiting, _) in self._waiting.items() if i != entity_id]
+        self._waiting = {i: asked for i, asked in self._waiting.items() if asked.at >= oldest}
+        return [asked.first for i, asked in self._waiting.items() if i != entity_id]
 
     def _refused(
         self,
@@ -192,10 +210,12 @@ class Placer:
     ) -> None:
         if not first or not self._backend.observe().complete:
             return  # what was not heard of yet may have room
+        if kind is ScopeKind.WORKERS and not self._backend.room(SLOTS_PER_REPLICA).slots:
+            return  # no worker is there: nobody can make room
         endpoint, now = deployment.endpoint, self._clock()
         waiting = WaitingFirst(kind, endpoint.workspace_id, usage.region_of(endpoint.workspace_id))
-        self._waiting[entity.id] = (waiting, now)
-        waiting_slots = SLOTS_PER_REPLICA * sum(w.waits_in(kind, key) for w, _ in self._waiting.values())
+        self._waiting[entity.id] = _Asked(endpoint.id, waiting, now)
+        waiting_slots = SLOTS_PER_REPLICA * sum(a.first.waits_in(kind, key) for a in self._waiting.values())
         holdings = holdings_in(usage, kind, key)
         draining = sum(
             h.slots

@@ -90,6 +90,10 @@ class ProcessBackend:
         self._placed[replica_id] = (node, self._clock())
         return node
 
+    def forget_placement(self, replica_id: str) -> None:
+        """See ComputeBackend."""
+        self._placed.pop(replica_id, None)
+
     def room(self, slots: int) -> Room:
         """See ComputeBackend. Workers that were not heard of just now have none."""
         heard_since = self._clock() - SUSPECT_SECONDS

@@ -186,7 +186,7 @@ class ReconcileStep:
 
     async def _place(self, deployment: Deployment, step: Plan, placements: _Placements, term: Term) -> Plan:
         """Find nodes. Where one replica of an entity finds none, the others of it would not either."""
-        await self._placer.look()
+        await self._placer.look(deployment.endpoint.id)
         full: set[str] = set()
         for replica, entity in (*step.place, *placements.new):
             if entity.id in full:
@@ -311,6 +311,9 @@ class ReconcileStep:
             self._notifications.wake()
         if step.new_replicas or step.configs or step.entities or step.stopping or placements.found:
             self._hints.add(endpoint_id)  # the next step has something to do at once
+        if step.gone:
+            for waiting_id in self._placer.waiting():
+                self._hints.add(waiting_id)
         return True
 
     async def _release(

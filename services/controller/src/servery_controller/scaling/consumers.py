@@ -6,6 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from servery_common.contracts.scaling import GatewayWake, HeldRequests, ScaleAnswer, ScaleRequest
+from servery_common.errors import Unavailable
 from servery_common.postgres.pool import OUTAGE
 from servery_controller.scaling.scaling_service import Scaling
 
@@ -22,8 +23,11 @@ class ScaleRequests:
         self._scaling = scaling
 
     async def handle(self, request: ScaleRequest) -> ScaleAnswer:
-        """Set the replica count. Repeating it changes nothing."""
-        return await self._scaling.scale(request)
+        """Set the replica count. Repeating it changes nothing. Raises Unavailable without the database."""
+        try:
+            return await self._scaling.scale(request)
+        except OUTAGE as error:
+            raise Unavailable("The database cannot be reached right now. Try again.") from error
 
 
 class Wakes:
@@ -50,5 +54,4 @@ class Wakes:
         try:
             await self._scaling.wake(asked)
         except OUTAGE as error:
-            self._looked_at.pop(asked.served_entity_id, None)
             log.warning("wake_postponed", served_entity_id=asked.served_entity_id, reason=repr(error))

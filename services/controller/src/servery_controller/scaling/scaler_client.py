@@ -2,9 +2,12 @@
 
 from servery_common.contracts import subjects
 from servery_common.contracts.scaling import ExplainScaling, ScalingExplained
+from servery_common.errors import Unavailable
 from servery_common.messaging.port import Bus
 
 EXPLAIN_SECONDS = 2.0
+
+NO_SCALER = "The scaler does not answer right now (servery status shows the services)."
 
 
 class ScalerClient:
@@ -16,9 +19,10 @@ class ScalerClient:
 
     async def explain(self, endpoint_id: str) -> ScalingExplained:
         """Return the scaler's last decisions about an endpoint. Raises Unavailable."""
-        return await self._bus.request(
-            subjects.scaler_explain(),
-            ExplainScaling(endpoint_id=endpoint_id),
-            ScalingExplained,
-            timeout=self._timeout,
-        )
+        question = ExplainScaling(endpoint_id=endpoint_id)
+        try:
+            return await self._bus.request(
+                subjects.scaler_explain(), question, ScalingExplained, timeout=self._timeout
+            )
+        except Unavailable as error:
+            raise Unavailable(NO_SCALER) from error

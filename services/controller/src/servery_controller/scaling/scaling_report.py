@@ -12,7 +12,7 @@ from servery_controller.compute import compute_store
 from servery_controller.compute.backend import ComputeBackend
 from servery_controller.compute.placer import ComputeQuotas
 from servery_controller.domain.capacity import Scope, scopes_of
-from servery_controller.domain.endpoint import Config, Deployment, Observation
+from servery_controller.domain.endpoint import Config, ConfigPhase, Deployment, Observation
 from servery_controller.domain.endpoint_options import EndpointOptions, options_of
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
 from servery_controller.endpoints.endpoint_service import EndpointService
@@ -20,14 +20,16 @@ from servery_controller.scaling import scaling_store
 from servery_controller.scaling.scaler_client import ScalerClient
 from servery_controller.scaling.scaling_store import KeptDecision
 
+_WANTED = (ConfigPhase.ACTIVE, ConfigPhase.ROLLING, ConfigPhase.PENDING)
+
 
 @dataclass(frozen=True, slots=True)
 class ScalingReport:
     """Everything about one endpoint's replicas now."""
 
     deployment: Deployment
-    config: Config | None
-    """The active one; of an endpoint without it the one that a person asked for last."""
+    configs: tuple[Config, ...]
+    """What serves or is to; of an endpoint without such the one that a person asked for last."""
     options: EndpointOptions
     scale_to_zero_seconds: float
     seen: Observation
@@ -71,7 +73,7 @@ class ScalingReports:
         options = options_of(endpoint.tags)
         return ScalingReport(
             deployment=deployment,
-            config=deployment.active or deployment.newest,
+            configs=_shown(deployment),
             options=options,
             scale_to_zero_seconds=options.scale_to_zero_seconds or self._scale_to_zero_seconds,
             seen=self._backend.observe(),
@@ -85,5 +87,12 @@ class ScalingReports:
         try:
             explained = await self._scaler.explain(endpoint_id)
         except ServeryError as error:
-            return {}, f"The scaler does not answer: {error.message}"
+            return {}, error.message
         return {entity.served_entity_id: entity for entity in explained.entities}, ""
+
+
+def _shown(deployment: Deployment) -> tuple[Config, ...]:
+    wanted = tuple(config for config in deployment.configs if config.phase in _WANTED)
+    if wanted or deployment.newest is None:
+        return wanted
+    return (deployment.newest,)
