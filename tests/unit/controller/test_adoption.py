@@ -127,3 +127,21 @@ def test_a_new_version_of_one_at_zero_is_seen_to_work_before_it_sleeps():
     )
     step = plan(world, seen(build("b")))
     assert next(e for e in step.entities if e.id == "e2").desired_replicas == 1
+
+
+def test_a_new_version_begins_with_what_it_is_promised_when_there_is_no_place_for_more():
+    """The replicas it is to replace have the places, and keep them until it is ready."""
+    world = deployment(
+        config(1, ConfigPhase.ACTIVE, (Route("old", 100),)),
+        config(2, ConfigPhase.PENDING, (Route("new", 100),)),
+        entity("e1", version=1, name="old", phase=EntityPhase.READY, desired=3),
+        entity("e2", version=2, name="new", phase=EntityPhase.STARTING, desired=3),
+        replica("r1", "e1"),
+        replica("r2", "e2"),
+        replica("r3", "e2", node=None),
+        replica("r4", "e2", node=None),
+    )
+    one = (observed("r1"), observed("r2", entity_id="e2"))
+    assert plan(world, seen(*one)).configs[-1].phase is ConfigPhase.ACTIVE
+    started = replace(world, replicas=(*world.replicas[:3], replica("r4", "e2")))
+    assert plan(started, seen(*one)).configs == (), "one that has a place is waited for"

@@ -172,7 +172,7 @@ def _judge_start(entity: ServedEntity, deployment: Deployment, seen: Observation
         if ready_replicas(source, deployment, seen):
             return _advance_entity(entity, EntityEvent.REPLICA_READY, "")
         return entity
-    if ready_replicas(entity, deployment, seen) >= max(1, entity.desired_replicas):
+    if _has_enough(entity, deployment, seen):
         return _advance_entity(entity, EntityEvent.REPLICA_READY, "")
     if failures := reasons(entity, deployment, seen, ReplicaState.FAILED):
         return _advance_entity(
@@ -210,6 +210,18 @@ def _judge_idle(entity: ServedEntity, deployment: Deployment, seen: Observation)
     if entity.message == AT_ZERO or _all_seen(entity, deployment, seen):
         return replace(entity, message=WAKING)
     return entity
+
+
+def _has_enough(entity: ServedEntity, deployment: Deployment, seen: Observation) -> bool:
+    """Whether as many replicas are ready as it should begin with.
+
+    With as many as it is promised it can begin, too, if all others wait for a place: there may never be one, as
+    those of the config it replaces are there until it is ready.
+    """
+    ready = ready_replicas(entity, deployment, seen)
+    placeless = sum(r.node is None for r in deployment.replicas_of(entity.id) if not r.stopping)
+    wanted = max(1, entity.desired_replicas)
+    return ready >= wanted or (ready >= max(1, entity.min_replicas) and ready + placeless >= wanted)
 
 
 def _all_seen(entity: ServedEntity, deployment: Deployment, seen: Observation) -> bool:
