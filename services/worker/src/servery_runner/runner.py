@@ -35,7 +35,8 @@ def run(channel_socket: socket.socket) -> NoReturn:
         os._exit(0)
     order = frames.read_head(records[0].head)
     allowed = limits.Limits.of_order(order)
-    limits.confine(allowed.memory_bytes, threads=order["slots"])
+    # One more than there are slots: an example that is not waited for has a thread of its own.
+    limits.confine(allowed.memory_bytes, threads=order["slots"] + 1)
     requests = Requests(channel)
     read = limits.ending_the_process(requests.read)
     threading.Thread(target=read, name="reader", daemon=True).start()
