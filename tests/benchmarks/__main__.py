@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import (
+    cold_start,
     endpoints,
     generator,
     large_bodies,
@@ -40,8 +41,9 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "sustained": sustained.run,
     "endpoints": endpoints.run,
     "processes": processes.run,
+    "cold_start": cold_start.run,
 }
-ALONE = ("endpoints", "processes")
+ALONE = ("endpoints", "processes", "cold_start")
 """Parts that bring servers of their own; the others' are stopped before."""
 
 

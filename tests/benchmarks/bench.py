@@ -35,6 +35,10 @@ class Bench:
         """How long to measure."""
         return min(wanted, 1.0) if self.quick else wanted
 
+    def times(self, wanted: int) -> int:
+        """How often to repeat what is done one after the other."""
+        return min(wanted, 2) if self.quick else wanted
+
     def say(self, line: str) -> None:
         """Show progress."""
         print(f"[{time.monotonic() - self.began:5.0f} s] {line}", flush=True)

@@ -26,6 +26,7 @@ TITLES = {
     "sustained": "3,000 requests a second for five minutes",
     "endpoints": "Many endpoints",
     "processes": "Several gateway processes",
+    "cold_start": "From zero replicas to an answer",
 }
 METHODS = {
     "generator": "On a server that answers at once without looking. What the generator takes is missing to the "
@@ -52,6 +53,11 @@ METHODS = {
     "answers at once.",
     "processes": "Closed loop with 128 connections. Then three times a quota of 500/s comes in an open loop, and "
     "what is admitted after two seconds is compared with the quota.",
+    "cold_start": "One row of iris on an endpoint at zero, which went there a second after its last request; from the "
+    "request, on a connection that is open, to its answer. Without a warm parent the environment's packages are "
+    "imported first: the process was killed. `mlflow models serve` is started for each of its figures, to its first "
+    "answer; whether it answers is looked at ten times a second. 500 requests are sent at once on connections "
+    "of their own.",
 }
 RELATIONS = {">=": "at least", "<=": "at most", "<": "below"}
 INTRODUCTION = """# Benchmarks
@@ -205,6 +211,13 @@ def _details(part: str, found: dict[str, Any]) -> str:
     if part in ("replicas", "processes"):
         rows = [f"| {count} | {rate:.0f}/s |" for count, rate in found["per_second"].items()]
         return "\n".join([f"| {part} | |", "|---|---|", *rows]) + "\n"
+    if part == "cold_start":
+        rows = [
+            f"| {name} | {one['count']} | {one['p50']:.0f} | {one['p90']:.0f} | {one['p99']:.0f} | {one['p100']:.0f} |"
+            for name, one in found["starts"].items()
+        ]
+        head = ["| | times | p50 ms | p90 ms | p99 ms | longest ms |", "|---|---|---|---|---|---|"]
+        return "\n".join([*head, *rows, "", _loads({"500 at once": found["crowd"]})])
     if part == "overhead":
         return f"`predict` alone: {found['predict_ms']} ms (median).\n\n" + _loads(
             {"end to end": found["end_to_end"]}

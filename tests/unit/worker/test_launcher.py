@@ -13,6 +13,7 @@ from servery_worker.launcher import Launcher
 from servery_worker.model_log import ModelLog
 from servery_worker.model_token import ModelTokens
 from servery_worker.runner import RunnerFailed
+from servery_worker.starts import Starts
 
 ARTIFACTS = Artifacts(model_path="m", environment_path="e", python="p", environment_key="k")
 
@@ -30,7 +31,13 @@ async def test_whatever_the_system_refuses_is_a_failed_start_with_its_reason(
     parents: Any = None
     tokens = ModelTokens(InMemoryBus())
     launcher = Launcher(
-        parents, tokens, overlay=tmp_path, scratch=tmp_path, load_timeout=1.0, limits=Limits(2**30, 2**20)
+        parents,
+        tokens,
+        Starts(),
+        overlay=tmp_path,
+        scratch=tmp_path,
+        load_timeout=1.0,
+        limits=Limits(2**30, 2**20),
     )
     with pytest.raises(RunnerFailed) as caught:
         await launcher.start(ARTIFACTS, ModelLog(), served_entity_id="s1", environment_vars={}, slots=1)

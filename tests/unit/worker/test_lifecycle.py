@@ -2,12 +2,10 @@ import pytest
 
 from servery_common.contracts.states import ReplicaState as S
 from servery_worker.lifecycle import (
-    LONGEST_DELAY_SECONDS,
     TRANSITIONS,
     Happening,
     IllegalTransition,
     after,
-    restart_delay,
 )
 
 
@@ -33,10 +31,3 @@ def test_every_state_can_be_stopped():
 def test_what_cannot_happen_is_an_error():
     with pytest.raises(IllegalTransition):
         after(S.STOPPED, Happening.LOADED)
-
-
-def test_the_first_replacement_comes_at_once_and_later_ones_ever_later_up_to_a_limit():
-    delays = [restart_delay(fruitless) for fruitless in range(12)]
-    assert delays[:5] == [0.0, 0.0, 0.5, 1.0, 2.0]
-    assert delays == sorted(delays)
-    assert delays[-1] == restart_delay(10**6) == LONGEST_DELAY_SECONDS

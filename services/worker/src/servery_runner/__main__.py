@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import signal
 import socket
@@ -18,6 +19,19 @@ import traceback
 from servery_runner import process, runner, warm_parent
 
 SERVING_MODULES = ("mlflow.pyfunc", "mlflow.pyfunc.scoring_server", "pandas")
+LATE_MODULES = (
+    # zipfile, for models that are archives
+    "encodings.cp437",
+    # scikit-learn, for the names of a table's columns: 50 ms together
+    "narwhals._interchange.dataframe",
+    "narwhals._namespace",
+    "narwhals._pandas_like.namespace",
+    "narwhals.stable.v2._namespace",
+    # pandas, for columns of texts
+    "pyarrow.pandas_compat",
+    "pyarrow.vendored.version",
+)
+"""Modules that libraries import when they are first used, which every fork would do anew."""
 
 
 def main() -> None:
@@ -29,6 +43,7 @@ def main() -> None:
     started = time.monotonic()
     for module in (*SERVING_MODULES, *arguments.modules):
         import_best_effort(module)
+    import_late_modules()
     # Only the child of a fork comes back from here, with the socket it shall serve.
     channel = warm_parent.serve(
         socket.socket(fileno=arguments.control_fd),
@@ -46,6 +61,15 @@ def import_best_effort(module: str) -> None:
     except Exception:
         # Printed, not raised: the runner meets the same error and reports it as FAILED.
         traceback.print_exc(limit=1)
+
+
+def import_late_modules() -> None:
+    """Import those whose package is there already: nobody asked for the others."""
+    for module in LATE_MODULES:
+        if module.partition(".")[0] in sys.modules:
+            # Whatever is wrong with one is met by the prediction that needs it, if one does.
+            with contextlib.suppress(Exception):
+                importlib.import_module(module)
 
 
 def _why_unforkable() -> str:

@@ -12,7 +12,7 @@ import resource
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple, NoReturn, Optional
+from typing import Any, Callable, Iterator, NamedTuple, Optional
 
 from servery_runner import process
 
@@ -103,13 +103,13 @@ def is_memory(error: BaseException) -> bool:
     return any(isinstance(one, (MemoryError, MemoryExhausted)) for one in _chain(error))
 
 
-def ending_the_process(work: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
-    """The same work of a thread; should it end, because memory is used up or of a mistake, the process ends with it.
+def ending_the_process(work: Callable[..., None]) -> Callable[..., None]:
+    """The same work of a thread; should it fail, because memory is used up or of a mistake, the process ends with it.
 
     A thread that ended alone would leave its requests, and all later ones, to their deadlines.
     """
 
-    def guarded(*arguments: Any) -> NoReturn:
+    def guarded(*arguments: Any) -> None:
         try:
             work(*arguments)
         except MemoryError as error:

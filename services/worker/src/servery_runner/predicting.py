@@ -31,20 +31,28 @@ class Requests:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._backlog: Optional[Backlog] = None
+        self._scorer: Optional[Scorer] = None
         self._begun: Optional[BegunMarks] = None
         self._flows: dict[int, Flow] = {}
 
-    def open(self, backlog: Backlog, scorer: Scorer, begun: BegunMarks, slots: int) -> None:
-        """From now on put requests here, and predict up to ``slots`` at a time."""
+    def open(self, backlog: Backlog, scorer: Scorer, begun: BegunMarks) -> None:
+        """From now on put requests here, and answer them with this model."""
         self._begun = begun
+        self._scorer = scorer
         self._backlog = backlog
-        for number in range(slots):
+
+    def start_threads(self, count: int) -> None:
+        """Have so many threads ``work``."""
+        for number in range(count):
             threading.Thread(
-                target=limits.ending_the_process(self._work),
-                args=(backlog, scorer),
-                name=f"predict-{number}",
-                daemon=True,
+                target=limits.ending_the_process(self.work), name=f"predict-{number + 1}", daemon=True
             ).start()
+
+    def work(self) -> NoReturn:
+        """Answer requests, after ``open``, as long as the process lives."""
+        assert self._backlog is not None
+        assert self._scorer is not None
+        self._work(self._backlog, self._scorer)
 
     def read(self) -> NoReturn:
         """Take records until the agent is gone, then end the process, whatever the model is doing."""

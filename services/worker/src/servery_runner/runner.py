@@ -1,11 +1,13 @@
 """The runner: one model, one socket. Loads on LOAD, answers each REQUEST with one RESULT, or a stream and its END.
 
 Threads: the main thread loads and then sleeps; the reader takes records off the socket, so that the end
-of the agent is noticed at once, whatever the model does; ``slots`` threads predict.
+of the agent is noticed at once, whatever the model does; ``slots`` threads predict, the first of them the model's
+input example before the agent is told READY.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import os
@@ -16,7 +18,7 @@ import time
 from typing import Any, NoReturn
 
 from servery_common.contracts import frames
-from servery_runner import batch_proof, limits, loading, process
+from servery_runner import batch_proof, limits, loading, process, warm_up
 from servery_runner.backlog import Backlog
 from servery_runner.batch_proof import Proof
 from servery_runner.begun import BegunMarks
@@ -33,7 +35,8 @@ def run(channel_socket: socket.socket) -> NoReturn:
         os._exit(0)
     order = frames.read_head(records[0].head)
     allowed = limits.Limits.of_order(order)
-    limits.confine(allowed.memory_bytes, threads=order["slots"])
+    # One more than there are slots: an example that is not waited for has a thread of its own.
+    limits.confine(allowed.memory_bytes, threads=order["slots"] + 1)
     requests = Requests(channel)
     read = limits.ending_the_process(requests.read)
     threading.Thread(target=read, name="reader", daemon=True).start()
@@ -43,21 +46,24 @@ def run(channel_socket: socket.socket) -> NoReturn:
     try:
         scorer = loading.load(order["model_path"], allowed.answer_bytes)
         example_predicted = False
+        # Should the process die from here on, it was the prediction.
+        channel.send(frames.READY, 0, {"predicting": True})
         if order.get("verify"):
-            # Should the process die from here on, it was the prediction.
-            channel.send(frames.READY, 0, {"verifying": True})
             process.say("predicting the input example")
             example_predicted = loading.predict_example(scorer, order["model_path"])
         proof = find_proof(scorer, order)
     except loading.LoadFailure as failure:
         channel.send(frames.FAILED, 0, failure.head())
         os._exit(1)
-    # What was loaded stays for good: looking through it again and again costs a fifth of a short prediction.
+    slots = order["slots"]
+    requests.open(Backlog(proof, scorer.read_rows), scorer, BegunMarks(order["begun"], slots))
+    if order.get("warm_up"):
+        predict = functools.partial(loading.predict_example, scorer, order["model_path"])
+        slots -= warm_up.first_thread(predict, requests.work)
+    requests.start_threads(slots)
+    # What is there now stays for good: looking through it again and again costs a fifth of a short prediction.
     gc.collect()
     gc.freeze()
-    slots = order["slots"]
-    marks = BegunMarks(order["begun"], slots)
-    requests.open(Backlog(proof, scorer.read_rows), scorer, marks, slots)
     description = _description(scorer, example_predicted, time.monotonic() - started)
     channel.send(frames.READY, 0, {**description, "batching": proof.head()})
     while True:

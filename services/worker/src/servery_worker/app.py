@@ -23,10 +23,13 @@ from servery_worker import overlay
 from servery_worker.heartbeat import Heartbeat
 from servery_worker.launcher import Launcher
 from servery_worker.model_token import ModelTokens
+from servery_worker.remembered import WarmList
 from servery_worker.replica import Replica
 from servery_worker.replicas import Replicas
 from servery_worker.replies import Replies
+from servery_worker.rewarming import Rewarming
 from servery_worker.settings import WorkerSettings
+from servery_worker.starts import Starts
 from servery_worker.usage import UsageMeter, read_limits
 from servery_worker.verify import Verifier
 from servery_worker.warm_parents import WarmParents
@@ -51,12 +54,16 @@ async def main(context: ServiceContext) -> None:
         parents = WarmParents(
             overlay=overlay_directory,
             home=scratch,
-            keep=settings.max_warm_environments,
+            memory_bytes=settings.warm_memory_bytes,
             warm_up_timeout=settings.warm_up_timeout_seconds,
         )
+        starts = Starts()
+        warm_list = WarmList(settings.data_dir.resolve() / "warm_environments.json")
+        rewarming = Rewarming(parents, starts, warm_list)
         launcher = Launcher(
             parents,
             ModelTokens(bus),
+            starts,
             overlay=overlay_directory,
             scratch=scratch,
             load_timeout=settings.load_timeout_seconds,
@@ -103,6 +110,8 @@ async def main(context: ServiceContext) -> None:
             )
             context.spawn("usage", usage.run())
             context.spawn("heartbeat", heartbeat.run())
+            context.spawn("warm parents", rewarming.keep())
+            context.spawn("rewarming", rewarming.restore())
             log.info("worker_ready", worker_id=worker_id, capacity_slots=settings.capacity_slots)
             context.ready()
             await context.stopping.wait()

@@ -58,6 +58,8 @@ UNFORKABLE: Mapping[str, str] = {
 _REQUIREMENT_NAME = re.compile(r"^\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 _MLFLOW_MODULE = re.compile(r"mlflow(\.[a-z_]+)+")
 _LONGEST_FILE = 1024 * 1024
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Written in C where libyaml is there: it is on the way of each start."""
 
 
 class Frameworks(NamedTuple):
@@ -87,7 +89,7 @@ def choose(flavors: Iterable[str], loader: str, requirements: Iterable[str]) -> 
 
 def _flavors(text: str) -> dict[str, Any]:
     try:
-        loaded: Any = yaml.safe_load(text)
+        loaded: Any = yaml.load(text, Loader=_LOADER)
     except yaml.YAMLError:
         return {}
     flavors: Any = cast(dict[str, Any], loaded).get("flavors") if isinstance(loaded, dict) else None

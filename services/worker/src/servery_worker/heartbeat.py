@@ -52,6 +52,8 @@ class Heartbeat:
                 capacity_slots=self._capacity_slots,
                 replicas=tuple(self._with_usage(seen) for seen in self._replicas.observe()),
                 warm_environments=self._parents.warm_keys(),
+                warm=self._parents.observe(),
+                warm_memory_bytes=self._parents.memory_bytes,
             ),
         )
 

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from servery_common.contracts.builds import Artifacts
-from servery_common.contracts.replicas import BATCHING_VARIABLE
+from servery_common.contracts.replicas import BATCHING_VARIABLE, WARM_UP_VARIABLE
 from servery_common.redaction import Redactor
 from servery_runner.batch_proof import Proof
 from servery_runner.begun import BegunTable
@@ -26,6 +26,7 @@ from servery_worker.model_log import ModelLog
 from servery_worker.model_token import ModelTokens
 from servery_worker.process import kill_group, read_pipe, spawn
 from servery_worker.runner import Runner, RunnerFailed
+from servery_worker.starts import Starts
 from servery_worker.warm_parent import WarmParent, WarmParentFailed
 from servery_worker.warm_parents import WarmParents
 
@@ -45,6 +46,7 @@ class Launcher:
         self,
         parents: WarmParents,
         tokens: ModelTokens,
+        starts: Starts,
         *,
         overlay: Path,
         scratch: Path,
@@ -53,6 +55,7 @@ class Launcher:
     ) -> None:
         self._parents = parents
         self._tokens = tokens
+        self._starts = starts
         self._overlay = overlay
         self._scratch = scratch
         self._load_timeout = load_timeout
@@ -70,15 +73,25 @@ class Launcher:
         environment_vars: Mapping[str, str],
         slots: int,
         verify: bool = False,
+        warm_up: bool = True,
     ) -> Runner:
         """Return a runner that has loaded the model. Raises RunnerFailed and nothing else; then no process is left.
 
-        The model acts as the creator of ``served_entity_id``; empty: as nobody. What it is given is not in the error.
+        ``warm_up``: it has predicted its input example, too, if it can within some seconds. ``verify``: it fails if it
+        cannot. The model acts as the creator of ``served_entity_id``; empty: as nobody. What it is given is not in
+        the error.
         """
         try:
-            return await self._start(
-                artifacts, output, served_entity_id, environment_vars, slots, verify=verify
-            )
+            with self._starts.one():
+                return await self._start(
+                    artifacts,
+                    output,
+                    served_entity_id,
+                    environment_vars,
+                    slots,
+                    verify=verify,
+                    warm_up=warm_up and environment_vars.get(WARM_UP_VARIABLE) != "off",
+                )
         except RunnerFailed as failure:
             # Its error is the model's own exception, and is told in heartbeats, logs and the endpoint's state.
             redact = Redactor(environment_vars.values())
@@ -110,6 +123,7 @@ class Launcher:
         slots: int,
         *,
         verify: bool,
+        warm_up: bool,
     ) -> Runner:
         started = time.monotonic()
         # Its own working directory: a file one model writes must not be found by another.
@@ -117,9 +131,11 @@ class Launcher:
         runner = Runner(directory, BegunTable(self._scratch, slots), self._limits.answer_bytes)
         try:
             runner.credentials = ModelCredentials(self._tokens, served_entity_id, self._scratch)
+            forked, of_the_model = await self._start_process_and_open(
+                runner, runner.credentials, artifacts, output
+            )
             # With the order to load, not from the warm parent: that one is shared by models of many people.
-            given = await runner.credentials.open() | dict(environment_vars)
-            forked = await self._start_process(runner, artifacts, output)
+            given = of_the_model | dict(environment_vars)
             known_as = _fingerprint(artifacts, environment_vars)
             head = {
                 "model_path": artifacts.model_path,
@@ -128,15 +144,16 @@ class Launcher:
                 "begun": runner.begun.path,
                 **self._limits._asdict(),
                 "verify": verify,
+                # What is verified ends afterwards.
+                "warm_up": warm_up and not verify,
                 "batching": environment_vars.get(BATCHING_VARIABLE, "auto"),
                 "proof": self._proofs.get(known_as),
             }
-            loading = time.monotonic()
             async with asyncio.timeout(self._load_timeout):
                 await runner.load(head, given)
             if head["batching"] == "auto":
                 self._remember(known_as, runner.description.get("batching"))
-            runner.quick = forked and time.monotonic() - loading < QUICK_LOAD_SECONDS
+            runner.quick = forked and runner.load_seconds < QUICK_LOAD_SECONDS
         except TimeoutError:
             await self.dispose(runner)
             raise RunnerFailed("load", f"Loading did not finish within {self._load_timeout:g} s.") from None
@@ -149,6 +166,7 @@ class Launcher:
             forked=forked,
             environment_key=artifacts.environment_key,
             seconds=round(time.monotonic() - started, 3),
+            load_seconds=round(runner.load_seconds, 3),
         )
         return runner
 
@@ -163,6 +181,22 @@ class Launcher:
         if len(self._proofs) >= REMEMBERED_MODELS:
             self._proofs.clear()
         self._proofs[known_as] = head
+
+    async def _start_process_and_open(
+        self, runner: Runner, credentials: ModelCredentials, artifacts: Artifacts, output: ModelLog
+    ) -> tuple[bool, dict[str, str]]:
+        """Start the process and ask for the model's token meanwhile: neither needs the other.
+
+        Raises as ``_start_process``.
+        """
+        opening = asyncio.create_task(credentials.open(), name="credentials of a runner")
+        try:
+            forked = await self._start_process(runner, artifacts, output)
+            return forked, await opening
+        finally:
+            # Over when they are closed, which may be next.
+            opening.cancel()
+            await asyncio.wait({opening})
 
     async def _start_process(self, runner: Runner, artifacts: Artifacts, output: ModelLog) -> bool:
         """Start the process; True when it was forked. Raises WarmParentFailed and OSError."""
@@ -194,16 +228,18 @@ class Launcher:
         output: ModelLog,
     ) -> str:
         """Fork the runner, or return why the environment does not allow it. Raises WarmParentFailed."""
-        parent = await self._parents.get(artifacts, modules)
-        if parent.unforkable:
-            return parent.unforkable
-        try:
-            await self._fork_from(parent, runner, ours, theirs, output)
-        except WarmParentFailed:
-            if not parent.died.is_set():
-                raise
-            # Its end was not known yet: a runner that died with it is replaced before that news arrives.
-            parent = await self._parents.get(artifacts, modules)
+        async with self._parents.hold(artifacts, modules, output.append) as parent:
+            if parent.unforkable:
+                return parent.unforkable
+            try:
+                await self._fork_from(parent, runner, ours, theirs, output)
+            except WarmParentFailed:
+                if not parent.died.is_set():
+                    raise
+            else:
+                return ""
+        # Its end was not known yet: a runner that died with it is replaced before that news arrives.
+        async with self._parents.hold(artifacts, modules, output.append) as parent:
             await self._fork_from(parent, runner, ours, theirs, output)
         return ""
 

@@ -7,16 +7,13 @@
        └──> FAILED ──ordered again─┘
 
 A replica that never became ready is not tried again by itself: the model cannot be loaded, and a person has
-to know. One that was ready once, or that the controller still wants, is brought back for ever.
+to know. One that was ready once, or that the controller still wants, is brought back for ever (``restarts``: when).
 """
 
 from collections.abc import Mapping
 from enum import Enum, auto
 
 from servery_common.contracts.states import ReplicaState
-
-LONGEST_DELAY_SECONDS = 30.0
-FIRST_DELAY_SECONDS = 0.5
 
 
 class Happening(Enum):
@@ -63,13 +60,3 @@ def after(state: ReplicaState, happening: Happening) -> ReplicaState:
         return TRANSITIONS[state][happening]
     except KeyError:
         raise IllegalTransition(f"{happening.name} in state {state}") from None
-
-
-def restart_delay(fruitless: int) -> float:
-    """Seconds before the next start, after ``fruitless`` runners in a row ended without one answer.
-
-    The first is replaced at once: most often one bad request killed it.
-    """
-    if fruitless <= 1:
-        return 0.0
-    return min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(fruitless - 2, 16))

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 
 import structlog
 from nats.errors import Error as NatsError
@@ -15,9 +16,10 @@ from servery_common.service import wait_any
 from servery_runner.limits import excess
 from servery_worker.agent import Agent
 from servery_worker.launcher import Launcher
-from servery_worker.lifecycle import Happening, after, restart_delay
+from servery_worker.lifecycle import Happening, after
 from servery_worker.model_log import ModelLog
 from servery_worker.replies import Replies
+from servery_worker.restarts import Restarts
 from servery_worker.runner import Runner, RunnerFailed
 
 log = structlog.get_logger(__name__)
@@ -36,6 +38,8 @@ class Replica:
         deadline_grace: float,
         memory_bytes: int,
         on_change: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.launch = launch
         self.state = ReplicaState.STARTING
@@ -45,6 +49,9 @@ class Replica:
         self._launcher = launcher
         self._connection = connection
         self._on_change = on_change
+        self._clock = clock
+        self._pause = pause
+        self._restarts = Restarts()
         self._agent = Agent(launch, replies, deadline_grace=deadline_grace, on_overdue=self._on_overdue)
         self._runner: Runner | None = None
         self._disposals: set[asyncio.Task[None]] = set()
@@ -129,25 +136,22 @@ class Replica:
             await self._connection.ignore(subjects.infer(self.launch.replica_id))
 
     async def _keep_alive(self) -> None:
-        fruitless = 0
         while True:
             try:
                 runner = await self._start()
             except RunnerFailed as failure:
                 self._agent.give_up(f"The model cannot be started: {failure.error}")
-                self._happened(Happening.FAILED, str(failure))
-                fruitless += 1
+                self._count(ready_seconds=0.0, answered=0)
+                self._happened(Happening.FAILED, self._explain(str(failure)))
             else:
                 await self._serve(runner)
-                fruitless = 0 if self._agent.answered else fruitless + 1
-                self._agent.suspend(holding=runner.quick and fruitless <= 1)
                 await self._bury(runner)
             if self.state is ReplicaState.FAILED:
                 # Stays, refusing everything, until somebody has seen why and orders it away or back.
                 self._ordered_again.clear()
                 await self._ordered_again.wait()
                 self._happened(Happening.ORDERED_AGAIN, self.reason)
-            await asyncio.sleep(restart_delay(fruitless))
+            await self._pause(self._restarts.delay)
             self.restarts += 1
 
     async def _start(self) -> Runner:
@@ -157,6 +161,8 @@ class Replica:
             served_entity_id=self.launch.served_entity_id,
             environment_vars=self.launch.environment_vars,
             slots=self.launch.slots,
+            # Requests that wait are as good as the example, and want an answer.
+            warm_up=not self._agent.in_flight,
         )
 
     async def _serve(self, runner: Runner) -> None:
@@ -166,7 +172,11 @@ class Replica:
         self._excessive = False
         self._agent.attach(runner)
         self._happened(Happening.LOADED)
+        ready_at = self._clock()
         await runner.dead.wait()
+        self._count(ready_seconds=self._clock() - ready_at, answered=self._agent.answered)
+        # Held for the replacement, if that will be there in a moment.
+        self._agent.suspend(holding=runner.quick and self._restarts.fruitless <= 1)
 
     async def _bury(self, runner: Runner) -> None:
         """Answer what it was working on and tell how it ended."""
@@ -178,7 +188,14 @@ class Replica:
         self._agent.bury(reason, ended_itself=ended_itself)
         self.log.append(f"Servery: the model's process {reason}.")
         self._dispose(runner)
-        self._happened(Happening.DIED, f"the model's process {reason}")
+        self._happened(Happening.DIED, self._explain(f"the model's process {reason}"))
+
+    def _count(self, *, ready_seconds: float, answered: int) -> None:
+        self._restarts = self._restarts.after(ready_seconds=ready_seconds, answered=answered)
+
+    def _explain(self, reason: str) -> str:
+        # One that failed to start the first time is not started again by itself.
+        return reason if self.state is ReplicaState.STARTING else self._restarts.explain(reason)
 
     def _dispose(self, runner: Runner) -> None:
         """Not waited for: its replacement starts while its last output is read."""

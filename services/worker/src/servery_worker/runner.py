@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -47,6 +48,8 @@ class Runner(asyncio.Protocol):
         self.pid = 0
         self.quick = False
         """It was forked and loaded within a moment; its replacement will be too."""
+        self.load_seconds = 0.0
+        """How long loading took, without what was predicted afterwards."""
         self.credentials: ModelCredentials | None = None
         self.dead = asyncio.Event()
         self.on_result: Callable[[frames.RawRecord], None] = _drop
@@ -55,6 +58,7 @@ class Runner(asyncio.Protocol):
         self._unsent: list[bytes | memoryview] = []
         self._records = RecordStream(max(answer_bytes, frames.CHUNK_BYTES))
         self._stage = "load"
+        self._load_began = 0.0
         self._loaded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._exited: asyncio.Future[int] | None = None
         self._kill: Callable[[], None] = _nothing
@@ -89,6 +93,7 @@ class Runner(asyncio.Protocol):
 
     async def load(self, head: dict[str, Any], environment_vars: dict[str, str]) -> None:
         """Have it load the model; returns when it is ready. Raises RunnerFailed."""
+        self._load_began = time.monotonic()
         self._write(frames.encode(frames.LOAD, 0, head, json.dumps(environment_vars).encode()))
         dead = asyncio.ensure_future(self.dead.wait())
         try:
@@ -166,8 +171,9 @@ class Runner(asyncio.Protocol):
             self._on_loading(record.kind, frames.read_head(record.head))
 
     def _on_loading(self, kind: int, head: dict[str, Any]) -> None:
-        if kind == frames.READY and head.get("verifying"):
+        if kind == frames.READY and head.get("predicting"):
             self._stage = "predict"
+            self.load_seconds = time.monotonic() - self._load_began
         elif kind == frames.READY:
             self.description = head
             self._loaded.set_result(None)

@@ -22,6 +22,10 @@ def _default_model_memory() -> int:
     return max(LEAST_MODEL_MEMORY, read_limits().memory_bytes // 2)
 
 
+def _default_warm_memory() -> int:
+    return read_limits().memory_bytes // 4
+
+
 class WorkerSettings(BaseSettings):
     """Limits and patience of one worker process."""
 
@@ -32,9 +36,13 @@ class WorkerSettings(BaseSettings):
     capacity_slots: int = Field(default_factory=_default_capacity, ge=1)
     """Slots of all replicas together. A slot is a thread that mostly waits for traffic, so many more fit
     than there are cores; memory for the models is what ends first, hence 32 per core and not hundreds."""
-    max_warm_environments: int = Field(default=8, ge=1)
-    """Warm parents kept for later. Each holds a framework in memory (100 to 500 MB) to make the next start take
-    a tenth of a second; the least recently used one without runners goes first. Those in use are not limited."""
+    warm_memory_bytes: int = Field(default_factory=_default_warm_memory, ge=0)
+    """What warm parents that no replica needs now may hold together. Each makes the next start of its environment
+    take a tenth of a second instead of an import (7 s for scikit-learn on two cores), and holds 100 to 500 MB.
+    Beyond this the least recently used go first; those with replicas are not counted and not ended. By default a
+    quarter of what the machine or its control group has; 0 keeps none. Measured is what the kernel cannot take back
+    while the parent lives: resident memory without mapped files (``RssAnon`` and ``RssShmem``). It shares that with
+    nobody, as it has no runners."""
     warm_up_timeout_seconds: float = 180.0
     """Longest a warm parent may import. A cold disk cache makes large frameworks take minutes."""
     load_timeout_seconds: float = 600.0

@@ -120,6 +120,14 @@ class UsageMeter:
         return Usage(None if cpu is None else round(cpu, 2), memory, self._limits.memory_bytes)
 
 
+def held(pid: int) -> int:
+    """Bytes that would be free if this process ended: its own memory without the files it maps; 0 when it is gone."""
+    try:
+        return _held(psutil.Process(pid))
+    except psutil.Error:
+        return 0
+
+
 def _held(process: psutil.Process) -> int:
     """Anonymous and shared memory of a process; all that is resident where the system does not tell them apart."""
     words = _words(Path(f"/proc/{process.pid}/status"))

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,6 @@ class WarmParent:
         timeout: float,
     ) -> None:
         """Start it and wait until it has imported everything. Raises WarmParentFailed."""
-        started = time.monotonic()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         command = ["-m", "servery_runner", "--control-fd", str(theirs.fileno())]
@@ -91,13 +89,6 @@ class WarmParent:
         self._control = ours
         asyncio.get_running_loop().add_reader(ours, self._receive)
         await self._until_warm(timeout)
-        log.info(
-            "warm_parent_started",
-            environment_key=self.environment_key,
-            pid=self.pid,
-            seconds=round(time.monotonic() - started, 3),
-            unforkable=self.unforkable,
-        )
 
     async def fork(self, channel: socket.socket, output_fd: int) -> Forked:
         """Fork a runner on these descriptors. Returns its pid and its exit status to be. Raises WarmParentFailed."""

@@ -11,6 +11,9 @@ BATCHING_VARIABLE = "SERVERY_BATCHING"
 BATCHING_MODES = ("auto", "on", "off")
 """``auto``: where the model was shown to be row-wise."""
 
+WARM_UP_VARIABLE = "SERVERY_WARM_UP"
+"""Environment variable of a served entity: with ``off`` replicas do not predict the input example before they serve."""
+
 
 class ReplicaLaunch(Value):
     """Everything a worker needs to run one replica."""
@@ -85,6 +88,18 @@ class ReplicaObservation(Value):
     """Most it may have; a model's process that holds more is replaced."""
 
 
+class WarmEnvironment(Value):
+    """A process of one model environment that has imported its packages and forks the model processes of replicas."""
+
+    environment_key: str
+    memory_bytes: int
+    """What would be free if it ended: resident, without mapped files."""
+    runners: int
+    """Model processes of replicas that were forked from it and are alive."""
+    unused_seconds: float
+    """Since it last had one, or was started; 0 as long as it has."""
+
+
 class WorkerHeartbeat(Message, type="servery.worker.heartbeat.v1"):
     """A worker is alive and holds these replicas: all of them, also ones nobody asked for."""
 
@@ -96,6 +111,10 @@ class WorkerHeartbeat(Message, type="servery.worker.heartbeat.v1"):
     replicas: tuple[ReplicaObservation, ...] = ()
     warm_environments: tuple[str, ...] = ()
     """Environment keys with a live warm parent: a replica starts here in a fraction of a second."""
+    warm: tuple[WarmEnvironment, ...] = ()
+    """All warm parents, also those that cannot fork; the ones used last first."""
+    warm_memory_bytes: int = 0
+    """What those of them without runners may hold together; beyond it the least recently used are ended."""
 
 
 class VerifyModel(Message, type="servery.model.verify.v1"):
