@@ -29,8 +29,11 @@ CONTRAST = 2.0
 """Concurrencies are compared when one is at least so many times the other."""
 MARGIN = 0.15
 """Of the logarithm of the power, beside two standard errors."""
-MEMORY = 0.97
-"""Weight of what was known, at each interval with evidence: half of it after 23 of them."""
+MEMORY = 0.999
+"""Weight of what was known, at each interval with evidence: half of it after six hours of them. A version of a model
+stays as it is, and of the night is to be known by day; but what was once found too much is tried again some time."""
+MOST_BLOCKS = 50.0
+"""Of one step of concurrency; the oldest make room."""
 LOWERED = 0.5
 RAISED = 1.25
 """Most that the target changes in one interval."""
@@ -57,6 +60,12 @@ class _Step:
 
     def log_power(self) -> float:
         return log(self.mean_concurrency()) - 2 * log(self.service / self.blocks)
+
+    def scale(self, share: float) -> None:
+        self.blocks *= share
+        self.concurrency *= share
+        self.service *= share
+        self.service_squared *= share
 
     def error(self) -> float:
         """Standard error of ``log_power``."""
@@ -162,6 +171,8 @@ class ConcurrencyLearner:
 
     def _take_block(self, concurrency: float, service: float) -> None:
         step = self._steps.setdefault(round(2 * log2(max(concurrency, 0.25))), _Step())
+        if step.blocks >= MOST_BLOCKS:
+            step.scale((MOST_BLOCKS - 1) / MOST_BLOCKS)
         step.blocks += 1
         step.concurrency += concurrency
         step.service += service
@@ -171,10 +182,7 @@ class ConcurrencyLearner:
 
     def _forget(self) -> None:
         for number, step in list(self._steps.items()):
-            step.blocks *= MEMORY
-            step.concurrency *= MEMORY
-            step.service *= MEMORY
-            step.service_squared *= MEMORY
+            step.scale(MEMORY)
             if step.blocks < 0.5:
                 del self._steps[number]
 
