@@ -26,6 +26,7 @@ TITLES = {
     "sustained": "3,000 requests a second for five minutes",
     "endpoints": "Many endpoints",
     "processes": "Several gateway processes",
+    "autoscaling": "Autoscaling, simulated",
 }
 METHODS = {
     "generator": "On a server that answers at once without looking. What the generator takes is missing to the "
@@ -52,6 +53,8 @@ METHODS = {
     "answers at once.",
     "processes": "Closed loop with 128 connections. Then three times a quota of 500/s comes in an open loop, and "
     "what is admitted after two seconds is compared with the quota.",
+    "autoscaling": "The scaler's own decisions beside Knative's and Ray Serve's on the same requests; tables, plots and "
+    "what was chosen in [autoscaling.md](autoscaling.md).",
 }
 RELATIONS = {">=": "at least", "<=": "at most", "<": "below"}
 INTRODUCTION = """# Benchmarks
@@ -170,6 +173,8 @@ def _targets(targets: list[dict[str, Any]]) -> str:
 
 
 def _details(part: str, found: dict[str, Any]) -> str:
+    if part == "autoscaling":
+        return ""
     if part == "throughput":
         return _throughput(found["servers"])
     if part == "unbatched":

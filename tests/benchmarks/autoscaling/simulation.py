@@ -11,7 +11,7 @@ until its last request is done. Which of the requests under way were its own is 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -253,8 +253,3 @@ def rounded(seconds: NDArray[np.float64], random: np.random.Generator) -> NDArra
     """Return times in steps, up or down by chance, so that the mean stays."""
     steps = seconds / STEP
     return (np.floor(steps) + (random.random(len(steps)) < steps % 1)).astype(np.int64)
-
-
-def by_minute(result: Result, pick: Callable[[Second], float]) -> list[Any]:
-    """Return one figure of each second."""
-    return [pick(second) for second in result.seconds]

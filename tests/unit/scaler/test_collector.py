@@ -18,7 +18,9 @@ class Clock:
         return self.now
 
 
-def load(gateway: str, in_flight: float, queued: float, requests: int = 1, service: float = 0.0) -> GatewayLoad:
+def load(
+    gateway: str, in_flight: float, queued: float, requests: int = 1, service: float = 0.0
+) -> GatewayLoad:
     entity = EntityLoad(
         endpoint_id="ep",
         served_entity_id="e1",

@@ -156,7 +156,7 @@ async def test_a_wake_for_more_than_one_replica_bears_brings_more(world: World):
     world.route(route(desired=0, low=0))
     await world.ticker.woken(wake(20))
     await settle()
-    assert world.desired == 6
+    assert world.desired == 5
 
 
 async def test_to_zero_after_the_time_set_though_the_gateway_mentions_it_once_a_minute(world: World):

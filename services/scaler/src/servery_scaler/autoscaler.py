@@ -135,28 +135,27 @@ def _need(spec: ScalingSpec, policy: ScalingPolicy, seen: Observation) -> _Need:
     width = max(1, round(policy.up_window))
     backlog = backlog_load(seen.waiting, seen.service_seconds, policy.drain_seconds)
     load = recent(seen.loads, width)
+    sudden = recent(seen.loads, max(1, round(policy.panic_window)))
+    ratio = (sudden + backlog) / (spec.target_concurrency * max(1, seen.ready_replicas))
     growth = rise(seen.loads)
-    ahead = expected(load, growth, seen.startup_seconds + MEAN_LAG + width / 2)
-    sudden = recent(seen.loads, max(1, round(policy.panic_window))) + backlog
-    ratio = sudden / (spec.target_concurrency * max(1, seen.ready_replicas))
-    now = max(load, ahead)
+    coming = expected(load, growth, seen.startup_seconds + MEAN_LAG + width / 2)
     if ratio >= policy.panic_threshold:
-        now = max(now, sudden)
-    else:
-        now += backlog
-    busiest = max(peak(seen.loads, width), load)
+        coming = max(coming, sudden)
+    busiest = peak(seen.loads, width)
+
+    def replicas(load: float, more: float) -> int:
+        # How much waits is known: it needs no room for chance.
+        room = capacity(load, policy.safety, seen.startup_seconds) + more
+        return ceil(round(room / spec.target_concurrency, 6))
+
     return _Need(
         load=load,
         growth=growth,
         peak=busiest,
-        now=_replicas(now, spec, policy, seen),
-        window=_replicas(busiest, spec, policy, seen),
+        now=replicas(coming, backlog),
+        window=replicas(busiest, 0.0),
         ratio=ratio,
     )
-
-
-def _replicas(load: float, spec: ScalingSpec, policy: ScalingPolicy, seen: Observation) -> int:
-    return ceil(round(capacity(load, policy.safety, seen.startup_seconds) / spec.target_concurrency, 6))
 
 
 def _panic(
