@@ -53,8 +53,8 @@ METHODS = {
     "answers at once.",
     "processes": "Closed loop with 128 connections. Then three times a quota of 500/s comes in an open loop, and "
     "what is admitted after two seconds is compared with the quota.",
-    "autoscaling": "The scaler's own decisions beside Knative's and Ray Serve's on the same requests; tables, plots and "
-    "what was chosen in [autoscaling.md](autoscaling.md).",
+    "autoscaling": "The scaler's own decisions beside Knative's and Ray Serve's on the same requests; tables, plots "
+    "and what was chosen are in [autoscaling.md](autoscaling.md).",
 }
 RELATIONS = {">=": "at least", "<=": "at most", "<": "below"}
 INTRODUCTION = """# Benchmarks

@@ -215,7 +215,7 @@ class _Replicas:
             for _ in range(wanted - self.desired):
                 startup = self._startups[self._asked % len(self._startups)]
                 self._asked += 1
-                self._starting.append((step + startup, step))
+                self._starting.append((step + 1 + startup, step + 1))
             self._starting.sort()
             return 0
         # Those that are not ready yet go first: nobody would miss them.

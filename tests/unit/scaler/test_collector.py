@@ -120,6 +120,16 @@ async def test_held_requests_wait_and_are_not_counted_twice():
     assert summed(collector) == (1, 5)
 
 
+async def test_what_a_gateway_reports_after_a_wake_counts_and_not_the_wake():
+    clock = Clock()
+    collector = LoadCollector(clock)
+    collector.woken(wake("g1", 500))
+    assert summed(collector) == (0, 500)
+    clock.now = 1.0
+    await collector.heard(load("g1", 4, 0))
+    assert summed(collector) == (4, 0)
+
+
 async def test_requests_that_ended_between_two_reports_count_as_activity():
     clock = Clock()
     collector = LoadCollector(clock)

@@ -25,7 +25,7 @@ class Demand(NamedTuple):
 
     running: float
     waiting: float
-    """Queued or held; a gateway that counts a held request among the queued ones does not have it counted twice."""
+    """Queued or held. A gateway has the held ones among the queued ones, so that none is counted twice."""
     ended: float
     """A second."""
     service_seconds: float
@@ -98,16 +98,17 @@ class LoadCollector:
     def demand(self, served_entity_id: str) -> Demand | None:
         """Return the demand for a served entity, or None when no gateway that reports has told of it."""
         now = self._clock()
-        held = {
-            gateway_id: count
-            for gateway_id, (at, count) in self._held.get(served_entity_id, {}).items()
-            if now - at <= HELD_SECONDS
-        }
         words = {
             gateway_id: word
             for gateway_id, word in self._words.get(served_entity_id, {}).items()
             if now - self._gateways[gateway_id].heard_at <= STALE_SECONDS
             and now - word.heard_at <= FORGOTTEN_SECONDS
+        }
+        # A report that came after the wake has the held requests among the queued ones, or they are held no more.
+        held = {
+            gateway_id: count
+            for gateway_id, (at, count) in self._held.get(served_entity_id, {}).items()
+            if now - at <= HELD_SECONDS and (gateway_id not in words or words[gateway_id].heard_at <= at)
         }
         if not words and not held:
             return None
