@@ -170,7 +170,7 @@ async def test_to_zero_after_the_time_set_though_the_gateway_mentions_it_once_a_
     await world.second(load(0.0))
     await world.second()
     assert world.desired == 0
-    assert "to zero: no request for" in world.asked[-1].reason
+    assert "from 1 to zero: no request for 60 s" in world.asked[-1].reason
     assert world.now == 61.0
 
 
