@@ -101,6 +101,7 @@ def _costs(found: dict[str, Any], directory: Path) -> tuple[str, str]:
 
 def _lines(found: dict[str, Any], directory: Path) -> tuple[str, str]:
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
 
     shown = {name: one["lines"] for name, one in found["traces"].items() if one["lines"]}
     figure, panels = plt.subplots(len(shown), 1, figsize=(9, 2.2 * len(shown)))
@@ -109,6 +110,8 @@ def _lines(found: dict[str, Any], directory: Path) -> tuple[str, str]:
             axes.plot(line, label=policy, linewidth=1.6 if policy == OURS else 0.9)
         axes.set_title(name, fontsize=8)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xticks([])
         axes.set_ylabel("ready (log)", fontsize=7)
     panels[0].legend(fontsize=7)

@@ -1,6 +1,7 @@
 """What is learned of models whose latency is known: a day of demand, in blocks of ten seconds."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from math import ceil, cos, pi, sqrt
 
 import numpy as np
@@ -91,8 +92,7 @@ def test_a_model_that_joins_requests_ends_at_a_high_target(accepted):
 def test_the_target_falls_by_half_at_most_and_rises_by_a_quarter():
     for day in (Day(cpu_bound, 64, most=200), Day(batching, 64, most=20_000)):
         day.live(hours=1)
-        # The first one is what was found at the beginning.
-        for before, after in zip(day.targets[1:], day.targets[2:], strict=False):
+        for before, after in pairwise(day.targets):
             assert before * 0.5 - 1e-9 <= after <= before * RAISED + 1e-9
             assert FLOOR <= after <= limit(SLOTS, 64)
 
@@ -136,14 +136,18 @@ def test_not_more_often_than_each_interval():
     assert learned(learner, INTERVAL) == SLOTS * RAISED
 
 
-def test_what_is_going_on_well_when_nothing_is_known_yet_is_not_spread_over_many_replicas():
-    """As after a restart of the scaler, or in the first second of a new version of a model that joins requests."""
+def test_what_a_replica_bears_at_the_beginning_need_not_be_spread_out_first():
+    """As in the first second of a new version of a model that joins requests."""
     learner = ConcurrencyLearner(0.0, SLOTS)
-    observe(learner, 50.0, 0.05, seconds=1)
+    learner.begin(50.0, trusted=False)
     assert learner.target == 50.0
-    overloaded = ConcurrencyLearner(0.0, SLOTS)
-    observe(overloaded, 50.0, 0.05, waiting=40.0, seconds=1)
-    assert overloaded.target == SLOTS
+
+
+def test_little_load_at_the_beginning_is_no_sign_of_a_model_that_bears_little_unless_it_was_scaled_so():
+    new, older = ConcurrencyLearner(0.0, SLOTS), ConcurrencyLearner(0.0, SLOTS)
+    new.begin(1.5, trusted=False)
+    older.begin(1.5, trusted=True)
+    assert (new.target, older.target) == (SLOTS, 1.5)
 
 
 def test_what_is_kept_does_not_grow():

@@ -44,6 +44,7 @@ class World:
         self.ticker = Ticker(
             self.bus, self.collector, self.requests, POLICY, lambda: self.now, lambda: 1e9 + self.now
         )
+        self.ticker.caught_up.set()
 
     async def scale(self, request: ScaleRequest) -> ScaleAnswer:
         if self.controller_down:
@@ -169,7 +170,7 @@ async def test_to_zero_after_the_time_set_though_the_gateway_mentions_it_once_a_
     await world.second(load(0.0))
     await world.second()
     assert world.desired == 0
-    assert "to zero: no request for" in world.asked[-1].reason
+    assert "from 1 to zero: no request for 60 s" in world.asked[-1].reason
     assert world.now == 61.0
 
 
@@ -218,6 +219,21 @@ async def test_a_restarted_scaler_takes_nothing_away_for_a_whole_window(world: W
     for _ in range(4):
         await world.second(load(0.5, 5))
     assert world.desired < 4
+
+
+@pytest.mark.parametrize(("older", "target", "desired"), [(True, 1.15, 8), (False, 4.0, 3)])
+async def test_a_restarted_scaler_believes_what_it_finds_and_a_new_version_is_not_judged_by_its_first_request(
+    world: World, older: bool, target: float, desired: int
+):
+    """A model that bears about one at a time, learned by the scaler before; or a new one that gets its first share."""
+    if older:
+        world.ticker.caught_up.clear()
+    world.route(route(desired=8))
+    for _ in range(25):
+        await world.second(load(7.2, 40))
+    (entity,) = (await world.ticker.explain(ExplainScaling(endpoint_id="ep1"))).entities
+    assert entity.target_concurrency == pytest.approx(target, abs=0.05)
+    assert world.desired == desired
 
 
 async def test_only_what_is_serving_is_scaled(world: World):

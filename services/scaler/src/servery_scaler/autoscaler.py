@@ -9,7 +9,7 @@ decision and carries the new state over. ``docs/autoscaling.md`` tells it to ope
   autoscaler), what the last two seconds need; in a ramp, to what it will need when the replicas are there.
 * Down gently: to what the busiest seconds of the whole stable window needed, a share of the replicas at a time, never
   while panicking, and never before a whole stable window was seen without a gap.
-* Without data the count stays. To zero only after the time set for it without any request.
+* Without data the count stays. To zero after the time set for it without any request, and not before.
 """
 
 from collections.abc import Sequence
@@ -98,8 +98,8 @@ def decide(
 ) -> ScaleDecision:
     """Return the replica count for one served entity. ``now`` is in seconds, of the clock ``state`` is of."""
     need = _need(spec, policy, seen)
-    state = _panic(spec, policy, seen, need, state, now)
-    desired, why, state = _desired(spec, policy, seen, need, state, now)
+    case = _Case(spec, policy, seen, need, _panic(spec, policy, seen, need, state, now), now)
+    desired, reason, state = _desired(case)
     numbers = {
         "running": seen.running,
         "waiting": seen.waiting,
@@ -115,7 +115,7 @@ def decide(
         "idle_seconds": seen.idle_seconds,
         "watched_seconds": seen.watched_seconds,
     }
-    return ScaleDecision(desired, why, state, {name: round(value, 3) for name, value in numbers.items()})
+    return ScaleDecision(desired, reason, state, {name: round(value, 3) for name, value in numbers.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,48 @@ class _Need:
     window: int
     ratio: float
     """Load of the panic window to what the ready replicas should have."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """All that a decision is made of."""
+
+    spec: ScalingSpec
+    policy: ScalingPolicy
+    seen: Observation
+    need: _Need
+    state: ScalingState
+    now: float
+
+    @property
+    def load(self) -> str:
+        seen = self.seen
+        running = f"{seen.running:.1f} running, {seen.waiting:.1f} waiting"
+        return f"{self.need.load:.1f} requests at a time ({running})"
+
+    @property
+    def target(self) -> str:
+        return f"{self.spec.target_concurrency:.3g} for each replica"
+
+    @property
+    def window(self) -> str:
+        return f"{self.policy.stable_window:.0f} s"
+
+    @property
+    def is_missing(self) -> bool:
+        heard = self.seen.heard_seconds_ago
+        return heard is None or heard > self.policy.stale_seconds
+
+    @property
+    def may_be_zero(self) -> bool:
+        """Whether it is allowed, and nobody asked for it for as long as was set."""
+        seen = self.seen
+        if self.spec.min_replicas > 0 or seen.idle_seconds < self.spec.scale_to_zero_seconds:
+            return False
+        return seen.waiting <= 0 and not any(seen.loads[-max(1, round(self.policy.up_window)) :])
+
+
+_Outcome = tuple[int, str, ScalingState]
 
 
 def _need(spec: ScalingSpec, policy: ScalingPolicy, seen: Observation) -> _Need:
@@ -173,77 +215,51 @@ def _panic(
     return state
 
 
-def _desired(
-    spec: ScalingSpec,
-    policy: ScalingPolicy,
-    seen: Observation,
-    need: _Need,
-    state: ScalingState,
-    now: float,
-) -> tuple[int, str, ScalingState]:
+def _desired(case: _Case) -> _Outcome:
+    spec, seen, need, state = case.spec, case.seen, case.need, case.state
     lowest, highest = max(spec.min_replicas, 0), max(spec.max_replicas, spec.min_replicas, 1)
     current = min(max(seen.desired_replicas, lowest), highest)
     if current != seen.desired_replicas:
-        return current, f"{_n(current)}: the range is {lowest} to {highest}", state
-    load = f"{need.load:.1f} requests at a time ({seen.running:.1f} running, {seen.waiting:.1f} waiting)"
-    target = f"{spec.target_concurrency:.3g} for each replica"
-    missing = seen.heard_seconds_ago is None or seen.heard_seconds_ago > policy.stale_seconds
-    if missing and seen.waiting <= 0:
-        since = (
-            "no gateway tells of it"
-            if seen.heard_seconds_ago is None
-            else (f"no gateway was heard for {seen.heard_seconds_ago:.0f} s")
-        )
+        return current, f"{_replicas(current)}: the range is {lowest} to {highest}", state
+    if case.is_missing and seen.waiting <= 0:
+        heard = seen.heard_seconds_ago
+        since = "no gateway tells of it" if heard is None else f"no gateway was heard for {heard:.0f} s"
         return current, f"held at {current}: {since}, and missing data is no reason to change", state
     wanted = min(max(need.now, lowest, 1 if seen.waiting > 0 or need.load > 0 else 0), highest)
     if wanted > current:
         grows = f", growing by {need.growth:.1f}/s" if need.growth > 0 else ""
         capped = f"; {need.now} were needed, {highest} are allowed" if need.now > highest else ""
-        return wanted, f"up from {current} to {wanted}: {load}{grows}, {target}{capped}", state
-    if missing:
-        return current, f"held at {current}: {load} by the last word, and nothing newer", state
-    return _down(spec, policy, seen, need, state, now, current, lowest, f"{load}, {target}")
+        return wanted, f"up from {current} to {wanted}: {case.load}{grows}, {case.target}{capped}", state
+    if case.is_missing:
+        return current, f"held at {current}: {case.load} by the last word, and nothing newer", state
+    return _down(case, current, lowest)
 
 
-def _down(
-    spec: ScalingSpec,
-    policy: ScalingPolicy,
-    seen: Observation,
-    need: _Need,
-    state: ScalingState,
-    now: float,
-    current: int,
-    lowest: int,
-    load: str,
-) -> tuple[int, str, ScalingState]:
-    window = f"{policy.stable_window:.0f} s"
-    floor = max(need.window, need.now, lowest)
-    if floor == 0:
-        floor = 0 if seen.idle_seconds >= spec.scale_to_zero_seconds else 1
+def _down(case: _Case, current: int, lowest: int) -> _Outcome:
+    seen, need, state = case.seen, case.need, case.state
+    floor = 0 if case.may_be_zero else max(need.window, need.now, lowest, 1)
     if floor >= current:
-        if current == 1 and lowest == 0 and seen.idle_seconds > 0:
-            left = spec.scale_to_zero_seconds - seen.idle_seconds
+        left = case.spec.scale_to_zero_seconds - seen.idle_seconds
+        if current == 1 and lowest == 0 and seen.idle_seconds > 0 and left > 0:
             return current, f"stays at 1: without a request it is scaled to zero in {left:.0f} s", state
-        return current, f"stays at {current}: {load}; at most {need.peak:.1f} in {window}", state
+        busiest = f"at most {need.peak:.1f} in {case.window}"
+        return current, f"stays at {current}: {case.load}, {case.target}; {busiest}", state
+    if floor == 0:  # Idle is only what was watched: after a restart the time begins anew.
+        idle = f"no request for {seen.idle_seconds:.0f} s, {case.spec.scale_to_zero_seconds:.0f} s are set"
+        return 0, f"from {current} to zero: {idle}", replace(state, lowered_at=case.now)
     if state.panic_until is not None:
-        left = state.panic_until - now
-        return (
-            current,
-            f"held at {current}: demand had outrun it, no way down for {left:.0f} s; {load}",
-            state,
-        )
-    if seen.watched_seconds < policy.stable_window:
-        watched = f"watched for {seen.watched_seconds:.0f} s of the {window} that a way down takes"
-        return current, f"held at {current}: {watched}; {load}", state
-    if state.lowered_at is not None and now - state.lowered_at < policy.down_interval:
-        return current, f"held at {current} on the way down to {floor}: {load}", state
-    if floor == 0 and current == 1:
-        idle = f"no request for {seen.idle_seconds:.0f} s, {spec.scale_to_zero_seconds:.0f} s are set"
-        return 0, f"to zero: {idle}", replace(state, lowered_at=now)
-    lowered = max(floor, 1, current - max(1, int(current * policy.down_share)))
-    said = f"down from {current} to {lowered}: at most {need.peak:.1f} requests at a time in {window}; {load}"
-    return lowered, said, replace(state, lowered_at=now)
+        left = f"no way down for {state.panic_until - case.now:.0f} s"
+        return current, f"held at {current}: demand had outrun it, {left}; {case.load}", state
+    if seen.watched_seconds < case.policy.stable_window:
+        watched = f"watched for {seen.watched_seconds:.0f} s of the {case.window} that a way down takes"
+        return current, f"held at {current}: {watched}; {case.load}", state
+    if state.lowered_at is not None and case.now - state.lowered_at < case.policy.down_interval:
+        return current, f"held at {current} on the way down to {floor}: {case.load}", state
+    lowered = max(floor, current - max(1, int(current * case.policy.down_share)))
+    busiest = f"at most {need.peak:.1f} requests at a time in {case.window}"
+    reason = f"down from {current} to {lowered}: {busiest}; {case.load}, {case.target}"
+    return lowered, reason, replace(state, lowered_at=case.now)
 
 
-def _n(count: int) -> str:
+def _replicas(count: int) -> str:
     return "1 replica" if count == 1 else f"{count} replicas"

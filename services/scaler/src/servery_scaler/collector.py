@@ -144,6 +144,12 @@ class LoadCollector:
                 del self._words[served_entity_id]
         for gateway in gone:
             del self._gateways[gateway]
+        # Who nobody tells of is not watched either, and begins anew when somebody does.
+        self._active_at = {
+            entity: at
+            for entity, at in self._active_at.items()
+            if entity in self._words or entity in self._held
+        }
         self._held = {
             entity: held
             for entity, held in self._held.items()

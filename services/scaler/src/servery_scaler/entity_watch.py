@@ -15,7 +15,7 @@ from servery_scaler.autoscaler import (
     decide,
 )
 from servery_scaler.collector import Demand
-from servery_scaler.staffing import offered_load
+from servery_scaler.staffing import capacity, offered_load
 from servery_scaler.target_concurrency import ConcurrencyLearner
 
 SECOND = 0.95
@@ -35,6 +35,7 @@ class EntityWatch:
         "_demand",
         "_heard_at",
         "_in_system",
+        "_is_older",
         "_learner",
         "_loads",
         "_policy",
@@ -47,8 +48,12 @@ class EntityWatch:
         "_watched_since",
     )
 
-    def __init__(self, now: float, policy: ScalingPolicy, entity: ServedEntityRoute) -> None:
+    def __init__(
+        self, now: float, policy: ScalingPolicy, entity: ServedEntityRoute, *, is_older: bool = False
+    ) -> None:
+        """``is_older``: it was served before this scaler was started."""
         self._policy = policy
+        self._is_older = is_older
         self._watched_since = now
         self._demand: Demand | None = None
         self._heard_at: float | None = None
@@ -140,20 +145,26 @@ class EntityWatch:
             self._loads.append(load)
 
     def _learn(self, now: float, entity: ServedEntityRoute, demand: Demand, seconds: float) -> None:
-        accepted = max((replica.slots for replica in entity.replicas), default=entity.slots_per_replica)
-        self._learner.observe(
+        ready = len(entity.replicas)
+        if ready == 0 or demand.running <= 0:
+            return
+        learner, slots = self._learner, entity.slots_per_replica
+        accepted = max(replica.slots for replica in entity.replicas)
+        if not learner.begun and demand.waiting == 0:
+            room = capacity(demand.running, self._policy.safety, self._startup)
+            was_scaled = self._is_older and entity.desired_replicas > max(1, entity.min_replicas)
+            learner.begin(room / ready, trusted=was_scaled)
+        learner.observe(
             running=demand.running,
             waiting=demand.waiting,
-            replicas=len(entity.replicas),
+            replicas=ready,
             ended=demand.ended,
             service_seconds=demand.service_seconds,
-            slots=entity.slots_per_replica,
+            slots=slots,
             accepted=accepted,
             seconds=seconds,
         )
-        self._learner.learn(
-            now, self._policy.learn_seconds, slots=entity.slots_per_replica, accepted=accepted
-        )
+        learner.learn(now, self._policy.learn_seconds, slots=slots, accepted=accepted)
 
     def _time_startups(self, now: float, entity: ServedEntityRoute) -> None:
         ready = len(entity.replicas)

@@ -85,10 +85,10 @@ class ConcurrencyLearner:
         "_queued",
         "_replica_seconds",
         "_running",
-        "_seeded",
         "_service",
         "_steps",
         "_took_block",
+        "begun",
         "target",
     )
 
@@ -96,9 +96,19 @@ class ConcurrencyLearner:
         self.target = float(slots)
         self._learned_at = now
         self._steps: dict[int, _Step] = {}
-        self._seeded = False
+        self.begun = False
         self._new_block()
         self._new_interval()
+
+    def begin(self, bears: float, *, trusted: bool) -> None:
+        """Start from what a replica bears now, once; nothing is known then but that.
+
+        What goes on without anybody waiting need not be spread out first. Less than the slots is believed only where
+        ``trusted``: who was scaled before the scaler was started may have been learned to need it.
+        """
+        self.begun = True
+        if bears > self.target or trusted:
+            self.target = max(FLOOR, bears)
 
     def observe(
         self,
@@ -118,12 +128,6 @@ class ConcurrencyLearner:
         """
         if replicas <= 0 or running <= 0:
             return
-        concurrency = running / replicas
-        if not self._seeded:
-            # Nothing is known, as after a restart. What goes on without anybody waiting need not be spread out first.
-            self._seeded = True
-            if waiting <= QUEUED * running:
-                self.target = max(self.target, concurrency)
         self.target = min(max(self.target, FLOOR), limit(slots, accepted))
         if waiting > QUEUED * running:
             self._queued = True

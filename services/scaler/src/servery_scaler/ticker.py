@@ -72,7 +72,8 @@ class Ticker:
         for entity in serving.served_entities if serving else ():
             entity_id = entity.served_entity_id
             if entity_id not in self._watches:
-                self._watches[entity_id] = EntityWatch(now, self._policy, entity)
+                is_older = not self.caught_up.is_set()
+                self._watches[entity_id] = EntityWatch(now, self._policy, entity, is_older=is_older)
             assert serving is not None
             self._entities[entity_id] = (serving, entity)
             self._agenda.look(entity_id)
