@@ -27,6 +27,7 @@ from tests.benchmarks import (
     throughput,
     unbatched,
 )
+from tests.benchmarks.autoscaling import comparison, document
 from tests.benchmarks.bench import Bench, Servers
 from tests.benchmarks.servers import mlflow_serve, mlserver, servery
 
@@ -45,15 +46,30 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
 }
 ALONE = ("endpoints", "processes", "cold_start")
 """Parts that bring servers of their own; the others' are stopped before."""
+SIMULATED: dict[str, Callable[[bool], dict[str, Any]]] = {"autoscaling": comparison.run}
+"""Parts without any server; they are told whether it is a quick run."""
 
 
 def main() -> None:
     """Run the parts that are wanted and write down what was found."""
-    wanted = [name for name in os.environ.get("ONLY", "").split(",") if name] or list(PARTS)
-    unknown = sorted(set(wanted) - set(PARTS))
+    known = [*SIMULATED, *PARTS]
+    wanted = [name for name in os.environ.get("ONLY", "").split(",") if name] or known
+    unknown = sorted(set(wanted) - set(known))
     if unknown:
-        raise SystemExit(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+        raise SystemExit(f"no such part: {', '.join(unknown)}; there are {', '.join(known)}")
     quick = bool(os.environ.get("QUICK"))
+    found = {part: run(quick) for part, run in SIMULATED.items() if part in wanted}
+    if set(wanted) & set(PARTS):
+        found |= _measure(wanted, quick)
+    results = {**report.machine(), "parts": found}
+    print(f"\n{report.summary(results)}\n{report.tables(results)}")
+    if not quick:
+        if "autoscaling" in found:
+            document.write(found["autoscaling"], Path("docs"))
+        report.write(results, Path("docs"))
+
+
+def _measure(wanted: list[str], quick: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="sb-") as name:
         directory = Path(name)
@@ -68,10 +84,7 @@ def main() -> None:
             bench.servers = None
         for part in (part for part in PARTS if part in wanted and part in ALONE):
             found[part] = PARTS[part](bench)
-    results = {**report.machine(), "parts": found}
-    print(f"\n{report.summary(results)}\n{report.tables(results)}")
-    if not quick:
-        report.write(results, Path("docs"))
+    return found
 
 
 def _start(stack: ExitStack, directory: Path) -> Servers:

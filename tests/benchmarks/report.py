@@ -27,6 +27,7 @@ TITLES = {
     "endpoints": "Many endpoints",
     "processes": "Several gateway processes",
     "cold_start": "From zero replicas to an answer",
+    "autoscaling": "Autoscaling, simulated",
 }
 METHODS = {
     "generator": "On a server that answers at once without looking. What the generator takes is missing to the "
@@ -58,6 +59,8 @@ METHODS = {
     "imported first: the process was killed. `mlflow models serve` is started for each of its figures, to its first "
     "answer; whether it answers is looked at ten times a second. 500 requests are sent at once on connections "
     "of their own.",
+    "autoscaling": "The scaler's own decisions beside Knative's and Ray Serve's on the same requests; tables, plots "
+    "and what was chosen are in [autoscaling.md](autoscaling.md).",
 }
 RELATIONS = {">=": "at least", "<=": "at most", "<": "below"}
 INTRODUCTION = """# Benchmarks
@@ -176,6 +179,8 @@ def _targets(targets: list[dict[str, Any]]) -> str:
 
 
 def _details(part: str, found: dict[str, Any]) -> str:
+    if part == "autoscaling":
+        return ""
     if part == "throughput":
         return _throughput(found["servers"])
     if part == "unbatched":

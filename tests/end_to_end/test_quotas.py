@@ -65,7 +65,7 @@ def test_a_workspace_is_held_to_its_quota_until_it_is_raised(
     assert (
         servery("quota", "set", "qps=3000", "--workspace", "1")
         .stdout.strip()
-        .endswith("(1): 3000 requests per second")
+        .endswith("(1): 3000 requests per second, unlimited compute slots")
     )
     with ThreadPoolExecutor(8) as threads:
         raised = list(threads.map(lambda _: client.score(misbehaving, fine()), range(300)))
@@ -83,7 +83,7 @@ def test_quotas_are_shown_and_only_operators_choose_them(client: Client, servery
         assert "PERMISSION_DENIED" in refused.stderr
         assert qps_of(servery("quota", "set", "qps=5000", "--workspace", "e2e-quotas", "--json")) == 5000
         rows = [line.split() for line in servery("quota", "list").stdout.splitlines()]
-        assert [workspace_id, "e2e-quotas", "5000"] in rows
+        assert [workspace_id, "e2e-quotas", "5000", "unlimited"] in rows
         assert qps_of(servery("quota", "get", "--json", token=token)) == 5000
         assert servery("quota", "list", token=token).returncode == 1
     finally:

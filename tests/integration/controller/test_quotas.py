@@ -27,6 +27,8 @@ async def test_every_workspace_has_the_default_until_an_operator_chooses(world: 
         "workspace_name": "other",
         "qps": 3000,
         "default_qps": 200,
+        "compute_slots": None,
+        "default_compute_slots": None,
     }
     assert await world.ok("GET", path) == chosen
     await world.until(lambda: published(world) == {"1": 200, other.workspace_id: 3000})
@@ -40,6 +42,31 @@ async def test_the_default_can_be_chosen_again(world: World):
     assert (await world.ok("DELETE", OWN))["qps"] == 200
     await world.until(lambda: published(world) == {"1": 200})
     assert (await world.ok("DELETE", OWN))["qps"] == 200
+
+
+async def test_one_quota_is_chosen_and_given_back_without_the_other(world: World):
+    def both(answer: dict) -> tuple[int, int | None]:
+        return answer["qps"], answer["compute_slots"]
+
+    assert both(await world.ok("PUT", OWN, {"qps": 50})) == (50, None)
+    assert both(await world.ok("PUT", OWN, {"compute_slots": 64})) == (50, 64)
+    assert both(await world.ok("PUT", OWN, {"qps": 60, "compute_slots": 0})) == (60, 0)
+    assert both(await world.ok("DELETE", f"{OWN}?quota=qps")) == (200, 0)
+    assert both(await world.ok("DELETE", f"{OWN}?quota=compute_slots")) == (200, None)
+    await world.ok("PUT", OWN, {"qps": 70, "compute_slots": 8})
+    assert both(await world.ok("DELETE", OWN)) == (200, None)
+    await world.until(lambda: published(world) == {"1": 200})
+    status, code, message = await world.refused("DELETE", f"{OWN}?quota=memory")
+    assert (status, code) == (400, "INVALID_PARAMETER_VALUE")
+    assert "compute_slots" in message
+
+
+@pytest.mark.parametrize("slots", [-1, 1_000_001, 10**30, 1.5, True, None, "many", float("nan"), [], {}])
+async def test_a_wrong_compute_quota_is_refused_and_changes_nothing(world: World, slots: object):
+    status, code, message = await world.refused("PUT", OWN, {"qps": 5000, "compute_slots": slots})
+    assert (status, code) == (400, "INVALID_PARAMETER_VALUE")
+    assert "compute_slots" in message
+    assert (await world.ok("GET", OWN))["qps"] == 200
 
 
 async def test_members_read_the_quota_of_their_workspace_and_only_operators_the_rest(world: World):

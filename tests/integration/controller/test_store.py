@@ -83,9 +83,3 @@ async def test_a_name_is_free_again_once_its_endpoint_is_deleted(pool: Pool, end
         await store.mark_deleted(conn, endpoint_id)
         await store.insert_endpoint(conn, endpoint(id="ep2"))
     assert await store.find_endpoint(pool, "1", "iris") == "ep2"
-
-
-async def test_scaling_stays_within_the_range_and_ignores_what_is_gone(pool: Pool, endpoint_id: str):
-    assert await store.set_desired_replicas(pool, "e1", 100) == (endpoint_id, 4)
-    assert await store.set_desired_replicas(pool, "e1", 0) == (endpoint_id, 1)
-    assert await store.set_desired_replicas(pool, "unknown", 1) is None

@@ -73,7 +73,7 @@ class World:
                 base_url=f"http://127.0.0.1:{self.gateway.port}",
                 headers={"authorization": f"Bearer {TOKEN}"},
                 timeout=20,
-                limits=httpx.Limits(max_connections=200),
+                limits=httpx.Limits(max_connections=1000),
             )
         )
         return self.gateway

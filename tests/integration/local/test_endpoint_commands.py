@@ -26,6 +26,8 @@ class FakeApi(ThreadingHTTPServer):
         self.final_state = "NOT_UPDATING"
         self.log = ""
         self.configs: list[tuple[str, dict]] = []
+        self.tags: dict[str, str] = {}
+        self.scaler_answers = True
 
     @property
     def url(self) -> str:
@@ -44,10 +46,60 @@ class FakeApi(ThreadingHTTPServer):
         message = {"UPDATE_FAILED": "No module named 'xgboost'"}.get(update, "Building.")
         entity = {"name": "iris-3", "entity_name": "iris", "entity_version": "3"}
         entity |= {"scale_to_zero_enabled": True, "state": {"deployment_state_message": message}}
+        entity |= {
+            "servery": {"min_replicas": 0, "max_replicas": 4, "desired_replicas": 3, "ready_replicas": 2}
+        }
         return {
             "name": "iris",
             "state": {"ready": "NOT_READY", "config_update": update},
             "pending_config": {"served_entities": [entity]},
+        }
+
+    def scaling(self, decisions: int) -> dict:
+        last = {"desired_replicas": 3, "reason": "load 11.5", "decided_at": 1_700_000_000_000}
+        last["seen"] = {"in_flight": 11.5, "queued": 2.0}
+        message = "Has 2 of 3 replicas. No worker has room."
+        entity = {
+            "name": "iris-3",
+            "id": "e1",
+            "config_version": 7,
+            "state": {"deployment": "DEPLOYMENT_READY", "deployment_state_message": message},
+            "slots_per_replica": 4,
+            "scale_to_zero_enabled": True,
+            "min_replicas": 0,
+            "max_replicas": 4,
+            "desired_replicas": 3,
+            "ready_replicas": 2,
+            "starting_replicas": 0,
+            "waiting_replicas": 1,
+            "stopping_replicas": 0,
+            "target_concurrency": 3.2 if self.scaler_answers else None,
+            "target_concurrency_is": "learned",
+            "last_decision": last if self.scaler_answers else None,
+        }
+        decision = {
+            "served_entity_name": "iris-3",
+            "served_entity_id": "e1",
+            "config_version": 7,
+            "before": 1,
+            "after": 3,
+            "reason": "load 11.5",
+            "decided_by": "scaler",
+            "seen": {"in_flight": 11.5},
+            "decided_at": 1_700_000_000_000,
+        }
+        problem = {"answered": False, "message": "The scaler does not answer: nobody there."}
+        return {
+            "name": "iris",
+            "id": "ep1",
+            "scale_to_zero_seconds": 60.0,
+            "scaler": {"answered": True} if self.scaler_answers else problem,
+            "compute": [
+                {"kind": "workspace", "name": "1", "slots": 64, "used": 8},
+                {"kind": "workers", "slots": 64, "used": 12},
+            ],
+            "served_entities": [entity],
+            "decisions": [decision] * decisions if self.scaler_answers else [],
         }
 
 
@@ -66,6 +118,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {"logs": "hello from predict\n"})
         elif self.path == API:
             self.answer(200, {"endpoints": [self.server.endpoint("NOT_UPDATING")]})
+        elif self.path.startswith(f"{API}/iris/scaling?limit="):
+            self.answer(200, self.server.scaling(int(self.path.rpartition("=")[2])))
         elif self.server.exists:
             self.answer(200, self.server.poll())
         else:
@@ -74,7 +128,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == API:
-            self.answer(200, self.server.deploy("POST", json.loads(body)["config"]))
+            asked = json.loads(body)
+            self.server.tags = {tag["key"]: tag["value"] for tag in asked["tags"]}
+            self.answer(200, self.server.deploy("POST", asked["config"]))
         elif self.path == f"{API}/iris/config:cancel":
             self.server.updating = False
             self.answer(200, self.server.endpoint("UPDATE_CANCELED"))
@@ -83,6 +139,12 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(400, error | {"stack_trace": "Traceback\nZeroDivisionError: boom\n"})
         else:
             self.answer(200, {"body": body.decode(), "type": self.headers["Content-Type"]})
+
+    def do_PATCH(self) -> None:
+        assert self.path == f"{API}/iris/tags"
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.tags |= {tag["key"]: tag["value"] for tag in body["add_tags"]}
+        self.answer(200, {"tags": body["add_tags"]})
 
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -170,10 +232,47 @@ def test_an_update_in_progress_refuses_another_and_can_be_canceled(api: FakeApi)
     assert json.loads(canceled.stdout)["state"]["config_update"] == "UPDATE_CANCELED"
 
 
-def test_help_and_output_promise_no_scaling_to_zero(api: FakeApi) -> None:
-    api.exists = True
-    assert " never " in servery(api, "deploy", "--help").stdout  # wherever the lines are broken
-    assert "scales to zero" not in servery(api, "get", "iris").stdout
+@pytest.mark.parametrize("exists", [False, True])
+def test_deploy_tags_the_endpoint_it_creates_or_updates(api: FakeApi, exists: bool) -> None:
+    api.exists = exists
+    tags = ("--tag", "servery.scale_to_zero_seconds=60", "--tag", "team=a=b")
+    result = servery(api, "deploy", "models:/iris/3", "--name", "iris", "--no-wait", "--scale-to-zero", *tags)
+    assert result.returncode == 0, result.stderr
+    assert api.tags == {"servery.scale_to_zero_seconds": "60", "team": "a=b"}
+    assert api.configs[0][1]["served_entities"][0]["scale_to_zero_enabled"]
+
+
+def test_a_tag_without_a_value_is_refused_before_anything_is_sent(api: FakeApi) -> None:
+    result = servery(api, "deploy", "models:/iris/3", "--name", "iris", "--tag", "team")
+    assert (result.returncode, api.configs) == (1, [])
+    assert "'team' is no tag: use KEY=VALUE" in result.stderr
+
+
+def test_an_endpoints_scaling_is_explained_to_people_and_programs(api: FakeApi) -> None:
+    explained = servery(api, "explain", "iris", "--decisions", "1")
+    assert explained.returncode == 0, explained.stderr
+    for told in (
+        "workspace 1 8 of 64 slots used, workers 12 of 64 slots used",
+        "2 ready of 3 wanted (1 waiting); from 0 to 4, 4 slots each",
+        "after 60 s without a request",
+        "3.2 requests at a time per replica (learned)",
+        "Has 2 of 3 replicas. No worker has room.",
+        "in flight 11.5, queued 2",
+        "3 wanted, ",
+        "iris-3         1 -> 3    scaler  load 11.5 [in flight 11.5]",
+    ):
+        assert told in " ".join(explained.stdout.split()) or told in explained.stdout, told
+    assert "scaler does not answer" not in explained.stdout
+    assert json.loads(servery(api, "explain", "iris", "--json").stdout) == api.scaling(10)
+
+
+def test_a_scaler_that_does_not_answer_is_told_and_the_rest_is_shown(api: FakeApi) -> None:
+    api.scaler_answers = False
+    explained = servery(api, "explain", "iris")
+    assert explained.returncode == 0, explained.stderr
+    assert "The scaler does not answer: nobody there." in explained.stdout
+    assert "2 ready of 3 wanted" in explained.stdout
+    assert "decided" not in explained.stdout
 
 
 def test_a_failed_deployment_tells_why_and_fails(api: FakeApi) -> None:
@@ -266,6 +365,7 @@ def test_endpoints_are_shown_to_people(api: FakeApi) -> None:
     shown = servery(api, "get", "iris").stdout
     assert "iris-3" in shown
     assert "Building." in shown
+    assert "2 of 3 (from 0 to 4)" in shown
     assert servery(api, "delete", "iris").stdout == "deleted endpoint iris\n"
 
 

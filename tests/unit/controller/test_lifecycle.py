@@ -39,11 +39,11 @@ def test_illegal_events_raise_and_change_nothing():
                 advance_entity(phase, event)
 
 
-def test_only_time_makes_a_served_entity_fail_that_was_ready():
+def test_only_time_or_a_rollout_makes_a_served_entity_fail_that_was_ready():
     into_failure = {
         event
         for phase in (EntityPhase.READY, EntityPhase.RECOVERING)
         for event, after in ENTITY_TRANSITIONS[phase].items()
         if after is EntityPhase.FAILED
     }
-    assert into_failure == {EntityEvent.TIMED_OUT}
+    assert into_failure == {EntityEvent.TIMED_OUT, EntityEvent.REGRESSED}

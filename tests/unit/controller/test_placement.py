@@ -1,7 +1,8 @@
 from tests.factories import observed
 
 from servery_common.contracts.replicas import WorkerHeartbeat
-from servery_controller.compute.placement import WorkerView, choose_worker, node_name, worker_of
+from servery_controller.compute.placement import WorkerView, choose_worker, node_name, room_for, worker_of
+from servery_controller.domain.capacity import Room
 
 
 def worker(id, *, capacity=16, replicas=(), warm=(), heard_at=100.0):
@@ -48,3 +49,8 @@ def test_a_silent_worker_gets_nothing():
 def test_a_worker_that_was_restarted_is_another_node_of_the_same_worker():
     assert node_name("w1", "a") != node_name("w1", "b")
     assert worker_of(node_name("w1", "a")) == worker_of(node_name("w1", "b")) == "w1"
+
+
+def test_room_is_counted_in_whole_replicas():
+    workers = [worker("w1", capacity=10), worker("w2", capacity=3), worker("w3", capacity=8)]
+    assert room_for(workers, {"r1": "w3/i"}, slots=4, heard_since=0) == Room(16, 4)

@@ -39,7 +39,7 @@ def test_a_finished_build_makes_the_entity_start_its_replicas():
     step = plan(world, seen(build()), NOW)
     assert step.entities[0].phase is EntityPhase.STARTING
     assert step.entities[0].artifacts == ARTIFACTS
-    assert step.new_replicas == (("e1", 2),)
+    assert [(e.id, count) for e, count in step.new_replicas] == [("e1", 2)]
 
 
 def test_a_replica_that_is_not_there_is_ensured():
@@ -151,13 +151,32 @@ def test_one_replica_that_cannot_load_fails_a_new_entity_even_when_others_can():
 def test_a_replica_without_a_place_is_said_until_it_has_one():
     waiting = entity(phase=EntityPhase.STARTING)
     world = deployment(config(), waiting, replica())
-    step = with_placement_problem(plan(world, seen(), NOW), waiting, "No worker has room.")
+    step = with_placement_problem(plan(world, seen(), NOW), waiting, "No worker has room.", running=0)
     assert [e.message for e in step.entities] == ["Waiting for a place for a replica. No worker has room."]
     told = deployment(config(), step.entities[0], replica())
-    again = with_placement_problem(plan(told, seen(), NOW), step.entities[0], "No worker has room.")
+    again = with_placement_problem(
+        plan(told, seen(), NOW), step.entities[0], "No worker has room.", running=0
+    )
     assert again.entities == (), "what has been said is not written again"
     placed = plan(told, seen(observed(state=ReplicaState.STARTING)), NOW)
     assert [e.message for e in placed.entities] == ["The model is built; starting replicas."]
+
+
+def test_a_serving_entity_tells_how_many_replicas_it_has_until_it_has_all():
+    serving = entity(phase=EntityPhase.READY, desired=2)
+    active, replicas = config(phase=ConfigPhase.ACTIVE), (replica("r1"), replica("r2", node=None))
+    step = plan(deployment(active, serving, *replicas), seen(observed("r1")), NOW)
+    assert [r.id for r, _ in step.place] == ["r2"]
+    step = with_placement_problem(step, serving, "No worker has room.", running=1)
+    [told] = step.entities
+    assert told.message == "Has 1 of 2 replicas. No worker has room."
+    assert told.phase is EntityPhase.READY
+
+    again = plan(deployment(active, told, *replicas), seen(observed("r1")), NOW)
+    assert with_placement_problem(again, told, "No worker has room.", running=1).entities == ()
+    found = (replica("r1"), replica("r2"))
+    all_there = plan(deployment(active, told, *found), seen(observed("r1"), observed("r2")), NOW)
+    assert [e.message for e in all_there.entities] == [""]
 
 
 def test_a_secret_that_is_gone_is_said_of_a_serving_entity_until_all_its_replicas_are_there():
@@ -191,7 +210,7 @@ def test_an_active_entity_recovers_and_never_fails():
 def test_scaling_adds_replicas_and_takes_away_the_newest():
     active = config(phase=ConfigPhase.ACTIVE)
     up = deployment(active, entity(phase=EntityPhase.READY, desired=3), replica("r1"))
-    assert plan(up, seen(observed("r1")), NOW).new_replicas == (("e1", 2),)
+    assert [(e.id, count) for e, count in plan(up, seen(observed("r1")), NOW).new_replicas] == [("e1", 2)]
     down = deployment(active, entity(phase=EntityPhase.READY, desired=1), replica("r1"), replica("r2"))
     assert plan(down, seen(observed("r1"), observed("r2")), NOW).stopping == ("r2",)
 
@@ -235,7 +254,7 @@ def test_a_replica_on_a_lost_node_is_given_up_and_another_one_takes_its_place():
     step = plan(world, seen(nodes=["w2"]), NOW)
     assert step.ensure == (), "the lost node may come back with it: no id may answer twice"
     assert step.stopping == ("r1",)
-    assert step.new_replicas == (("e1", 1),)
+    assert [(e.id, count) for e, count in step.new_replicas] == [("e1", 1)]
     assert plan(world, seen(nodes=["w2"], complete=False), NOW).stopping == ()
 
 

@@ -5,7 +5,8 @@ from servery_common.contracts import subjects
 from servery_common.contracts.replicas import WorkerHeartbeat
 from servery_common.errors import Unavailable
 from servery_common.messaging.testing import InMemoryBus
-from servery_controller.compute.process import LOST_SECONDS, ProcessBackend
+from servery_controller.compute.process import LOST_SECONDS, SUSPECT_SECONDS, ProcessBackend
+from servery_controller.domain.capacity import Room
 
 
 class Clock:
@@ -74,6 +75,29 @@ async def test_a_change_of_a_replica_hints_at_its_endpoint_once(backend: Process
     await beat(bus, "w1", "r1")
     await beat(bus, "w1")
     assert hints == ["ep1", "ep1"]
+
+
+async def test_a_replica_that_was_seen_and_went_leaves_its_room_at_once(
+    backend: ProcessBackend, bus: InMemoryBus
+):
+    await beat(bus, "w1")
+    assert backend.room(4) == Room(4, 0)
+    node = backend.place("r1", slots=4, environment_key="k")
+    assert backend.room(4) == Room(4, 4)
+    await beat(bus, "w1", "r1")
+    assert backend.room(4) == Room(4, 4)
+    await beat(bus, "w1")
+    assert backend.room(4) == Room(4, 0)
+    assert backend.place("r2", slots=4, environment_key="k") == node
+
+
+async def test_workers_that_were_not_heard_of_just_now_have_no_room(
+    backend: ProcessBackend, bus: InMemoryBus, clock: Clock
+):
+    await beat(bus, "w1")
+    clock.now += 2 * SUSPECT_SECONDS
+    await beat(bus, "w2")
+    assert backend.room(4) == Room(4, 0)
 
 
 async def test_placements_take_room_before_a_heartbeat_shows_them(backend: ProcessBackend, bus: InMemoryBus):

@@ -1,6 +1,6 @@
 """What a change, a request and a report cost with very many endpoints: counted in what is touched, not in time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 from tests.unit.gateway.simulation import DONE, SimulatedLoop
@@ -123,9 +123,9 @@ def test_a_change_of_a_route_touches_that_endpoint_only(
     updated: list[str] = []
 
     class Watched(EntityPool):
-        def update(self, endpoint: EndpointRoute, entity: ServedEntityRoute) -> None:
+        def update(self, endpoint: EndpointRoute, entity: ServedEntityRoute, known: Mapping) -> None:
             updated.append(entity.served_entity_id)
-            super().update(endpoint, entity)
+            super().update(endpoint, entity, known)
 
     monkeypatch.setattr("servery_gateway.dispatcher.EntityPool", Watched)
     before = gateway.table.snapshot

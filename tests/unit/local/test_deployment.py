@@ -6,8 +6,8 @@ from servery_local.deployment import (
     abridge,
     config_for,
     is_starting,
+    parse_assignments,
     parse_model_uri,
-    parse_variables,
     served_entities,
     unseen,
     view,
@@ -39,13 +39,13 @@ def test_a_model_of_a_run_has_to_be_registered_first() -> None:
 
 
 def test_the_value_of_a_variable_may_be_empty_or_hold_an_equals_sign() -> None:
-    assert parse_variables(["A=", "B=x=y"]) == {"A": "", "B": "x=y"}
+    assert parse_assignments("variable", ["A=", "B=x=y"]) == {"A": "", "B": "x=y"}
 
 
 @pytest.mark.parametrize("text", ["A", "=x", ""])
 def test_a_variable_without_name_or_equals_sign_is_refused(text: str) -> None:
     with pytest.raises(LocalError, match="KEY=VALUE"):
-        parse_variables([text])
+        parse_assignments("variable", [text])
 
 
 def test_the_config_has_the_shape_of_the_api() -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from servery_local.commands import access, deploy, endpoints, quota, stack
+from servery_local.commands import access, deploy, endpoints, explain, quota, stack
 from servery_local.commands.options import FLAG
 from servery_local.errors import LocalError
 
@@ -32,6 +32,7 @@ for command in (
     endpoints.query,
     endpoints.list_,
     endpoints.get,
+    explain.explain,
     endpoints.delete,
 ):
     app.command(command.__name__.rstrip("_"), rich_help_panel="Endpoints")(command)

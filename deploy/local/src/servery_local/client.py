@@ -129,9 +129,17 @@ class EndpointsClient(ApiClient):
         """Return one endpoint."""
         return self._json("GET", _path(name))
 
-    def create(self, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    def scaling(self, name: str, decisions: int) -> dict[str, Any]:
+        """Return why an endpoint has the replicas it has, with so many of the last decisions."""
+        return self._json("GET", f"{_path(name)}/scaling?limit={decisions}")
+
+    def create(self, name: str, config: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, Any]:
         """Create an endpoint; its deployment has begun when this returns."""
-        return self._json("POST", API, {"name": name, "config": config})
+        return self._json("POST", API, {"name": name, "config": config, "tags": _as_list(tags)})
+
+    def add_tags(self, name: str, tags: Mapping[str, str]) -> dict[str, Any]:
+        """Add tags or give them other values; return all there are now."""
+        return self._json("PATCH", f"{_path(name)}/tags", {"add_tags": _as_list(tags)})
 
     def update_config(self, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         """Deploy another config; the old one serves until the new one is ready."""
@@ -185,6 +193,10 @@ def parse_error(response: httpx.Response) -> ApiError:
         return ApiError(response.status_code, body["error_code"], body.get("message", ""), trace)
     text = response.text.strip() or response.reason_phrase
     return ApiError(response.status_code, f"HTTP {response.status_code}", text)
+
+
+def _as_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"key": key, "value": value} for key, value in tags.items()]
 
 
 def _path(name: str) -> str:

@@ -40,15 +40,15 @@ def parse_model_uri(uri: str) -> ModelReference:
     return ModelReference(match["name"], match["version"] or f"@{match['alias']}")
 
 
-def parse_variables(assignments: Iterable[str]) -> dict[str, str]:
-    """Return the variables in `KEY=VALUE` texts."""
-    variables: dict[str, str] = {}
+def parse_assignments(noun: str, assignments: Iterable[str]) -> dict[str, str]:
+    """Return what `KEY=VALUE` texts say; ``noun`` is what they are, for the error."""
+    parsed: dict[str, str] = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not name or not equals:
-            raise LocalError(f"{assignment!r} is no variable: use KEY=VALUE")
-        variables[name] = value
-    return variables
+            raise LocalError(f"{assignment!r} is no {noun}: use KEY=VALUE")
+        parsed[name] = value
+    return parsed
 
 
 def config_for(

@@ -21,13 +21,13 @@ class QuotaClient(AccessClient):
         """Return the quota of a workspace."""
         return self._json("GET", self._path(workspace))
 
-    def set_quota(self, workspace: str | None, qps: int) -> dict[str, Any]:
-        """Choose how many scoring requests a second a workspace may send."""
-        return self._json("PUT", self._path(workspace), {"qps": qps})
+    def set_quota(self, workspace: str | None, name: str, value: int) -> dict[str, Any]:
+        """Choose one of a workspace's quotas, by its name in the API."""
+        return self._json("PUT", self._path(workspace), {name: value})
 
-    def reset_quota(self, workspace: str | None) -> dict[str, Any]:
-        """Give a workspace the default quota again."""
-        return self._json("DELETE", self._path(workspace))
+    def reset_quota(self, workspace: str | None, name: str) -> dict[str, Any]:
+        """Give a workspace the default of one quota again."""
+        return self._json("DELETE", f"{self._path(workspace)}?quota={name}")
 
     def _path(self, workspace: str | None) -> str:
         own: str = self._send("GET", f"{SCIM}/Me").headers["x-databricks-org-id"]

@@ -18,7 +18,7 @@ from servery_common.contracts.builds import ReadModelEnvironment
 from servery_common.contracts.management import HttpCall
 from servery_common.contracts.metrics import GatewayMetrics
 from servery_common.contracts.routes import EndpointsChanged
-from servery_common.contracts.scaling import ScaleRequest
+from servery_common.contracts.scaling import GatewayWake, ScaleRequest
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.port import Bus
 from servery_common.postgres import outbox
@@ -34,13 +34,15 @@ from servery_controller.api.events import events_router
 from servery_controller.api.metrics import metrics_router
 from servery_controller.api.openapi import openapi_router
 from servery_controller.api.permissions import permissions_router
+from servery_controller.api.scaling import scaling_router
 from servery_controller.api.secrets import secrets_router
 from servery_controller.api.settings import settings_router
 from servery_controller.api.suspension import suspension_router
 from servery_controller.api.unsupported import unsupported_router
 from servery_controller.builder_client import BuilderClient
+from servery_controller.compute.placer import ComputeQuotas, Placer
 from servery_controller.compute.process import ProcessBackend
-from servery_controller.consumers import BuildEvents, MetricsReports, ScaleRequests
+from servery_controller.consumers import BuildEvents, MetricsReports
 from servery_controller.domain.metrics_book import MetricsBook
 from servery_controller.domain.planning import Limits
 from servery_controller.encryption import Cipher
@@ -56,7 +58,12 @@ from servery_controller.notifications.notification_sinks import EmailSink, Sink,
 from servery_controller.reconcile.hints import Hints
 from servery_controller.reconcile.reconcile_step import ReconcileStep, Term
 from servery_controller.reconcile.reconciler import Reconciler
+from servery_controller.reconcile.rollout_watch import RolloutWatch
 from servery_controller.reconcile.route_publisher import RoutePublisher
+from servery_controller.scaling.consumers import ScaleRequests, Wakes
+from servery_controller.scaling.scaler_client import ScalerClient
+from servery_controller.scaling.scaling_report import ScalingReports
+from servery_controller.scaling.scaling_service import Scaling
 from servery_controller.secrets.environment import EnvironmentResolver
 from servery_controller.secrets.service import SecretService
 from servery_controller.secrets.vault import Vault
@@ -106,6 +113,8 @@ async def _serve(
         settings.max_endpoints_per_workspace,
     )
     notifications = Notifications(pool, _sinks(settings, web))
+    book = MetricsBook()
+    quotas = ComputeQuotas(settings.workspace_compute_slots, settings.region_compute_slots)
     step = ReconcileStep(
         pool,
         builder,
@@ -115,10 +124,13 @@ async def _serve(
         hints,
         outbox_hint,
         notifications,
+        RolloutWatch(book.answered),
         Limits(
             patience=timedelta(seconds=settings.deployment_timeout_seconds),
             longest_stream=timedelta(seconds=settings.max_stream_seconds),
+            scale_to_zero=timedelta(seconds=settings.scale_to_zero_seconds),
         ),
+        Placer(pool, backend, quotas, time.monotonic),
     )
     reconciler = Reconciler(
         pool,
@@ -129,7 +141,6 @@ async def _serve(
         poll_seconds=settings.reconcile_poll_seconds,
         concurrency=settings.reconcile_concurrency,
     )
-    book = MetricsBook()
     api = ApiCarrier(
         make_api(
             service,
@@ -144,17 +155,23 @@ async def _serve(
                 metrics_router(service, backend, book, time.monotonic),
                 openapi_router(service, builder, settings.public_url),
                 settings_router(EndpointSettings(pool, changes)),
-                suspension_router(EndpointSuspension(pool, changed)),
+                suspension_router(EndpointSuspension(pool, changed), backend),
                 events_router(EventLog(pool)),
+                scaling_router(
+                    ScalingReports(
+                        pool, service, backend, ScalerClient(bus), quotas, settings.scale_to_zero_seconds
+                    )
+                ),
                 unsupported_router(),
             ),
         )
     )
-    scaling = ScaleRequests(pool, hints)
+    scaling = Scaling(pool, bus)
 
     await bus.on_signal(
         subjects.ALL_GATEWAY_METRICS, GatewayMetrics, MetricsReports(book, time.monotonic).heard
     )
+    await bus.on_signal(subjects.ALL_GATEWAY_WAKES, GatewayWake, Wakes(scaling, time.monotonic).heard)
     await bus.on_signal(subjects.endpoints_changed(), EndpointsChanged, ChangeSignals(hints).heard)
     context.spawn("outbox relay", outbox.relay(pool, bus, outbox_hint, "controller"))
     context.spawn("build events", BuildEvents(pool, bus, hints).run())
@@ -163,7 +180,10 @@ async def _serve(
     context.spawn("routes", routes.follow())
     context.spawn("workers", backend.run())
     await bus.serve(
-        subjects.controller_scale(), ScaleRequest, scaling.handle, queue=subjects.CONTROLLER_QUEUE
+        subjects.controller_scale(),
+        ScaleRequest,
+        ScaleRequests(scaling).handle,
+        queue=subjects.CONTROLLER_QUEUE,
     )
     await bus.serve(
         subjects.controller_model_environment(),

@@ -1,11 +1,10 @@
-"""What the controller hears: build events, scale requests, metrics. Hands them on; decides nothing."""
+"""What the controller hears: build events, metrics. Hands them on; decides nothing."""
 
 from collections.abc import Callable
 
 from servery_common.contracts import subjects
 from servery_common.contracts.builds import BuildFailed, BuildStarted, BuildSucceeded
 from servery_common.contracts.metrics import GatewayMetrics
-from servery_common.contracts.scaling import ScaleAnswer, ScaleRequest
 from servery_common.messaging.port import Bus
 from servery_common.postgres.pool import Pool
 from servery_controller.domain.metrics_book import MetricsBook
@@ -34,25 +33,6 @@ class BuildEvents:
         endpoint_id = await store.endpoint_of_build(self._pool, event.build_id)
         if endpoint_id is not None:
             self._hints.add(endpoint_id)
-
-
-class ScaleRequests:
-    """The scaler's wishes, clamped to what the served entity allows."""
-
-    def __init__(self, pool: Pool, hints: Hints) -> None:
-        self._pool = pool
-        self._hints = hints
-
-    async def handle(self, request: ScaleRequest) -> ScaleAnswer:
-        """Set the replica count. Repeating it changes nothing."""
-        scaled = await store.set_desired_replicas(
-            self._pool, request.served_entity_id, request.desired_replicas
-        )
-        if scaled is None:
-            return ScaleAnswer(accepted=False)
-        endpoint_id, desired = scaled
-        self._hints.add(endpoint_id)
-        return ScaleAnswer(accepted=True, desired_replicas=desired)
 
 
 class MetricsReports:

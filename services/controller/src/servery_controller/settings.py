@@ -1,8 +1,11 @@
 """The controller's own settings, from the environment (``SERVERY_…``)."""
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing import Annotated
 
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from servery_controller.domain.endpoint_options import SCALE_TO_ZERO_SECONDS
 from servery_controller.notifications.notification_sinks import SmtpServer
 
 
@@ -43,6 +46,20 @@ class ControllerSettings(BaseSettings):
     """Gets the same notifications as JSON by POST; secret, as such addresses often hold a key. None: not called."""
     deployment_timeout_seconds: float = 3600.0
     """Longest a config may be pending, builds included, before it fails: whoever waits for it gets an answer."""
+    scale_to_zero_seconds: float = Field(
+        default=SCALE_TO_ZERO_SECONDS, gt=0, validation_alias="SERVERY_CONTROLLER_SCALE_TO_ZERO_SECONDS"
+    )
+    """Without a request for so long a served entity that may be scaled to zero is; endpoints can choose another time
+    with the tag ``servery.scale_to_zero_seconds``."""
+    workspace_compute_slots: int | None = Field(
+        default=None, ge=0, validation_alias="SERVERY_CONTROLLER_WORKSPACE_COMPUTE_SLOTS"
+    )
+    """Slots that the replicas of a workspace may have together (one has 4), where an operator chose no other number
+    for it. None: no limit but the workers'."""
+    region_compute_slots: Annotated[dict[str, int], NoDecode] = Field(
+        default={}, validation_alias="SERVERY_CONTROLLER_REGION_COMPUTE_SLOTS"
+    )
+    """The same for all workspaces of a region together, as ``eu-west-1=64,us=32``."""
     reconcile_poll_seconds: float = 1.0
     """Look for due endpoints at least this often; hints come earlier. Costs one indexed query."""
     reconcile_concurrency: int = 16
@@ -54,6 +71,11 @@ class ControllerSettings(BaseSettings):
     second. Before, an absent replica proves nothing."""
     lease_seconds: float = 5.0
     """A leader that does not renew for this long is replaced: the longest standstill after its death."""
+
+    @field_validator("region_compute_slots", mode="before")
+    @classmethod
+    def _is_slots_by_region(cls, written: object) -> object:
+        return slots_by_region(written) if isinstance(written, str) else written
 
     @field_validator("notifications_smtp_url")
     @classmethod
@@ -68,3 +90,16 @@ class ControllerSettings(BaseSettings):
         if url is not None and not url.get_secret_value().startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         return url
+
+
+def slots_by_region(written: str) -> dict[str, int]:
+    """Read ``eu-west-1=64,us=32``. Raises ValueError that says what would be right."""
+    slots: dict[str, int] = {}
+    for part in filter(None, (each.strip() for each in written.split(","))):
+        region, _, number = (text.strip() for text in part.rpartition("="))
+        if not region or not (number.isascii() and number.isdigit()):
+            raise ValueError(f"'{part}' is not a region and its slots: write it as eu-west-1=64")
+        if region in slots:
+            raise ValueError(f"the region '{region}' is given twice")
+        slots[region] = int(number)
+    return slots

@@ -26,11 +26,12 @@ from servery_common.service import ServiceContext
 from servery_common.settings import NatsSettings
 from servery_gateway.asgi import GatewayApp
 from servery_gateway.auth import Authenticator
+from servery_gateway.careful_protocol import idle_connections
 from servery_gateway.client_addresses import ClientAddresses
 from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.dispatcher import Dispatcher
 from servery_gateway.doorkeeper import Doorkeeper
-from servery_gateway.http_protocol import GatewayProtocol, idle_connections
+from servery_gateway.http_protocol import GatewayProtocol
 from servery_gateway.ip_access import IpAccess
 from servery_gateway.limit_gossip import LimitGossip
 from servery_gateway.load_reporter import report_load
@@ -53,6 +54,7 @@ from servery_gateway.short_requests import ShortRequests
 from servery_gateway.snapshot_file import SnapshotFile, SnapshotWriter
 from servery_gateway.streaming import is_news
 from servery_gateway.token_finder import TokenFinder
+from servery_gateway.waking import send_wakes
 
 KEEP_ALIVE_SECONDS = 75
 """An idle client connection is kept this long; longer than the usual 60 s of load balancers, so that they
@@ -203,6 +205,7 @@ class GatewayService:
                 self.meters, self.rejections, self.lag, self.dispatcher, self.gateway_id, lambda: self.bus
             ),
         )
+        spawn("waker", send_wakes(self.dispatcher.waker, self.gateway_id, lambda: self.bus))
         spawn("demand-gossip", self._gossip.tell_demand())
         spawn("call-gossip", self._gossip.tell_calls())
         spawn("loop-lag", self.lag.run())

@@ -12,6 +12,8 @@ restart of NATS agents are back a moment later than the gateway."""
 REFUSED_REST = {"draining": SILENT_REST, "unknown": GONE_REST}
 DEADLINE_GRANULARITY = 0.05
 """Seconds by which a deadline may be noticed late: a fraction of the margin that is taken off an endpoint's timeout."""
+CANNOT_START_RETRY = 5
+"""Seconds a client is told to wait when replicas cannot be started: the next tries come with growing pauses."""
 ACCEPT_GRANULARITY = 0.02
 WAIT_GRANULARITY = 0.05
 MAX_SILENCES = 2

@@ -21,7 +21,7 @@ Each attempt has its own id and an id that was given up is forgotten, so a late 
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -45,6 +45,7 @@ from servery_gateway.entity_pool import (
 )
 from servery_gateway.routing_table import Change
 from servery_gateway.transport import Outcome, ReplicaRequest, ReplicaTransport
+from servery_gateway.waking import Waker
 
 IDLE_ROUNDS = 60
 """The load of an idle served entity is reported in one report of so many."""
@@ -66,6 +67,8 @@ class Dispatcher:
     """By replica id."""
     activity: Activity[EntityPool] = field(default_factory=lambda: Activity(IDLE_ROUNDS))
     """Which served entities have something to do, for who reports their load."""
+    waker: Waker = field(default_factory=Waker)
+    """Which served entities at zero are asked for."""
     _attempts: dict[int, Ticket] = field(default_factory=dict[int, Ticket])
     _last_attempt: int = 0
     _background: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
@@ -92,19 +95,23 @@ class Dispatcher:
                 if entity.served_entity_id not in kept
                 and (pool := self._pools.pop(entity.served_entity_id, None)) is not None
             ]
+            # A replica may change hands: what it works on counts for whom it belongs to now.
+            known = {replica.id: replica for pool in withdrawn for replica in pool.replicas.values()}
             for pool in withdrawn:
                 self.activity.remove(pool)
                 self._follow_replicas(pool, ())
-                for ticket in tuple(pool.queue):
-                    self._end(ticket, EntityWithdrawn())
+                pool.replicas = {}
             if after is None:
                 if before is not None:
                     self._queues.pop(before.endpoint_id, None)
-                continue
-            queue = self._queues.setdefault(after.endpoint_id, EndpointQueue())
-            queue.update(after)
-            for entity in kept.values():
-                self._follow_entity(after, entity, queue, now)
+            else:
+                queue = self._queues.setdefault(after.endpoint_id, EndpointQueue())
+                queue.update(after)
+                for entity in kept.values():
+                    self._follow_entity(after, entity, queue, now, known)
+            for pool in withdrawn:
+                for ticket in tuple(pool.queue):
+                    self._end(ticket, EntityWithdrawn())
 
     def require_room(self, served_entity_id: str, deadline: float, length: int) -> None:
         """Raise ResourceExhausted if a request that came now would be refused: its body need not be read.
@@ -113,24 +120,31 @@ class Dispatcher:
         """
         pool, now = self._pools.get(served_entity_id), self._loop.time()
         if pool is not None and pool.would_wait(now):
+            _require_hope(pool)
             try:
                 self._require_room(pool, now, deadline, length)
             except ResourceExhausted:
-                pool.policy.arrived(now)
+                if not pool.holding:
+                    pool.policy.arrived(now)
                 raise
 
     def submit(self, request: ScoringRequest) -> Ticket:
-        """Take a request in. Raises Unavailable, ResourceExhausted (queue full) or EntityWithdrawn."""
+        """Take a request in. Raises Unavailable, ResourceExhausted (queue full) or EntityWithdrawn.
+
+        One for a served entity at zero is held, and wakes it.
+        """
         pool = self._pools.get(request.served_entity_id)
         if pool is None:
             raise EntityWithdrawn
         if not self.transport.connected:
             raise Unavailable(messages.BUS_LOST, retry_after=1, reason="bus_lost")
         now = self._loop.time()
-        pool.policy.arrived(now)
+        if not pool.holding:  # a cold start is no overload
+            pool.policy.arrived(now)
         self.activity.active.add(pool)
         ticket = Ticket(request, pool, self._loop.create_future(), now, request.deadline)
         if pool.queue or not self._place(ticket, now):
+            _require_hope(pool)
             self._require_room(pool, now, request.deadline, len(request.body))
             self._wait(ticket, now)
         ticket.deadline = self._deadlines.add(ticket, ticket.expires_at)
@@ -276,16 +290,28 @@ class Dispatcher:
     # Transitions of a ticket
 
     def _follow_entity(
-        self, route: EndpointRoute, entity: ServedEntityRoute, queue: EndpointQueue, now: float
+        self,
+        route: EndpointRoute,
+        entity: ServedEntityRoute,
+        queue: EndpointQueue,
+        now: float,
+        known: Mapping[str, Replica],
     ) -> None:
         pool = self._pools.get(entity.served_entity_id)
         if pool is None:
-            pool = self._pools[entity.served_entity_id] = EntityPool(route, entity, queue, now)
+            pool = self._pools[entity.served_entity_id] = EntityPool(route, entity, queue, now, known)
             self.activity.add(pool)
         else:
-            pool.update(route, entity)
+            pool.update(route, entity, known)
         self._follow_replicas(pool, [replica.replica_id for replica in entity.replicas])
-        if pool.queue:
+        if not pool.queue:
+            return
+        if pool.cannot_start:
+            for ticket in tuple(pool.queue):
+                self._end(ticket, _cannot_start(pool))
+        elif pool.holding:
+            self.waker.need(pool)
+        else:
             self._drain(pool)
 
     def _follow_replicas(self, pool: EntityPool, replica_ids: Sequence[str]) -> None:
@@ -341,6 +367,8 @@ class Dispatcher:
     def _wait(self, ticket: Ticket, now: float, *, first: bool = False) -> None:
         """Put the request into the queue; ``first`` when it has waited its turn before."""
         ticket.pool.enqueue(ticket, now, first=first)
+        if ticket.held:
+            self.waker.need(ticket.pool)
         if ticket.wait is None:
             ticket.wait = self._waits.add(ticket, now + self.limits.replica_wait)
 
@@ -348,7 +376,7 @@ class Dispatcher:
         ticket.wait = None
         if ticket.outcome.done() or ticket.attempt:
             return
-        if ticket.pool.has_replica():
+        if ticket.pool.has_replica() or ticket.pool.holding:
             ticket.wait = self._waits.add(ticket, self._loop.time() + self.limits.replica_wait)
         else:
             self._end(ticket, Unavailable(messages.NO_REPLICA, retry_after=1, reason="no_replica"))
@@ -446,11 +474,14 @@ class Dispatcher:
         """Settle the ticket whatever state it is in, and give its slot to the next in the queue."""
         pool, now = ticket.pool, self._loop.time()
         if ticket.attempt:
+            if ticket.replica is not None:
+                # Whose the slot is now: the replica may have changed hands while it worked.
+                pool = self._pool_of.get(ticket.replica.id, pool)
             self._free_slot(ticket, now, ended=1)
         elif ticket in pool.queue:
             pool.dequeue(ticket, now, ended=1)
         else:
-            pool.load.change(now, ended=1)
+            ticket.pool.load.change(now, ended=1)
         _take_back(ticket, ticket.deadline)
         _take_back(ticket, ticket.wait)
         if ticket.stream is not None:
@@ -464,6 +495,20 @@ class Dispatcher:
         ticket.request.body = b""
         if drain and pool.queue:
             self._drain(pool)
+
+
+def _require_hope(pool: EntityPool) -> None:
+    """Raise Unavailable when nobody should wait for a replica: the last start failed."""
+    if pool.cannot_start:
+        raise _cannot_start(pool)
+
+
+def _cannot_start(pool: EntityPool) -> Unavailable:
+    return Unavailable(
+        messages.CANNOT_START.format(problem=pool.problem),
+        retry_after=dispatch_limits.CANNOT_START_RETRY,
+        reason="cannot_start",
+    )
 
 
 def _lost(outcome: Outcome) -> Unavailable:

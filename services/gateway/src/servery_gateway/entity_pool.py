@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
@@ -49,34 +49,45 @@ class Replica:
 class EndpointQueue:
     """What waits at one endpoint, for all its served entities together: the bounds are theirs together, too."""
 
-    __slots__ = ("bodies", "bound", "count")
+    __slots__ = ("bodies", "bound", "count", "held", "max_held")
 
     def __init__(self) -> None:
         self.count = 0
         self.bodies = 0
         """Bytes."""
         self.bound = 0
-        """How many may wait."""
+        """How many may wait for a slot."""
+        self.held = 0
+        """Of those that wait, how many came when there was no replica."""
+        self.max_held = 0
+        """How many may wait for a first replica, and until they have gone."""
 
     def update(self, endpoint: EndpointRoute) -> None:
         """Follow the route."""
         entities = endpoint.served_entities
+        self.max_held = endpoint.max_held
         self.bound = queue_bound(
             endpoint.max_queued,
             sum(one.slots_per_replica * one.desired_replicas for one in entities),
             sum(replica.slots for one in entities for replica in one.replicas),
         )
 
-    def has_room(self, length: int, max_bytes: int) -> bool:
+    def has_room(self, length: int, max_bytes: int, *, holding: bool) -> bool:
         """Whether one more with a body of so many bytes may wait; one always may, however long it is."""
-        return self.count < self.bound and (self.count == 0 or self.bodies + length <= max_bytes)
+        bound = max(self.bound, self.max_held) if holding or self.held else self.bound
+        return self.count < bound and (self.count == 0 or self.bodies + length <= max_bytes)
 
 
 class EntityPool:
     """Slots and queue of one served entity in this gateway."""
 
     def __init__(
-        self, endpoint: EndpointRoute, entity: ServedEntityRoute, shared: EndpointQueue, now: float
+        self,
+        endpoint: EndpointRoute,
+        entity: ServedEntityRoute,
+        shared: EndpointQueue,
+        now: float,
+        known: Mapping[str, Replica],
     ) -> None:
         self.replicas: dict[str, Replica] = {}
         self.queue: OrderedDict[Ticket, None] = OrderedDict()
@@ -86,21 +97,47 @@ class EntityPool:
         """The ids of its replicas in the dispatcher's index."""
         self.load = LoadMeter(now)
         self.policy = QueuePolicy(now, slots=0)
-        self.update(endpoint, entity)
+        self.update(endpoint, entity, known)
 
-    def update(self, endpoint: EndpointRoute, entity: ServedEntityRoute) -> None:
-        """Follow the route. A replica that stays keeps its count of requests in flight."""
+    def update(
+        self, endpoint: EndpointRoute, entity: ServedEntityRoute, known: Mapping[str, Replica]
+    ) -> None:
+        """Follow the route.
+
+        A replica that stays keeps its count of requests in flight, also one in ``known``, which was another entity's.
+        """
         self.endpoint_id = endpoint.endpoint_id
         self.served_entity_id = entity.served_entity_id
         self.name = entity.name
         replicas: dict[str, Replica] = {}
         for route in entity.replicas:
-            replica = self.replicas.get(route.replica_id) or Replica(route.replica_id, route.slots)
+            replica = (
+                self.replicas.get(route.replica_id)
+                or known.get(route.replica_id)
+                or Replica(route.replica_id, route.slots)
+            )
             replica.slots = route.slots
             replicas[replica.id] = replica
         self.replicas = replicas
+        self.holds = entity.holds
+        self.problem = entity.problem
         self._in_order = tuple(replicas.values())
         self.policy.slots = sum(replica.slots for replica in self._in_order)
+
+    @property
+    def holding(self) -> bool:
+        """Whether requests that come now are held until a first replica is there."""
+        return self.holds and not self.replicas
+
+    @property
+    def is_held(self) -> bool:
+        """Whether requests wait for a first replica."""
+        return bool(self.queue) and self.holding
+
+    @property
+    def cannot_start(self) -> bool:
+        """Whether there is no replica, and the last try to start one failed."""
+        return bool(self.problem) and not self.replicas
 
     def enqueue(self, ticket: Ticket, now: float, *, first: bool = False) -> None:
         """Let a request wait; ``first`` when it has waited its turn before."""
@@ -108,6 +145,8 @@ class EntityPool:
         if first:
             self.queue.move_to_end(ticket, last=False)
         self.shared.count += 1
+        ticket.held = self.holding
+        self.shared.held += ticket.held
         self.shared.bodies += len(ticket.request.body)
         self.load.change(now, queued=1)
 
@@ -115,6 +154,7 @@ class EntityPool:
         """A request that waited left, to a replica or altogether."""
         del self.queue[ticket]
         self.shared.count -= 1
+        self.shared.held -= ticket.held
         self.shared.bodies -= len(ticket.request.body)
         self.load.change(now, queued=-1, ended=ended)
 
@@ -127,7 +167,7 @@ class EntityPool:
     ) -> Refusal | None:
         """Return why a request with a body of so many bytes may not wait, None when it may."""
         waiting, in_slots = len(self.queue), self.load.in_flight
-        if not self.shared.has_room(length, max_bytes):
+        if not self.shared.has_room(length, max_bytes, holding=self.holding):
             return self.policy.full(waiting, in_slots)
         return self.policy.judge(
             now, waiting=waiting, in_slots=in_slots, deadline=deadline, max_wait=max_wait
@@ -194,6 +234,8 @@ class Ticket:
     replica: Replica | None = None
     accepted_at: float | None = None
     silences: int = 0
+    held: bool = False
+    """It waits since before there was a replica."""
 
     @property
     def is_over(self) -> bool:

@@ -11,81 +11,35 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from servery_common.timer_wheel import TimerWheel
+from servery_gateway.careful_protocol import CarefulProtocol
 from servery_gateway.client_addresses import ClientAddresses
 from servery_gateway.exchange import Target
 from servery_gateway.http import Answer, Header, Send
-from servery_gateway.paths import scoring_target
+from servery_gateway.joining_transport import JoiningTransport
+from servery_gateway.paths import MAX_PATH_LENGTH, scoring_target
 from servery_gateway.short_requests import ShortRequest, ShortRequests
 
 COPIED_BYTES = 64 * 1024
 """A body up to this long is copied behind its head, which takes less than to send both as they are."""
 
 
-class JoiningTransport:
-    """A transport that sends what was written in one turn of the event loop with one call.
-
-    uvicorn hands head and body of an answer over one after the other, and uvloop sends each as it comes: two system
-    calls, two segments and, for the client, two reads, which for a short answer is half of what it costs to send it.
-    """
-
-    __slots__ = ("_held", "_loop", "_transport")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._loop = asyncio.get_running_loop()
-        self._held: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        """Send soon."""
-        if not self._held:
-            self._loop.call_soon(self.flush)
-        self._held.append(data)
-
-    def write_now(self, data: bytes) -> None:
-        """Send, behind what is held."""
-        if self._held:
-            self.flush()
-        self._transport.write(data)
-
-    def flush(self) -> None:
-        """Send now what is held."""
-        held, self._held = self._held, []
-        if held and not self._transport.is_closing():
-            self._transport.writelines(held)
-
-    def close(self) -> None:
-        """Send what is held, then close."""
-        self.flush()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-def idle_connections() -> "TimerWheel[GatewayProtocol]":
-    """Return what closes connections that were idle for too long, all of one process together."""
-    return TimerWheel(asyncio.get_running_loop(), 1.0, lambda one: one.timeout_keep_alive_handler())
-
-
-class GatewayProtocol(HttpToolsProtocol):
+class GatewayProtocol(CarefulProtocol):
     """One connection of a client."""
 
     def __init__(
         self,
         *args: Any,
         short: ShortRequests,
-        idle: "TimerWheel[GatewayProtocol]",
+        idle: TimerWheel[CarefulProtocol],
         clients: ClientAddresses,
         **options: Any,
     ) -> None:
-        super().__init__(*args, **options)
+        super().__init__(*args, idle=idle, **options)
         self._short = short
-        self._idle = idle
         self._clients = clients
-        self._idle_until: set[GatewayProtocol] | None = None
         self._target: Target | None = None
         """Of a short request whose body is arriving."""
         self._head: list[Header] = []
@@ -98,7 +52,6 @@ class GatewayProtocol(HttpToolsProtocol):
         # Not checked: the classes of uvloop's transports are not asyncio's.
         joining = JoiningTransport(cast(asyncio.Transport, transport))
         super().connection_made(cast(asyncio.Transport, joining))
-        self._is_closing: Callable[[], bool] = cast(asyncio.Transport, transport).is_closing
 
     def on_message_begin(self) -> None:
         """Implement httptools' protocol. The ASGI scope is made for those that need one."""
@@ -109,7 +62,6 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Implement asyncio.Protocol."""
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()
         if self._cycle is not None:
             self._cycle.left()
 
@@ -121,16 +73,18 @@ class GatewayProtocol(HttpToolsProtocol):
             self._target = None
             if not self.transport.is_closing():
                 self._take_the_long_way()
+        self.watch()
 
     def on_headers_complete(self) -> None:
         """Implement httptools' protocol."""
+        if not self.begins_request():
+            return
         # Again: a request sent ahead may be read in the call that answered the one before.
         self._unset_keepalive_if_required()
         closing = self._is_closing()
         before = cast(RequestResponseCycle | None, self.cycle)
         if closing and before is not None and before.response_complete:
             return  # Sent behind the last request of this connection: it must not be run.
-        # What may follow a chunked body is no header: nobody checked it, a proxy least of all.
         self._head, self.headers = self.headers, []
         self._target = None if closing else self._short_target()
         if self._target is None:
@@ -140,6 +94,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Implement httptools' protocol."""
+        if not self.takes_piece():
+            return
         if self._target is None:
             super().on_body(body)
         else:
@@ -147,6 +103,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Implement httptools' protocol."""
+        if not self.ends_message():
+            return
         target, self._target = self._target, None
         if target is None:
             super().on_message_complete()
@@ -264,11 +222,6 @@ class GatewayProtocol(HttpToolsProtocol):
             super().on_body(piece)
         self._body = []
 
-    def _unset_keepalive_if_required(self) -> None:
-        if self._idle_until is not None:
-            self._idle_until.discard(self)
-            self._idle_until = None
-
 
 class _NoEvent:
     """Nobody waits for the body of a short request."""
@@ -324,7 +277,11 @@ class _DefaultHeaders:
 _default_headers = _DefaultHeaders()
 
 
-@functools.lru_cache(maxsize=4096)
 def _target(url: bytes) -> Target | None:
     """Return what a URL names if it is a plain scoring path."""
+    return None if len(url) > MAX_PATH_LENGTH else _known_target(url)
+
+
+@functools.lru_cache(maxsize=4096)
+def _known_target(url: bytes) -> Target | None:
     return None if b"?" in url or b"%" in url or not url.isascii() else scoring_target(url.decode())

@@ -11,6 +11,11 @@ class LoadWindow(NamedTuple):
     requests: int
     seconds: float
 
+    @property
+    def service_seconds(self) -> float:
+        """Mean time in a slot of the requests that ended, by Little's law; 0 when none did."""
+        return self.in_flight * self.seconds / self.requests if self.requests else 0.0
+
 
 class LoadMeter:
     """Integrates two counters over time: a burst between two reports is not missed."""

@@ -44,6 +44,7 @@ class LoadReports:
             in_flight=round(window.in_flight, 4),
             queued=round(window.queued, 4),
             requests=window.requests,
+            service_seconds=round(window.service_seconds, 6),
         )
 
 

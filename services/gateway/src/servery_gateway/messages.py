@@ -5,6 +5,7 @@ QUEUE_FULL = (
     "Too many concurrent requests. Consider increasing the provisioned concurrency of the served entity."
 )
 NO_REPLICA = "No replica of the served entity is ready yet. Try again in a moment."
+CANNOT_START = "No replica of the served entity could be started: {problem}"
 NOT_ACCEPTED = "No replica of the served entity accepted the request in time. Try again in a moment."
 BUS_LOST = "The connection to the replicas was lost. Try again in a moment."
 UPDATING = "The endpoint is being updated. Try again in a moment."

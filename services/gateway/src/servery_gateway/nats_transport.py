@@ -160,9 +160,20 @@ class NatsTransport:
             return
         try:
             for record in frames.decode(payload):
-                self._on_record(record)
-        except (frames.FrameError, ValueError, TypeError, AttributeError) as error:
+                self._on_record_guarded(record)
+        except frames.FrameError as error:
             log.error("frame_not_understood", error=repr(error), bytes=len(payload))
+
+    def _on_record_guarded(self, record: frames.Record) -> None:
+        """One record that makes no sense must not take the answers behind it along; its request is lost at once."""
+        try:
+            self._on_record(record)
+        except Exception as error:
+            log.error("record_not_understood", kind=record.kind, id=record.id, error=repr(error))
+            replica_id = self._replica_of.get(record.id)
+            if replica_id is not None and self._listener is not None:
+                self._forget(replica_id, record.id)
+                self._listener.on_result(record.id, Outcome(502, JSON, b"", lost=True))
 
     def _on_status(self, headers: bytes) -> None:
         subject = _NOBODY_LISTENS.match(headers)

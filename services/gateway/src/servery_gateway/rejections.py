@@ -30,6 +30,7 @@ Reason = Literal[
     "gateway_busy",
     "bus_lost",
     "no_replica",
+    "cannot_start",
     "not_accepted",
     "replica_died",
     "deadline",

@@ -94,6 +94,11 @@ class EntityMeter:
         return EntityMetrics(
             served_entity_id=self._served_entity_id,
             last_minute=last_minute,
+            answered=RequestCounts(
+                requests=self._requests,
+                client_errors=self._client_errors,
+                server_errors=self._server_errors,
+            ),
             in_flight=in_flight,
             queued=queued,
             latency=self._latency.read(),

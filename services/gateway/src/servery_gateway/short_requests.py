@@ -93,6 +93,7 @@ class ShortRequest:
         "_deadline",
         "_exchange",
         "_identity",
+        "_left",
         "_owner",
         "_parts",
         "_reroutes",
@@ -117,6 +118,7 @@ class ShortRequest:
         self._ticket: Ticket | None = None
         self._deadline = 0.0
         self._reroutes = 0
+        self._left = False
 
     def begin(self, now: float) -> None:
         """Admit and dispatch it, or answer why not. ``now`` is on the event loop's clock."""
@@ -138,6 +140,7 @@ class ShortRequest:
 
     def left(self) -> None:
         """The client is gone."""
+        self._left = True
         if self._ticket is not None:
             self._parts.dispatcher.abandon(self._ticket)
 
@@ -177,6 +180,10 @@ class ShortRequest:
     def _answer(self, outcome: Outcome | AnswerStream) -> None:
         self._release()
         if isinstance(outcome, AnswerStream):
+            if self._left:
+                self.left()
+                self._exchange.trace.ended(CLIENT_CLOSED_REQUEST)
+                return
             self._connection.stream(lambda send: self._stream(outcome, send))
             return
         self._exchange.predict_ms = outcome.predict_ms
@@ -184,6 +191,10 @@ class ShortRequest:
 
     def _again(self) -> None:
         """It waited, and its served entity left the route meanwhile."""
+        if self._left:
+            self._release()
+            self._exchange.trace.ended(CLIENT_CLOSED_REQUEST)
+            return
         try:
             route, entity = self._parts.doorkeeper.route(self._exchange, self._identity)
             assert self._admitted is not None

@@ -54,7 +54,9 @@ def deploy(
     ] = Size.SMALL,
     scale_to_zero: Annotated[
         bool,
-        typer.Option(metavar=FLAG, help="Recorded in the config; this version never stops the last replica."),
+        typer.Option(
+            metavar=FLAG, help="Stop the last replica while nobody sends requests; one starts it again."
+        ),
     ] = False,
     wait: Annotated[
         bool, typer.Option(metavar=FLAG, help="Return when the endpoint serves the model.")
@@ -66,6 +68,14 @@ def deploy(
         list[str] | None,
         typer.Option("--env", metavar="KEY=VALUE", help="Variable for the model; repeatable."),
     ] = None,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tag",
+            metavar="KEY=VALUE",
+            help="Tag of the endpoint, such as servery.scale_to_zero_seconds=600; repeatable.",
+        ),
+    ] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
@@ -73,14 +83,15 @@ def deploy(
     from rich.console import Console
 
     from servery_local.client import ApiError
-    from servery_local.deployment import config_for, parse_model_uri, parse_variables
+    from servery_local.deployment import config_for, parse_assignments, parse_model_uri
 
     config = config_for(
         parse_model_uri(model),
         size.value,
         scale_to_zero=scale_to_zero,
-        variables=parse_variables(variables or ()),
+        variables=parse_assignments("variable", variables or ()),
     )
+    tagged = parse_assignments("tag", tags or ())
     client = find_client(context, data_dir)
     console = Console(stderr=as_json, highlight=False)
     try:
@@ -88,9 +99,11 @@ def deploy(
     except ApiError as error:
         if error.status != 404:
             raise
-        endpoint = client.create(name, config)
+        endpoint = client.create(name, config, tagged)
         console.print(f"creating endpoint {name}", markup=False)
     else:
+        if tagged:
+            client.add_tags(name, tagged)
         endpoint = _update(client, name, config, data_dir)
         console.print(f"updating endpoint {name}", markup=False)
     follower = _Follower(client, endpoint, console, data_dir)

@@ -143,6 +143,7 @@ def _print_entity(entity: dict[str, Any], percentage: object, console: Console) 
     rows = {
         "model": f"{entity.get('entity_name')} version {entity.get('entity_version')}",
         "size": entity.get("workload_size") or "-",
+        "replicas": _replicas(entity.get("servery")),
         "traffic": f"{percentage if percentage is not None else '-'} %",
         "message": state.get("deployment_state_message") or "",
     }
@@ -154,6 +155,15 @@ def _print_entity(entity: dict[str, Any], percentage: object, console: Console) 
         if value:
             table.add_row(f"    {title}", Text(str(value)))
     console.print(table)
+
+
+def _replicas(scaled: dict[str, Any] | None) -> str:
+    if scaled is None:  # the API of Databricks, or of an older release
+        return ""
+    ready = "?" if scaled["ready_replicas"] is None else scaled["ready_replicas"]
+    return (
+        f"{ready} of {scaled['desired_replicas']} (from {scaled['min_replicas']} to {scaled['max_replicas']})"
+    )
 
 
 def _coloured(state: str) -> str:

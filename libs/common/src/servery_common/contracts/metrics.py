@@ -50,6 +50,8 @@ class EntityMetrics(Value):
 
     served_entity_id: str
     last_minute: RequestCounts
+    answered: RequestCounts = RequestCounts()
+    """Since the gateway began."""
     in_flight: int
     """Requests at replicas now."""
     queued: int

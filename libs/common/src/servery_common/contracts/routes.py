@@ -40,7 +40,7 @@ class ServedEntityRoute(Value):
     target_concurrency: float | None = None
     """Requests one replica should have at a time, pinned by a person; None: learned."""
     shadow_percentage: int = 0
-    """Share of the endpoint's requests that is sent here too, after others answered them; the answers are only compared."""
+    """Share of the endpoint's requests that is sent here too, after another one answered; only to compare."""
 
 
 class RateLimit(Value):

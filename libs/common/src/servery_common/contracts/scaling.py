@@ -41,7 +41,8 @@ class HeldRequests(Value):
 class GatewayWake(Message, type="servery.gateway.wake.v1"):
     """Served entities at zero are asked for: sent at once, and each second again as long as requests are held.
 
-    The controller sees to it that there is one replica, whatever the scaler does; the scaler decides whether that is enough.
+    The controller sees to it that there is one replica, whatever the scaler does; the scaler decides whether that
+    is enough.
     """
 
     gateway_id: str

@@ -8,12 +8,14 @@ from servery_common.postgres.pool import Connection, Pool
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What a workspace may send."""
+    """What a workspace may send, and what its replicas may take."""
 
     workspace_id: str
     workspace_name: str
     chosen_qps: int | None
     """None: nobody chose another one than the default."""
+    chosen_compute_slots: int | None = None
+    """None: nobody chose another one than the installation's setting."""
 
     @property
     def qps(self) -> int:
@@ -24,16 +26,25 @@ class Quota:
 async def find_quotas(conn: Connection | Pool, workspace_id: str | None = None) -> list[Quota]:
     """Return the quotas of all workspaces, by name, or of the one with this id."""
     rows = await conn.fetch(
-        """SELECT id AS workspace_id, name AS workspace_name, quota_qps AS chosen_qps FROM workspaces
-           WHERE $1::text IS NULL OR id = $1 ORDER BY name""",
+        """SELECT id AS workspace_id, name AS workspace_name, quota_qps AS chosen_qps,
+                  quota_compute_slots AS chosen_compute_slots
+           FROM workspaces WHERE $1::text IS NULL OR id = $1 ORDER BY name""",
         workspace_id,
     )
     return [Quota(**row) for row in rows]
 
 
-async def set_quota(conn: Connection | Pool, workspace_id: str, qps: int | None) -> bool:
-    """Choose a quota, or the default with None. Returns False when there is no such workspace."""
+async def set_qps(conn: Connection | Pool, workspace_id: str, qps: int | None) -> bool:
+    """Choose a quota of requests, or the default with None. Returns False when there is no such workspace."""
     status = await conn.execute("UPDATE workspaces SET quota_qps = $2 WHERE id = $1", workspace_id, qps)
+    return status == "UPDATE 1"
+
+
+async def set_compute_slots(conn: Connection | Pool, workspace_id: str, slots: int | None) -> bool:
+    """Choose a quota of slots, or the default with None. Returns False when there is no such workspace."""
+    status = await conn.execute(
+        "UPDATE workspaces SET quota_compute_slots = $2 WHERE id = $1", workspace_id, slots
+    )
     return status == "UPDATE 1"
 
 

@@ -97,7 +97,7 @@ async def start_access(
             tokens_router(tokens),
             service_principal_secrets_router(oauth),
             workspaces_router(WorkspaceService(pool, publisher, tokens, settings.workspace_id)),
-            quotas_router(QuotaService(pool, publisher)),
+            quotas_router(QuotaService(pool, publisher), settings.workspace_compute_slots),
             ip_access_router(IpAccessService(pool, publisher)),
         ),
     )

@@ -61,7 +61,7 @@ def endpoints_router(
             ),
             caller,
         )
-        return detailed(deployment, host)
+        return detailed(deployment, host, seen=backend.observe())
 
     async def list_endpoints(caller: Caller) -> dict[str, Any]:
         """List the serving endpoints of the workspace."""
@@ -76,7 +76,7 @@ def endpoints_router(
     async def get_endpoint(name: str, caller: Caller, host: Host) -> dict[str, Any]:
         """Get one serving endpoint."""
         deployment = await service.get(name, caller)
-        return detailed(deployment, host, level_of(caller, deployment.grants))
+        return detailed(deployment, host, level_of(caller, deployment.grants), backend.observe())
 
     @router.delete("/{name}")
     async def delete_endpoint(name: str, caller: Caller) -> dict[str, Any]:
@@ -87,12 +87,13 @@ def endpoints_router(
     @router.put("/{name}/config")
     async def update_config(name: str, body: ConfigInput, caller: Caller, host: Host) -> dict[str, Any]:
         """Start a new config version; the active one serves until it is ready."""
-        return detailed(await service.update_config(name, body.to_request(), caller), host)
+        deployment = await service.update_config(name, body.to_request(), caller)
+        return detailed(deployment, host, seen=backend.observe())
 
     @router.post("/{name}/config:cancel")
     async def cancel_update(name: str, caller: Caller, host: Host) -> dict[str, Any]:
         """Give up the update under way; the active config stays."""
-        return detailed(await service.cancel_update(name, caller), host)
+        return detailed(await service.cancel_update(name, caller), host, seen=backend.observe())
 
     @router.get("/{name}/served-models/{served}/build-logs")
     async def build_logs(

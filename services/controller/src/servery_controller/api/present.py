@@ -12,30 +12,43 @@ from servery_controller.domain.endpoint import (
     Deployment,
     EmailNotifications,
     EntityPhase,
+    Observation,
     ServedEntity,
 )
 from servery_controller.domain.lifecycle import CONFIG_UPDATE, DEPLOYMENT_STATE
 from servery_controller.domain.permissions import PermissionLevel
+from servery_controller.domain.replica_counts import replica_counts
 from servery_controller.domain.settings_rules import Tags
-from servery_controller.domain.sizes import DEFAULT_WORKLOAD_SIZE
+from servery_controller.domain.sizes import DEFAULT_WORKLOAD_SIZE, SLOTS_PER_REPLICA
 
+_SHOWN_AS_PENDING = (
+    ConfigPhase.PENDING,
+    ConfigPhase.ROLLING,
+    ConfigPhase.FAILED,
+    ConfigPhase.CANCELED,
+)
 _CREATOR_KIND = {"user": "User", "service_principal": "ServicePrincipal"}
 
 
 def detailed(
-    deployment: Deployment, host: str, level: PermissionLevel | None = PermissionLevel.CAN_MANAGE
+    deployment: Deployment,
+    host: str,
+    level: PermissionLevel | None = PermissionLevel.CAN_MANAGE,
+    seen: Observation | None = None,
 ) -> dict[str, Any]:
     """ServingEndpointDetailed, for a client that reached the gateway at ``host``.
 
     ``config`` is what gets traffic (or did, when the endpoint is stopped), ``pending_config`` what is on its way, or
-    failed on it. ``level`` is the caller's; whoever may change the endpoint has CAN_MANAGE.
+    failed on it. ``level`` is the caller's; whoever may change the endpoint has CAN_MANAGE. ``seen``: the workers.
     """
     answer = _common(deployment, level)
     current, newest = deployment.active or deployment.stopped, deployment.newest
     if current is not None:
-        answer["config"] = _config(deployment, current)
-    if newest is not None and newest.phase in (ConfigPhase.PENDING, ConfigPhase.FAILED, ConfigPhase.CANCELED):
-        answer["pending_config"] = _config(deployment, newest) | {"start_time": _millis(newest.created_at)}
+        answer["config"] = _config(deployment, current, seen)
+    if newest is not None and newest.phase in _SHOWN_AS_PENDING:
+        answer["pending_config"] = _config(deployment, newest, seen) | {
+            "start_time": _millis(newest.created_at)
+        }
     if deployment.endpoint.route_optimized:
         # No data_plane_info: clients would exchange their token for one of this endpoint, which no token needs here.
         answer["endpoint_url"] = (
@@ -132,7 +145,7 @@ def _ready(deployment: Deployment) -> EndpointReady:
     if active is None:
         return EndpointReady.NOT_READY
     entities = deployment.entities_of(active.version)
-    ready = all(e.phase is EntityPhase.READY for e in entities)
+    ready = all(e.phase in (EntityPhase.READY, EntityPhase.IDLE) for e in entities)
     return EndpointReady.READY if ready else EndpointReady.NOT_READY
 
 
@@ -141,16 +154,19 @@ def _config_update(deployment: Deployment) -> ConfigUpdate:
     return CONFIG_UPDATE[newest.phase] if newest else ConfigUpdate.NOT_UPDATING
 
 
-def _config(deployment: Deployment, config: Config) -> dict[str, Any]:
-    entities = deployment.entities_of(config.version)
+def _config(deployment: Deployment, config: Config, seen: Observation | None) -> dict[str, Any]:
+    served = [
+        (e.spec, _served(e) | {"servery": _scaled(e, deployment, seen)})
+        for e in deployment.entities_of(config.version)
+    ]
     return {
         "served_entities": [
-            {"entity_name": e.spec.entity_name, "entity_version": e.spec.entity_version} | _served(e)
-            for e in entities
+            {"entity_name": spec.entity_name, "entity_version": spec.entity_version} | answer
+            for spec, answer in served
         ],
         "served_models": [
-            {"model_name": e.spec.entity_name, "model_version": e.spec.entity_version} | _served(e)
-            for e in entities
+            {"model_name": spec.entity_name, "model_version": spec.entity_version} | answer
+            for spec, answer in served
         ],
         "traffic_config": {
             "routes": [
@@ -191,6 +207,19 @@ def _served(entity: ServedEntity) -> dict[str, Any]:
     if spec.instance_profile_arn:
         answer["instance_profile_arn"] = spec.instance_profile_arn
     return answer
+
+
+def _scaled(entity: ServedEntity, deployment: Deployment, seen: Observation | None) -> dict[str, Any]:
+    """Servery's own: what ``workload_size`` means here. Null where not every worker was heard of yet."""
+    return {
+        "slots_per_replica": SLOTS_PER_REPLICA,
+        "min_replicas": entity.min_replicas,
+        "max_replicas": entity.max_replicas,
+        "desired_replicas": entity.desired_replicas,
+        "ready_replicas": replica_counts(deployment, seen, entity.id).ready
+        if seen and seen.complete
+        else None,
+    }
 
 
 def _millis(moment: datetime) -> int:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from servery_common.contracts.replicas import ReplicaLaunch
+from servery_controller.domain.capacity import Room
 from servery_controller.domain.endpoint import Observation
 
 
@@ -17,6 +18,14 @@ class ComputeBackend(Protocol):
 
     def place(self, replica_id: str, *, slots: int, environment_key: str) -> str:
         """Choose the node for a new replica. Raises Unavailable when none can take it, with the reason for people."""
+        ...
+
+    def forget_placement(self, replica_id: str) -> None:
+        """The node that ``place`` returned was never written down: its room is free again."""
+        ...
+
+    def room(self, slots: int) -> Room:
+        """Return how many slots new replicas of ``slots`` slots each could have at most, and how many are taken."""
         ...
 
     async def ensure(self, node: str, launch: ReplicaLaunch) -> None:

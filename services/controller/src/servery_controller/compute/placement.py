@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from servery_common.contracts.replicas import ReplicaObservation, WorkerHeartbeat
 from servery_common.contracts.states import ReplicaState
+from servery_controller.domain.capacity import Room
 
 
 @dataclass(slots=True)
@@ -45,6 +46,23 @@ def worker_of(node: str) -> str:
     return node.partition("/")[0]
 
 
+def room_for(
+    workers: Iterable[WorkerView], placements: Mapping[str, str], *, slots: int, heard_since: float
+) -> Room:
+    """Return the room for replicas of ``slots`` slots each; the rest as for ``choose_worker``.
+
+    In whole replicas: what is left over on a worker is no room.
+    """
+    total = used = 0
+    for worker in workers:
+        if worker.heard_at < heard_since:
+            continue
+        total += worker.capacity_slots // slots
+        free = max(0, worker.capacity_slots - _used(worker, placements, slots)) // slots
+        used += worker.capacity_slots // slots - free
+    return Room(total * slots, used * slots)
+
+
 def choose_worker(
     workers: Iterable[WorkerView],
     placements: Mapping[str, str],
@@ -63,8 +81,7 @@ def choose_worker(
     for worker in workers:
         if worker.heard_at < heard_since:
             continue
-        unseen = sum(1 for r, node in placements.items() if node == worker.node and r not in worker.replicas)
-        used = sum(r.slots for r in worker.replicas.values()) + unseen * slots
+        used = _used(worker, placements, slots)
         if used + slots > worker.capacity_slots:
             continue
         rank = (
@@ -75,3 +92,8 @@ def choose_worker(
         if best is None or rank < best:
             best = rank
     return best[2] if best else None
+
+
+def _used(worker: WorkerView, placements: Mapping[str, str], slots: int) -> int:
+    unseen = sum(1 for r, node in placements.items() if node == worker.node and r not in worker.replicas)
+    return sum(r.slots for r in worker.replicas.values()) + unseen * slots

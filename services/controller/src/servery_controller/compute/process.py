@@ -25,7 +25,8 @@ from servery_common.contracts.replicas import (
 )
 from servery_common.errors import NotFound, Unavailable
 from servery_common.messaging.port import Bus
-from servery_controller.compute.placement import WorkerView, choose_worker, worker_of
+from servery_controller.compute.placement import WorkerView, choose_worker, room_for, worker_of
+from servery_controller.domain.capacity import Room
 from servery_controller.domain.endpoint import Observation
 
 log = structlog.get_logger()
@@ -89,6 +90,15 @@ class ProcessBackend:
         self._placed[replica_id] = (node, self._clock())
         return node
 
+    def forget_placement(self, replica_id: str) -> None:
+        """See ComputeBackend."""
+        self._placed.pop(replica_id, None)
+
+    def room(self, slots: int) -> Room:
+        """See ComputeBackend. Workers that were not heard of just now have none."""
+        heard_since = self._clock() - SUSPECT_SECONDS
+        return room_for(self._workers.values(), self._placements(), slots=slots, heard_since=heard_since)
+
     async def ensure(self, node: str, launch: ReplicaLaunch) -> None:
         """See ComputeBackend."""
         order = EnsureReplica(launch=launch)
@@ -135,6 +145,8 @@ class ProcessBackend:
         before = self._workers.get(heartbeat.worker_id)
         after = WorkerView.of(heartbeat, heard_at=self._clock())
         self._workers[heartbeat.worker_id] = after
+        for replica_id in after.replicas:
+            self._placed.pop(replica_id, None)  # from now on its absence means that its room is free again
         if before is None:
             log.info("worker_joined", worker_id=heartbeat.worker_id, capacity_slots=heartbeat.capacity_slots)
         elif before.node != after.node:

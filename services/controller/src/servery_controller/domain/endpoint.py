@@ -21,6 +21,7 @@ class ConfigPhase(StrEnum):
     PENDING = (
         "PENDING"  #: its served entities are being built and started; an older config may serve meanwhile
     )
+    ROLLING = "ROLLING"  #: ready, and gets a growing share of the traffic beside the active one while it does as well
     ACTIVE = "ACTIVE"  #: it gets the traffic
     STOPPED = "STOPPED"  #: was active until a person stopped the endpoint; kept to be started again
     FAILED = "FAILED"  #: a served entity could not be deployed; kept to show why until the next update
@@ -34,6 +35,7 @@ class EntityPhase(StrEnum):
     BUILDING = "BUILDING"  #: the builder makes its environment and verifies the model
     STARTING = "STARTING"  #: built; replicas are being started
     READY = "READY"  #: every promised replica took requests once, and at least one does now
+    IDLE = "IDLE"  #: scaled to zero, or being woken from it: requests are held until a replica takes them
     RECOVERING = "RECOVERING"  #: was ready and lost its last ready replica; replacements are being started
     FAILED = "FAILED"  #: cannot be deployed without a change by a person
     ABORTED = "ABORTED"  #: given up because its config failed or was canceled, stopped or replaced
@@ -85,6 +87,17 @@ class ServedEntity:
     """The name, for people."""
     creator_id: str | None
     """The principal its model acts as; None for one made before there were principals."""
+    adopts: str | None = None
+    """Id of the served entity of the active config whose replicas it takes over when its own config becomes active."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutStep:
+    """How far a guarded rollout is."""
+
+    index: int
+    """Of the shares the new version gets one after the other."""
+    began_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +108,8 @@ class Config:
     phase: ConfigPhase
     routes: tuple[Route, ...]
     created_at: datetime
+    rollout: RolloutStep | None = None
+    """Only of one that is ROLLING."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +179,12 @@ class Deployment:
     @property
     def updating(self) -> bool:
         """Whether a config is on its way."""
-        return self.newest is not None and self.newest.phase is ConfigPhase.PENDING
+        return self.newest is not None and self.newest.phase in (ConfigPhase.PENDING, ConfigPhase.ROLLING)
+
+    @property
+    def rolling(self) -> Config | None:
+        """The config that gets a growing share of the traffic beside the active one."""
+        return next((c for c in self.configs if c.phase is ConfigPhase.ROLLING), None)
 
     @property
     def newest(self) -> Config | None:
@@ -181,6 +201,17 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
+class EntityHealth:
+    """How a served entity did since the present step of a rollout began, in all gateways together."""
+
+    requests: int = 0
+    errors: int = 0
+    """Answers of 400 and above: a model's own fault is one of them."""
+    total_ms: float = 0.0
+    """The time of all requests together."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What is there, as far as can be seen."""
 
@@ -192,3 +223,5 @@ class Observation:
     """False while not every node can be expected to have reported: then absence proves nothing."""
     builds: Mapping[str, BuildStatus]
     """By build id; a build that could not be asked about is absent."""
+    health: Mapping[str, EntityHealth] = field(default_factory=dict[str, EntityHealth])
+    """By served entity id, during a rollout."""

@@ -17,8 +17,10 @@ from servery_controller.domain.endpoint import (
     EntityPhase,
     ServedEntity,
 )
+from servery_controller.domain.endpoint_options import options_of
 from servery_controller.domain.lifecycle import CONFIG_UPDATE
 from servery_controller.domain.planning import Plan
+from servery_controller.domain.rollout import share_of
 
 
 class EventType(StrEnum):
@@ -30,6 +32,7 @@ class EventType(StrEnum):
     ENDPOINT_START = "ENDPOINT_START_EVENT"
     CONTAINER = "SERVED_ENTITY_CONTAINER_EVENT"  #: the environment of a served entity is being made
     SERVED_ENTITY = "SERVED_ENTITY_DEPLOYMENT_EVENT"  #: its replicas
+    SCALING = "SERVED_ENTITY_SCALING_EVENT"  #: how many replicas it should have; Servery's own
 
 
 class EventStatus(StrEnum):
@@ -120,6 +123,14 @@ def _entity_event(before: EntityPhase, entity: ServedEntity) -> EndpointEvent | 
         case EntityPhase.BUILDING, EntityPhase.FAILED:
             kind, status = EventType.CONTAINER, EventStatus.FAILED
             message = f"Container image creation failed. {entity.message}"
+        case _, EntityPhase.IDLE:
+            if before is not EntityPhase.STARTING:
+                return None  # the decision to scale it is an event
+            kind, status = EventType.SERVED_ENTITY, EventStatus.SUCCEEDED
+            message = "The served entity is ready: it is at zero, and a request wakes it."
+        case EntityPhase.IDLE, EntityPhase.READY:
+            kind, status = EventType.SERVED_ENTITY, EventStatus.SUCCEEDED
+            message = "The served entity was woken: a replica takes requests."
         case EntityPhase.STARTING, EntityPhase.READY:
             kind, status = EventType.SERVED_ENTITY, EventStatus.SUCCEEDED
             message = "The served entity is ready: its replicas take requests."
@@ -146,6 +157,12 @@ def _config_event(
             status = EventStatus.FAILED
             what = "The start with" if kind is EventType.ENDPOINT_START else "The update to"
             message = f"{what} config version {config.version} failed. {_failed_after(before, step, config)}"
+        case ConfigPhase.ROLLING:
+            status, share = (
+                EventStatus.IN_PROGRESS,
+                share_of(config, options_of(before.endpoint.tags).rollout),
+            )
+            message = f"Config version {config.version} gets {share} % of the traffic."
         case _:  # retired: the event of the one that replaced it is enough
             return None
     return EndpointEvent(kind, status, message, config.version)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from servery_common.contracts.metrics import EntityMetrics, GatewayMetrics, Histogram, RequestCounts
+from servery_controller.domain.endpoint import EntityHealth
 
 SILENT_SECONDS = 10.0
 """Five reports that did not come."""
@@ -94,6 +95,18 @@ class MetricsBook:
                 if now - report.heard_at <= REMEMBERED_SECONDS and _has_our_buckets(report.histograms)
             },
         )
+
+    def answered(self, served_entity_id: str) -> Mapping[str, EntityHealth]:
+        """Return what each gateway answered for a served entity since the gateway began, by gateway id."""
+        reports = self._reports.get(served_entity_id, {})
+        return {
+            gateway: EntityHealth(
+                requests=metrics.answered.requests,
+                errors=metrics.answered.client_errors + metrics.answered.server_errors,
+                total_ms=metrics.latency.sum_ms,
+            )
+            for gateway, (_, metrics) in reports.items()
+        }
 
     def rejections(self, endpoint_id: str, now: float) -> Mapping[str, Mapping[str, int]]:
         """Return what was refused at an endpoint, by gateway id and reason; remembered as histograms are."""

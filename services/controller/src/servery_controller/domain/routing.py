@@ -13,15 +13,26 @@ from servery_controller.domain.endpoint import (
     Observation,
     ServedEntity,
 )
+from servery_controller.domain.endpoint_options import SCALE_TO_ZERO_SECONDS, options_of
 from servery_controller.domain.permissions import query_grantees
+from servery_controller.domain.rollout import traffic_shares
+from servery_controller.domain.sightings import reasons
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
 
 QUEUE_PER_SLOT = 10
 """Requests that may wait per slot: long enough for a scaler to react, short enough to be worth the wait (Knative)."""
 
 
-def route_of(deployment: Deployment, seen: Observation, longest_stream: timedelta) -> EndpointRoute | None:
-    """Return the snapshot for gateways, or None while too little is seen to replace the published one."""
+def route_of(
+    deployment: Deployment,
+    seen: Observation,
+    longest_stream: timedelta,
+    scale_to_zero: timedelta = timedelta(seconds=SCALE_TO_ZERO_SECONDS),
+) -> EndpointRoute | None:
+    """Return the snapshot for gateways, or None while too little is seen to replace the published one.
+
+    ``scale_to_zero`` is for endpoints that do not say after which time without a request they are scaled to zero.
+    """
     endpoint = deployment.endpoint
     active = deployment.active
     if active is None:
@@ -41,8 +52,10 @@ def route_of(deployment: Deployment, seen: Observation, longest_stream: timedelt
     if not seen.complete:
         # A controller that has just started has not heard every worker: an absent replica proves nothing.
         return None
-    shares = {r.served_entity_name: r.traffic_percentage for r in active.routes}
-    entities = deployment.entities_of(active.version)
+    options = options_of(endpoint.tags)
+    shares = traffic_shares(deployment, options.rollout)
+    shadows = dict(options.shadows)
+    entities = [e for e in deployment.entities if e.id in shares]
     return EndpointRoute(
         endpoint_id=endpoint.id,
         workspace_id=endpoint.workspace_id,
@@ -53,12 +66,18 @@ def route_of(deployment: Deployment, seen: Observation, longest_stream: timedelt
             ServedEntityRoute(
                 served_entity_id=e.id,
                 name=e.spec.name,
-                traffic_percentage=shares.get(e.spec.name, 0),
+                traffic_percentage=shares[e.id],
                 replicas=_replicas(e, deployment, seen),
-                min_replicas=e.min_replicas,
+                # While traffic moves from one to the other neither gets fewer: it may have to move back.
+                min_replicas=e.min_replicas if deployment.rolling is None else e.desired_replicas,
                 max_replicas=e.max_replicas,
                 desired_replicas=e.desired_replicas,
                 slots_per_replica=SLOTS_PER_REPLICA,
+                holds=e.phase is EntityPhase.IDLE,
+                problem=_problem(e, deployment, seen),
+                scale_to_zero_seconds=options.scale_to_zero_seconds or scale_to_zero.total_seconds(),
+                target_concurrency=options.target_concurrency,
+                shadow_percentage=shadows.get(e.spec.name, 0),
             )
             for e in entities
         ),
@@ -80,11 +99,18 @@ def _replicas(entity: ServedEntity, deployment: Deployment, seen: Observation) -
     return tuple(ready)
 
 
+def _problem(entity: ServedEntity, deployment: Deployment, seen: Observation) -> str:
+    """Why nobody should wait for a replica: the starts failed, and nothing says that the next one will not."""
+    if entity.phase is not EntityPhase.RECOVERING:
+        return ""
+    return reasons(entity, deployment, seen, ReplicaState.FAILED)
+
+
 def _why_not_serving(deployment: Deployment) -> tuple[RouteStatus, str]:
     newest = deployment.newest
     if newest is None:
         return "failed", "The endpoint has no config. Update its config with at least one served entity."
-    if newest.phase is ConfigPhase.PENDING:
+    if deployment.updating:
         return "deploying", "The endpoint is being deployed and is not ready yet."
     if deployment.stopped is not None:
         return "stopped", _why_not_started(deployment, newest)

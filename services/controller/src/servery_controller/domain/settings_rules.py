@@ -10,6 +10,7 @@ from email_validator import EmailNotValidError, validate_email
 from servery_common.contracts.routes import RateLimit
 from servery_common.errors import InvalidParameter
 from servery_controller.domain.endpoint import EmailNotifications
+from servery_controller.domain.endpoint_options import check_options
 
 MAX_TAGS = 64
 MAX_TAG_KEY_BYTES = 127
@@ -36,7 +37,7 @@ def merge_tags(present: Tags, add: Sequence[tuple[str, str]], delete: Sequence[s
 
 
 def check_tags(tags: Sequence[tuple[str, str]]) -> Tags:
-    """Return the tags. Raises InvalidParameter for keys that repeat or a broken limit."""
+    """Return the tags. Raises InvalidParameter for keys that repeat, a broken limit, or a wrong option of Servery's."""
     if len(tags) > MAX_TAGS:
         raise InvalidParameter(f"An endpoint may have at most {MAX_TAGS} tags; these are {len(tags)}.")
     keys: set[str] = set()
@@ -54,6 +55,7 @@ def check_tags(tags: Sequence[tuple[str, str]]) -> Tags:
         if key in keys:
             raise InvalidParameter(f"The tag key {short(key)} is given twice.")
         keys.add(key)
+    check_options(tags)
     return tuple(tags)
 
 

@@ -12,9 +12,11 @@ from servery_controller.endpoints import store
 
 
 async def add(conn: Connection, endpoint_id: str, config: Config, entities: Sequence[ServedEntity]) -> None:
-    """Add a config version and order the builds of its served entities."""
+    """Add a config version and order the builds of its served entities, but for those that are built."""
     await store.insert_config(conn, endpoint_id, config, entities)
     for entity in entities:
+        if entity.artifacts is not None:
+            continue
         await outbox.append(conn, subjects.build_job(entity.build_id), build_order(endpoint_id, entity))
 
 

@@ -16,6 +16,7 @@ from servery_common.contracts.builds import ModelResolved
 from servery_common.contracts.routes import RateLimit
 from servery_common.errors import BadRequest, Conflict, NotFound, Unauthenticated
 from servery_common.postgres.pool import Connection, Pool
+from servery_controller.domain.adoption import adoptable, adopting
 from servery_controller.domain.endpoint import (
     Config,
     ConfigPhase,
@@ -26,10 +27,11 @@ from servery_controller.domain.endpoint import (
     EntitySpec,
     ServedEntity,
 )
+from servery_controller.domain.endpoint_options import check_shadow_names
 from servery_controller.domain.happenings import EndpointEvent, EventStatus, EventType
+from servery_controller.domain.judging import give_up
 from servery_controller.domain.lifecycle import ConfigEvent, advance_config
 from servery_controller.domain.permissions import Grantee, PermissionLevel
-from servery_controller.domain.planning import give_up
 from servery_controller.domain.request import (
     ConfigRequest,
     EntityRequest,
@@ -132,6 +134,8 @@ class EndpointService:
             creator_display_name=caller.display_name,
         )
         resolved = await self._resolve(request.config, caller) if request.config else None
+        if request.config and resolved:
+            check_shadow_names(request.tags, _served_names(request.config, resolved))
         async with self._pool.acquire() as conn, conn.transaction():
             # The caller was confirmed before models were resolved: much may have been deleted since.
             if not await settings_store.hold_workspace(conn, caller.workspace_id):
@@ -167,7 +171,7 @@ class EndpointService:
                     "POST …/config:cancel), then update again."
                 )
             await config_versions.retire_ended(conn, deployment)
-            await self._add_config(conn, endpoint_id, config, resolved, caller, datetime.now(UTC))
+            await self._add_config(conn, endpoint_id, config, resolved, caller, datetime.now(UTC), deployment)
             await store.touch_endpoint(conn, endpoint_id)
         return await self._changed(endpoint_id)
 
@@ -176,7 +180,7 @@ class EndpointService:
         async with self._pool.acquire() as conn, conn.transaction():
             deployment = await endpoint_access.locked(conn, name, caller, PermissionLevel.CAN_MANAGE)
             endpoint_id, newest = deployment.endpoint.id, deployment.newest
-            if newest is None or newest.phase is not ConfigPhase.PENDING:
+            if newest is None or not deployment.updating:
                 raise Conflict(f"Endpoint '{name}' has no update in progress to cancel.")
             canceled = advance_config(newest.phase, ConfigEvent.CANCELED)
             await store.update_config_phase(conn, endpoint_id, newest.version, canceled)
@@ -230,8 +234,7 @@ class EndpointService:
             await self._secrets.check(entity.environment_vars, caller)
         tasks = [self._registry.resolve(e.entity_name, e.entity_version) for e in config.entities]
         resolved = await asyncio.gather(*tasks)
-        names = [e.served_name(m.version) for e, m in zip(config.entities, resolved, strict=True)]
-        resolve_routes(names, config.routes)
+        resolve_routes(_served_names(config, resolved), config.routes)
         return resolved
 
     async def _add_config(
@@ -242,18 +245,18 @@ class EndpointService:
         resolved: list[ModelResolved],
         caller: Identity,
         now: datetime,
+        deployment: Deployment | None = None,
     ) -> None:
         version = await store.next_config_version(conn, endpoint_id)
         entities = [
             _new_entity(asked, model, version, caller, now)
             for asked, model in zip(request.entities, resolved, strict=True)
         ]
-        config = Config(
-            version=version,
-            phase=ConfigPhase.PENDING,
-            routes=resolve_routes([e.spec.name for e in entities], request.routes),
-            created_at=now,
-        )
+        routes = resolve_routes([e.spec.name for e in entities], request.routes)
+        config = Config(version=version, phase=ConfigPhase.PENDING, routes=routes, created_at=now)
+        if deployment is not None:
+            sources = adoptable([e.spec for e in entities], routes, deployment)
+            entities = [adopting(e, sources[e.spec.name]) if e.spec.name in sources else e for e in entities]
         await config_versions.add(conn, endpoint_id, config, entities)
         message = f"Update to config version {version} started by {caller.user_name}."
         event = EndpointEvent(EventType.ENDPOINT_UPDATE, EventStatus.IN_PROGRESS, message, version)
@@ -268,6 +271,10 @@ class EndpointService:
     async def _changed(self, endpoint_id: str) -> Deployment:
         self._hint(endpoint_id)
         return await self._load(endpoint_id)
+
+
+def _served_names(config: ConfigRequest, resolved: list[ModelResolved]) -> list[str]:
+    return [e.served_name(m.version) for e, m in zip(config.entities, resolved, strict=True)]
 
 
 def _created(caller: Identity) -> EndpointEvent:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from servery_common.contracts.access import Identity
 from servery_common.contracts.routes import RateLimit
 from servery_common.postgres.pool import Pool
-from servery_controller.domain.endpoint import EmailNotifications
+from servery_controller.domain.endpoint import Deployment, EmailNotifications
+from servery_controller.domain.endpoint_options import check_shadow_names, options_of
 from servery_controller.domain.permissions import PermissionLevel
 from servery_controller.domain.settings_rules import (
     Tags,
@@ -30,12 +31,18 @@ class EndpointSettings:
     async def change_tags(
         self, name: str, add: Sequence[tuple[str, str]], delete: Sequence[str], caller: Identity
     ) -> Tags:
-        """Add (or overwrite) and delete tags; return all that are there now. Raises NotFound, InvalidParameter."""
+        """Add (or overwrite) and delete tags; return all that are there now. Raises NotFound, InvalidParameter.
+
+        Of Servery's options among them gateways and the scaler were told when this returns.
+        """
         async with self._pool.acquire() as conn, conn.transaction():
             deployment = await endpoint_access.locked(conn, name, caller, PermissionLevel.CAN_MANAGE)
             tags = merge_tags(deployment.endpoint.tags, add, delete)
+            check_shadow_names(add, _served_names(deployment))
             await settings_store.set_tags(conn, deployment.endpoint.id, tags)
-            await store.touch_endpoint(conn, deployment.endpoint.id)
+            generation = await store.touch_endpoint(conn, deployment.endpoint.id)
+        if options_of(tags) != options_of(deployment.endpoint.tags):
+            await self._changes.published({deployment.endpoint.id: generation})
         return tags
 
     async def set_rate_limits(
@@ -60,3 +67,9 @@ class EndpointSettings:
             await settings_store.set_email_notifications(conn, deployment.endpoint.id, checked)
             await store.touch_endpoint(conn, deployment.endpoint.id)
         return checked
+
+
+def _served_names(deployment: Deployment) -> list[str]:
+    """Names of the served entities that serve or are to."""
+    shown = [config for config in (deployment.active, deployment.newest) if config is not None]
+    return [e.spec.name for config in shown for e in deployment.entities_of(config.version)]

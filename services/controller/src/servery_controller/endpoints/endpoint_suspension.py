@@ -16,9 +16,9 @@ from servery_common.errors import BadRequest, Conflict
 from servery_common.postgres.pool import Pool
 from servery_controller.domain.endpoint import Config, ConfigPhase, Deployment, EntityPhase, ServedEntity
 from servery_controller.domain.happenings import EndpointEvent, EventStatus, EventType
+from servery_controller.domain.judging import give_up
 from servery_controller.domain.lifecycle import ConfigEvent, advance_config
 from servery_controller.domain.permissions import PermissionLevel
-from servery_controller.domain.planning import give_up
 from servery_controller.endpoints import config_versions, endpoint_access, events, store
 
 

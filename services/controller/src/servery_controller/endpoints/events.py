@@ -1,6 +1,7 @@
 """The events of endpoints: written in the transaction of what they tell, read newest first.
 
-Only the newest of each endpoint are kept: a model that crashes again and again must not fill the database.
+Only the newest of each endpoint are kept, and of those about scaling as many again: a model that crashes again and
+again must not fill the database.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,12 +38,18 @@ async def record(conn: Connection, endpoint_id: str, events: Iterable[EndpointEv
            VALUES ($1, $2, $3, $4, $5, $6)""",
         rows,
     )
-    await conn.execute(
-        """DELETE FROM endpoint_events WHERE endpoint_id = $1 AND id <= (
-               SELECT id FROM endpoint_events WHERE endpoint_id = $1 ORDER BY id DESC OFFSET $2 LIMIT 1)""",
-        endpoint_id,
-        KEPT_PER_ENDPOINT,
-    )
+    # Those about scaling are counted apart: under changing load they would push out what else happened.
+    for scaling in {row[1] is EventType.SCALING for row in rows}:
+        await conn.execute(
+            """DELETE FROM endpoint_events
+               WHERE endpoint_id = $1 AND (event_type = $3) = $4 AND id <= (
+                   SELECT id FROM endpoint_events WHERE endpoint_id = $1 AND (event_type = $3) = $4
+                   ORDER BY id DESC OFFSET $2 LIMIT 1)""",
+            endpoint_id,
+            KEPT_PER_ENDPOINT,
+            EventType.SCALING,
+            scaling,
+        )
 
 
 async def begun(conn: Connection, endpoint_id: str, versions: Sequence[int]) -> dict[int, EventType]:

@@ -25,6 +25,7 @@ from servery_controller.domain.endpoint import (
     EntityPhase,
     EntitySpec,
     Replica,
+    RolloutStep,
     Route,
     ServedEntity,
 )
@@ -76,8 +77,8 @@ async def insert_config(
     await conn.executemany(
         """INSERT INTO served_entities (id, endpoint_id, config_version, position, name, spec, min_replicas,
                                         max_replicas, desired_replicas, build_id, build_requested_at, phase,
-                                        message, creator, creator_id, created_at)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)""",
+                                        message, creator, creator_id, created_at, artifacts, adopts)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)""",
         [
             (
                 e.id,
@@ -96,6 +97,8 @@ async def insert_config(
                 e.creator,
                 e.creator_id,
                 e.created_at,
+                e.artifacts.model_dump() if e.artifacts else None,
+                e.adopts,
             )
             for position, e in enumerate(entities)
         ],
@@ -149,21 +152,6 @@ async def mark_deleted(conn: Connection, endpoint_id: str) -> None:
            WHERE id = $1""",
         endpoint_id,
     )
-
-
-async def set_desired_replicas(pool: Pool, served_entity_id: str, desired: int) -> tuple[str, int] | None:
-    """Set the replica count within the entity's range. Returns (endpoint id, count), or None if it is gone."""
-    row = await pool.fetchrow(
-        """WITH scaled AS (
-               UPDATE served_entities SET desired_replicas = least(greatest($2, min_replicas), max_replicas)
-               WHERE id = $1 AND phase NOT IN ('FAILED', 'ABORTED')
-               RETURNING endpoint_id, desired_replicas)
-           UPDATE endpoints SET due_at = now() FROM scaled WHERE endpoints.id = scaled.endpoint_id
-           RETURNING endpoints.id, scaled.desired_replicas""",
-        served_entity_id,
-        desired,
-    )
-    return (row["id"], row["desired_replicas"]) if row else None
 
 
 async def find_endpoint(conn: Connection | Pool, workspace_id: str, name: str) -> str | None:
@@ -326,18 +314,34 @@ async def release(
 
 
 async def update_entity(conn: Connection, entity: ServedEntity) -> None:
-    """Write a served entity's phase, message and artifacts."""
+    """Write a served entity's phase, message and artifacts.
+
+    How many replicas it starts with is decided when it was built; from then on that is written by who scales it.
+    """
     await conn.execute(
-        "UPDATE served_entities SET phase = $2, message = $3, artifacts = $4 WHERE id = $1",
+        """UPDATE served_entities
+           SET phase = $2, message = $3, artifacts = $4,
+               desired_replicas = CASE WHEN phase = 'BUILDING' THEN $5 ELSE desired_replicas END
+           WHERE id = $1""",
         entity.id,
         entity.phase,
         entity.message,
         entity.artifacts.model_dump() if entity.artifacts else None,
+        entity.desired_replicas,
     )
 
 
-async def update_config_phase(conn: Connection, endpoint_id: str, version: int, phase: ConfigPhase) -> None:
-    """Write a config's phase. A retired one starts nothing any more, so it forgets its environment variables."""
+async def update_config_phase(
+    conn: Connection,
+    endpoint_id: str,
+    version: int,
+    phase: ConfigPhase,
+    rollout: RolloutStep | None = None,
+) -> None:
+    """Write a config's phase, and how far its rollout is.
+
+    A retired one starts nothing any more, so it forgets its environment variables.
+    """
     if phase is ConfigPhase.RETIRED:
         await conn.execute(
             """UPDATE served_entities SET spec = jsonb_set(spec, '{environment_vars}', '{}')
@@ -346,10 +350,11 @@ async def update_config_phase(conn: Connection, endpoint_id: str, version: int, 
             version,
         )
     await conn.execute(
-        "UPDATE endpoint_configs SET phase = $3 WHERE endpoint_id = $1 AND version = $2",
+        "UPDATE endpoint_configs SET phase = $3, rollout = $4 WHERE endpoint_id = $1 AND version = $2",
         endpoint_id,
         version,
         phase,
+        None if rollout is None else {"index": rollout.index, "began_at": rollout.began_at.isoformat()},
     )
 
 
@@ -360,10 +365,33 @@ async def build_requested_again(conn: Connection, served_entity_id: str, now: da
     )
 
 
-async def insert_replica(conn: Connection, served_entity_id: str) -> None:
-    """Decide to have one more replica."""
+async def adopt_replicas(conn: Connection, source_id: str, heir_id: str) -> None:
+    """Let a served entity take over the replicas of another one, and how many there should be.
+
+    The count is the row's: the scaler may have changed it since the step began.
+    """
     await conn.execute(
-        "INSERT INTO replicas (id, served_entity_id) VALUES ($1, $2)", uuid4().hex, served_entity_id
+        """UPDATE served_entities heir
+           SET adopts = NULL,
+               desired_replicas = least(greatest(source.desired_replicas, heir.min_replicas), heir.max_replicas)
+           FROM served_entities source WHERE heir.id = $2 AND source.id = $1""",
+        source_id,
+        heir_id,
+    )
+    await conn.execute(
+        "UPDATE replicas SET served_entity_id = $2 WHERE served_entity_id = $1 AND NOT stopping",
+        source_id,
+        heir_id,
+    )
+
+
+async def insert_replica(conn: Connection, replica: Replica) -> None:
+    """Decide to have one more replica; the node it gets is written with the others'."""
+    await conn.execute(
+        "INSERT INTO replicas (id, served_entity_id, created_at) VALUES ($1, $2, $3)",
+        replica.id,
+        replica.served_entity_id,
+        replica.created_at,
     )
 
 
@@ -419,7 +447,14 @@ def _config(row: Record) -> Config:
         phase=ConfigPhase(row["phase"]),
         routes=tuple(Route(**route) for route in routes),
         created_at=row["created_at"],
+        rollout=_rollout(row["rollout"]),
     )
+
+
+def _rollout(stored: dict[str, Any] | None) -> RolloutStep | None:
+    if stored is None:
+        return None
+    return RolloutStep(index=stored["index"], began_at=datetime.fromisoformat(stored["began_at"]))
 
 
 def _entity(row: Record) -> ServedEntity:
@@ -438,6 +473,7 @@ def _entity(row: Record) -> ServedEntity:
         created_at=row["created_at"],
         creator=row["creator"],
         creator_id=row["creator_id"],
+        adopts=row["adopts"],
     )
 
 

@@ -7,9 +7,10 @@ last change a person made; a route is put only over the one that was there when 
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from uuid import uuid4
 
 import structlog
 from opentelemetry import trace
@@ -23,6 +24,7 @@ from servery_common.postgres.leases import StaleLeader
 from servery_common.postgres.pool import OUTAGE, Connection, Pool
 from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.backend import ComputeBackend
+from servery_controller.compute.placer import Placer
 from servery_controller.domain.endpoint import (
     ConfigPhase,
     Deployment,
@@ -45,6 +47,7 @@ from servery_controller.endpoints import events, store
 from servery_controller.endpoints.config_versions import build_order
 from servery_controller.notifications.delivery import Notifications
 from servery_controller.reconcile.hints import Hints
+from servery_controller.reconcile.rollout_watch import RolloutWatch
 from servery_controller.reconcile.route_publisher import RoutePublisher
 from servery_controller.secrets.environment import EnvironmentResolver
 
@@ -71,6 +74,9 @@ class _Placements:
     """What became of looking for places, for the rows."""
 
     found: dict[str, str | None] = field(default_factory=dict[str, str | None])
+    """Nodes by replica id; None: there was none, or it refused."""
+    new: list[tuple[Replica, ServedEntity]] = field(default_factory=list[tuple[Replica, ServedEntity]])
+    """Replicas that are decided on with this step."""
 
 
 class ReconcileStep:
@@ -86,7 +92,9 @@ class ReconcileStep:
         hints: Hints,
         outbox_hint: asyncio.Event,
         notifications: Notifications,
+        rollouts: RolloutWatch,
         limits: Limits,
+        placer: Placer,
     ) -> None:
         self._pool = pool
         self._builder = builder
@@ -96,7 +104,9 @@ class ReconcileStep:
         self._hints = hints
         self._outbox_hint = outbox_hint
         self._notifications = notifications
+        self._rollouts = rollouts
         self._limits = limits
+        self._placer = placer
 
     async def run(self, endpoint_id: str, lock_token: str, term: Term) -> None:
         """Step one endpoint that was claimed. Never raises: what failed is logged and tried again."""
@@ -128,7 +138,7 @@ class ReconcileStep:
         build_ids = [e.build_id for e in deployment.entities if e.phase is EntityPhase.BUILDING]
         statuses = await asyncio.gather(*[self._describe(build_id) for build_id in build_ids])
         builds = {status.build_id: status for status in statuses if status is not None}
-        return Observation(replicas=seen.replicas, nodes=seen.nodes, complete=seen.complete, builds=builds)
+        return replace(seen, builds=builds, health=self._rollouts.health(deployment))
 
     async def _describe(self, build_id: str) -> BuildStatus | None:
         try:
@@ -143,10 +153,19 @@ class ReconcileStep:
     ) -> tuple[Plan, _Placements]:
         """Carry out the effects. Returns the step with what they showed, for the rows."""
         placements = _Placements()
-        for replica, entity in step.place:
-            step = self._place(replica, entity, step, placements)
+        placements.new = [
+            # A place is looked for at once and not by the next step: whoever woke the entity waits for it.
+            (Replica(uuid4().hex, entity.id, None, stopping=False, created_at=datetime.now(UTC)), entity)
+            for entity, count in step.new_replicas
+            for _ in range(count)
+        ]
+        if step.place or placements.new:
+            step = await self._place(deployment, step, placements, term)
         problems = await asyncio.gather(
-            *[self._ensure(deployment, replica, entity, term, placements) for replica, entity in step.ensure]
+            *[
+                self._ensure(deployment, replica, entity, step, term, placements)
+                for replica, entity in step.ensure
+            ]
         )
         for told in problems:
             if told is not None:
@@ -165,16 +184,23 @@ class ReconcileStep:
         await asyncio.gather(*[self._stop(deployment, replica, term) for replica in step.stop])
         return step, placements
 
-    def _place(self, replica: Replica, entity: ServedEntity, step: Plan, placements: _Placements) -> Plan:
-        if entity.artifacts is None:
-            raise AssertionError(f"served entity {entity.id} has replicas but was never built")
-        try:
-            placements.found[replica.id] = self._backend.place(
-                replica.id, slots=SLOTS_PER_REPLICA, environment_key=entity.artifacts.environment_key
-            )
-        except ServeryError as error:
-            log.warning("replica_not_placed", replica_id=replica.id, reason=error.message)
-            return with_placement_problem(step, entity, error.message)
+    async def _place(self, deployment: Deployment, step: Plan, placements: _Placements, term: Term) -> Plan:
+        """Find nodes. Where one replica of an entity finds none, the others of it would not either."""
+        await self._placer.look(deployment.endpoint.id)
+        full: set[str] = set()
+        for replica, entity in (*step.place, *placements.new):
+            if entity.id in full:
+                continue
+            try:
+                placements.found[replica.id] = self._placer.place(deployment, replica, entity)
+            except ServeryError as error:
+                full.add(entity.id)
+                log.warning("replica_not_placed", replica_id=replica.id, reason=error.message)
+                step = with_placement_problem(
+                    step, entity, error.message, running=_running(deployment, entity, step)
+                )
+        for endpoint_id in await self._placer.give_back(term.check):
+            self._hints.add(endpoint_id)
         return step
 
     async def _ensure(
@@ -182,6 +208,7 @@ class ReconcileStep:
         deployment: Deployment,
         replica: Replica,
         entity: ServedEntity,
+        step: Plan,
         term: Term,
         placements: _Placements,
     ) -> Callable[[Plan], Plan] | None:
@@ -214,7 +241,12 @@ class ReconcileStep:
             log.warning("replica_not_ensured", replica_id=replica.id, node=replica.node, reason=error.message)
             if isinstance(error, ResourceExhausted):
                 placements.found[replica.id] = None  # it certainly is not there: another node may take it
-            return partial(with_placement_problem, entity=entity, problem=error.message)
+            return partial(
+                with_placement_problem,
+                entity=entity,
+                problem=error.message,
+                running=_running(deployment, entity, step),
+            )
         return None
 
     async def _stop(self, deployment: Deployment, replica: Replica, term: Term) -> None:
@@ -251,15 +283,18 @@ class ReconcileStep:
                 await store.update_entity(conn, entity)
             # The config that loses the traffic first: there may be only one ACTIVE at any moment.
             for config in sorted(step.configs, key=lambda c: c.phase is ConfigPhase.ACTIVE):
-                await store.update_config_phase(conn, endpoint_id, config.version, config.phase)
+                await store.update_config_phase(
+                    conn, endpoint_id, config.version, config.phase, config.rollout
+                )
             for entity in step.order_builds:
                 await store.build_requested_again(conn, entity.id, datetime.now(UTC))
                 await outbox.append(
                     conn, subjects.build_job(entity.build_id), build_order(endpoint_id, entity)
                 )
-            for entity_id, count in step.new_replicas:
-                for _ in range(count):
-                    await store.insert_replica(conn, entity_id)
+            for source_id, heir_id in step.adopt:
+                await store.adopt_replicas(conn, source_id, heir_id)
+            for replica, _ in placements.new:
+                await store.insert_replica(conn, replica)
             for replica_id, node in placements.found.items():
                 await store.place_replica(conn, replica_id, node)
             await store.mark_stopping(conn, step.stopping)
@@ -276,6 +311,9 @@ class ReconcileStep:
             self._notifications.wake()
         if step.new_replicas or step.configs or step.entities or step.stopping or placements.found:
             self._hints.add(endpoint_id)  # the next step has something to do at once
+        if step.gone:
+            for waiting_id in self._placer.waiting():
+                self._hints.add(waiting_id)
         return True
 
     async def _release(
@@ -291,6 +329,13 @@ class ReconcileStep:
             )
         except OUTAGE as error:  # the claim expires by itself
             log.warning("claim_release_failed", endpoint_id=endpoint_id, error=repr(error))
+
+
+def _running(deployment: Deployment, entity: ServedEntity, step: Plan) -> int:
+    """How many replicas of an entity are on their node, as far as the step knows."""
+    missing = {replica.id for replica, _ in step.ensure}
+    rows = deployment.replicas_of(entity.id)
+    return sum(r.node is not None and not r.stopping and r.id not in missing for r in rows)
 
 
 def _log_changes(deployment: Deployment, step: Plan) -> None:

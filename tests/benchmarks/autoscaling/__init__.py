@@ -1,0 +1,1 @@
+"""The simulator of docs/autoscaling.md: the scaler's own decisions against those of its peers, hours in seconds."""
