@@ -28,7 +28,7 @@ from tests.benchmarks import (
     unbatched,
 )
 from tests.benchmarks.autoscaling import comparison, document
-from tests.benchmarks.bench import Bench
+from tests.benchmarks.bench import Bench, Servers
 from tests.benchmarks.servers import mlflow_serve, mlserver, servery
 
 PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
@@ -73,24 +73,28 @@ def _measure(wanted: list[str], quick: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="sb-") as name:
         directory = Path(name)
-        with ExitStack() as stack:
-            print("starting the servers ...", flush=True)
-            bench = _start(stack, directory, quick)
-            for part in (part for part in PARTS if part in wanted and part not in ALONE):
-                found[part] = PARTS[part](bench)
+        bench = Bench(None, directory, quick)
+        beside = [part for part in PARTS if part in wanted and part not in ALONE]
+        if beside:
+            with ExitStack() as stack:
+                print("starting the servers ...", flush=True)
+                bench.servers = _start(stack, directory)
+                for part in beside:
+                    found[part] = PARTS[part](bench)
+            bench.servers = None
         for part in (part for part in PARTS if part in wanted and part in ALONE):
             found[part] = PARTS[part](bench)
     return found
 
 
-def _start(stack: ExitStack, directory: Path, quick: bool) -> Bench:
+def _start(stack: ExitStack, directory: Path) -> Servers:
     model_path = directory / "iris"
     ours = stack.enter_context(servery())
     models.register_iris(model_path)
     ours.deploy("iris", "iris")
     theirs = stack.enter_context(mlflow_serve(model_path))
     third = stack.enter_context(mlserver(model_path, directory / "mlserver"))
-    return Bench(ours, theirs, third, model_path, directory, quick)
+    return Servers(ours, theirs, third, model_path)
 
 
 if __name__ == "__main__":

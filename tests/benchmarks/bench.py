@@ -9,15 +9,23 @@ from tests.benchmarks.load.client import Target
 from tests.benchmarks.servers import Servery
 
 
-@dataclass
-class Bench:
-    """One run of the benchmark."""
+@dataclass(frozen=True)
+class Servers:
+    """Those that most parts measure side by side, each with iris."""
 
     servery: Servery
     mlflow: Target
     mlserver: tuple[Target, ...]
     model_path: Path
     """The iris model on disk."""
+
+
+@dataclass
+class Bench:
+    """One run of the benchmark."""
+
+    servers: Servers | None
+    """None while parts run that bring servers of their own."""
     directory: Path
     """For whatever a part has to write."""
     quick: bool
@@ -25,6 +33,33 @@ class Bench:
     capacity: float = 0.0
     """Answers a second at 128 connections, once it was measured."""
     began: float = field(default_factory=time.monotonic)
+
+    @property
+    def beside(self) -> Servers:
+        """The servers, for parts that did not say that they need none."""
+        if self.servers is None:
+            raise SystemExit("this part needs the servers that all parts share")
+        return self.servers
+
+    @property
+    def servery(self) -> Servery:
+        """A stack of Servery."""
+        return self.beside.servery
+
+    @property
+    def mlflow(self) -> Target:
+        """``mlflow models serve``."""
+        return self.beside.mlflow
+
+    @property
+    def mlserver(self) -> tuple[Target, ...]:
+        """MLServer, by both of its routes."""
+        return self.beside.mlserver
+
+    @property
+    def model_path(self) -> Path:
+        """The iris model on disk."""
+        return self.beside.model_path
 
     @property
     def rounds(self) -> int:
