@@ -1,7 +1,7 @@
 """An endpoint's metrics in the names and meanings of Databricks, as Prometheus reads them. Pure.
 
 Despite their names the ``…_total`` series are gauges: values of the last minute, or of this moment. Only
-``requests_rejected_total``, which is Servery's own, is a counter.
+``requests_rejected_total`` and ``shadow_answers_total``, which are Servery's own, are counters.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +22,7 @@ ENTITY_LABELS = ("endpoint_name", "served_entity_name")
 REPLICA_LABELS = (*ENTITY_LABELS, "replica")
 GATEWAY_LABELS = (*ENTITY_LABELS, "gateway")
 REJECTION_LABELS = ("endpoint_name", "reason", "gateway")
+SHADOW_LABELS = (*ENTITY_LABELS, "result", "gateway")
 BOUNDS = (*map(floatToGoString, LATENCY_BUCKETS_MS), "+Inf")
 
 
@@ -55,6 +56,7 @@ class _Families(Collector):
         yield from self._entity_gauges()
         yield from self._histograms()
         yield self._rejected()
+        yield self._shadows()
 
     def _replica_gauges(self) -> Iterator[Metric]:
         cpu = GaugeMetricFamily(
@@ -114,6 +116,18 @@ class _Families(Collector):
                     buckets = list(zip(BOUNDS, map(float, cumulative), strict=True))
                     family.add_metric([self._endpoint, entity.name, gateway], buckets, histogram.sum_ms)
             yield family
+
+    def _shadows(self) -> Metric:
+        family = CounterMetricFamily(
+            "shadow_answers",
+            "Requests that went to a served entity too, beside the one that answered, by what became of them.",
+            labels=SHADOW_LABELS,
+        )
+        for entity in self._entities:
+            for gateway, counts in entity.totals.shadows.items():
+                for result, count in counts.model_dump().items():
+                    family.add_metric([self._endpoint, entity.name, result, gateway], count)
+        return family
 
     def _rejected(self) -> Metric:
         family = CounterMetricFamily(

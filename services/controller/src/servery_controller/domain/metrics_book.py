@@ -15,7 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from servery_common.contracts.metrics import EntityMetrics, GatewayMetrics, Histogram, RequestCounts
+from servery_common.contracts.metrics import (
+    EntityMetrics,
+    GatewayMetrics,
+    Histogram,
+    RequestCounts,
+    ShadowCounts,
+)
 from servery_controller.domain.endpoint import EntityHealth
 
 SILENT_SECONDS = 10.0
@@ -43,6 +49,8 @@ class EntityTotals:
     in_flight: int = 0
     queued: int = 0
     histograms: Mapping[str, Histograms] = field(default_factory=dict[str, Histograms])
+    """By gateway id."""
+    shadows: Mapping[str, ShadowCounts] = field(default_factory=dict[str, ShadowCounts])
     """By gateway id."""
 
 
@@ -93,6 +101,11 @@ class MetricsBook:
                 gateway: report.histograms
                 for gateway, report in reports.items()
                 if now - report.heard_at <= REMEMBERED_SECONDS and _has_our_buckets(report.histograms)
+            },
+            shadows={
+                gateway: report.metrics.shadows
+                for gateway, report in reports.items()
+                if now - report.heard_at <= REMEMBERED_SECONDS and report.metrics.shadows != ShadowCounts()
             },
         )
 

@@ -1,7 +1,7 @@
 """Which endpoints deserve a look now. A hint may be lost or repeated; polling finds what hints miss."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 
 class Hints:
@@ -23,6 +23,10 @@ class Hints:
     def peek(self) -> list[str]:
         """The hinted ids. They stay until discarded: an endpoint that is being looked at now is looked at again."""
         return list(self._ids)
+
+    def within(self, endpoint_ids: Container[str]) -> bool:
+        """Whether all hinted endpoints are among these."""
+        return all(hinted in endpoint_ids for hinted in self._ids)
 
     def discard(self, endpoint_id: str) -> None:
         """The endpoint is about to be looked at."""

@@ -19,6 +19,8 @@ from servery_controller.reconcile.route_publisher import RoutePublisher
 
 log = structlog.get_logger()
 
+FIRST_RETRY_SECONDS = 0.01
+"""A hinted endpoint that could not be claimed is tried again after so long, and then with growing pauses."""
 ORPHAN_GRACE = timedelta(seconds=60)
 
 
@@ -54,18 +56,28 @@ class Reconciler:
         for endpoint_id in await store.all_endpoint_ids(self._pool):
             self._hints.add(endpoint_id)
         async with asyncio.TaskGroup() as steps:
-            running: set[asyncio.Task[None]] = set()
+            running: dict[str, asyncio.Task[None]] = {}
+            misses = 0
             while True:
                 free = self._concurrency - len(running)
-                for endpoint_id, lock_token in await self._claim(free):
+                claimed = await self._claim(free)
+                for endpoint_id, lock_token in claimed:
                     self._hints.discard(endpoint_id)
                     step = steps.create_task(
                         self._step.run(endpoint_id, lock_token, term), name=f"reconcile {endpoint_id}"
                     )
-                    running.add(step)
-                    step.add_done_callback(running.discard)
-                    step.add_done_callback(lambda _: self._hints.wake())
-                await self._hints.wait(self._poll_seconds)
+                    running[endpoint_id] = step
+                    step.add_done_callback(lambda _, ended=endpoint_id: self._ended(running, ended))
+                # A row that somebody writes at this moment is skipped, and nobody says when they are done.
+                missed = free > 0 and not self._hints.within(running)
+                misses = misses + 1 if missed and not claimed else 0
+                await self._hints.wait(
+                    min(self._poll_seconds, FIRST_RETRY_SECONDS * 2**misses) if missed else self._poll_seconds
+                )
+
+    def _ended(self, running: dict[str, asyncio.Task[None]], endpoint_id: str) -> None:
+        del running[endpoint_id]
+        self._hints.wake()
 
     async def sweep(self, term: Term) -> None:
         """Stop replicas nobody asked for, and withdraw routes of endpoints nobody knows.
