@@ -59,9 +59,9 @@ def waiting(world: World) -> int:
 
 async def send(world: World, count: int) -> list[asyncio.Task]:
     """Send so many requests, one after the other, and return when all are held."""
-    before, tasks = waiting(world), []
-    for number in range(count):
-        tasks.append(asyncio.create_task(world.score("iris", json.dumps({"inputs": [number]}).encode())))
+    before = waiting(world)
+    bodies = [json.dumps({"inputs": [number]}).encode() for number in range(count)]
+    tasks = [asyncio.create_task(world.score("iris", body)) for body in bodies]
     await eventually(lambda: waiting(world) == before + count, seconds=20)
     return tasks
 
@@ -154,6 +154,17 @@ async def test_held_requests_are_bounded_in_number(world: World):
     replica = await world.replica("r1")
     await world.publish(awake(replica.route()))
     assert {answer.status_code for answer in await asyncio.gather(*requests)} == {200}
+
+
+async def test_long_requests_are_held_too(world: World):
+    await world.publish(at_zero())
+    bodies = [json.dumps({"inputs": [letter * 300_000]}).encode() for letter in "ab"]
+    requests = [asyncio.create_task(world.score("iris", body)) for body in bodies]
+    await eventually(lambda: waiting(world) == 2)
+    replica = await world.replica("r1")
+    await world.publish(awake(replica.route()))
+    assert [answer.content for answer in await asyncio.gather(*requests)] == bodies
+    assert world.gateway.bodies.held == 0
 
 
 async def test_a_held_request_ends_at_its_deadline(world: World):

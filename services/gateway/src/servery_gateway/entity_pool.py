@@ -168,7 +168,8 @@ class EntityPool:
         """Return why a request with a body of so many bytes may not wait, None when it may."""
         waiting, in_slots = len(self.queue), self.load.in_flight
         if not self.shared.has_room(length, max_bytes, holding=self.holding):
-            return self.policy.full(waiting, in_slots)
+            cold = self.holding or self.shared.held > 0
+            return self.policy.full(waiting, in_slots, cold=cold)
         return self.policy.judge(
             now, waiting=waiting, in_slots=in_slots, deadline=deadline, max_wait=max_wait
         )
