@@ -60,8 +60,10 @@ def waiting(world: World) -> int:
 async def send(world: World, count: int) -> list[asyncio.Task]:
     """Send so many requests, one after the other, and return when all are held."""
     before = waiting(world)
-    bodies = [json.dumps({"inputs": [number]}).encode() for number in range(count)]
-    tasks = [asyncio.create_task(world.score("iris", body)) for body in bodies]
+    tasks = [
+        asyncio.create_task(world.score("iris", json.dumps({"inputs": [number]}).encode()))
+        for number in range(count)
+    ]
     await eventually(lambda: waiting(world) == before + count, seconds=20)
     return tasks
 
