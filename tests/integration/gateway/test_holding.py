@@ -158,6 +158,17 @@ async def test_held_requests_are_bounded_in_number(world: World):
     assert {answer.status_code for answer in await asyncio.gather(*requests)} == {200}
 
 
+async def test_long_requests_are_held_too(world: World):
+    await world.publish(at_zero())
+    bodies = [json.dumps({"inputs": [letter * 300_000]}).encode() for letter in "ab"]
+    requests = [asyncio.create_task(world.score("iris", body)) for body in bodies]
+    await eventually(lambda: waiting(world) == 2)
+    replica = await world.replica("r1")
+    await world.publish(awake(replica.route()))
+    assert [answer.content for answer in await asyncio.gather(*requests)] == bodies
+    assert world.gateway.bodies.held == 0
+
+
 async def test_a_held_request_ends_at_its_deadline(world: World):
     await world.publish(at_zero(timeout_seconds=1.0))
     answer = await world.score("iris")

@@ -22,6 +22,7 @@ class Notebook:
 
     def __init__(self) -> None:
         self.connected = True
+        self.congested = False
         self.routes: dict[str, EndpointRoute] = {}
         """What the dispatcher was told last."""
         self.sent: list[tuple[str, ReplicaRequest]] = []

@@ -20,6 +20,7 @@ from servery_gateway.request_meter import IDLE_ROUNDS as IDLE_METRICS_ROUNDS
 from servery_gateway.request_meter import WINDOW_SECONDS, RequestMeters
 from servery_gateway.request_trace import UNTRACED
 from servery_gateway.routing_table import Change, RoutingTable, Snapshot
+from servery_gateway.shadow_tally import ShadowTallies
 from servery_gateway.transport import ReplicaRequest
 
 MANY = 2_000
@@ -86,7 +87,9 @@ class Gateway:
     def metrics(self, now: float) -> dict[str, EntityMetrics]:
         told = [
             one
-            for each in take_metrics(self.meters, Rejections(), LoopLag(), self.dispatcher, "g1", now)
+            for each in take_metrics(
+                self.meters, Rejections(), ShadowTallies(), LoopLag(), self.dispatcher, "g1", now
+            )
             for one in each.entities
         ]
         assert len({one.served_entity_id for one in told}) == len(told)

@@ -7,6 +7,7 @@ from servery_gateway.metrics_reporter import MAX_ENTITIES, take_metrics
 from servery_gateway.rejections import Rejections
 from servery_gateway.request_meter import RequestMeters
 from servery_gateway.routing_table import Change
+from servery_gateway.shadow_tally import ShadowTallies
 
 MESSAGE_LIMIT = 1024 * 1024
 
@@ -32,7 +33,9 @@ def busy_meters(entities: int) -> RequestMeters:
 async def test_many_served_entities_are_told_in_several_messages() -> None:
     dispatcher = Dispatcher(None, DispatchLimits(), lambda: 0.5)  # type: ignore[arg-type]
     reports = list(
-        take_metrics(busy_meters(2 * MAX_ENTITIES + 1), Rejections(), LoopLag(), dispatcher, "g1", 0.0)
+        take_metrics(
+            busy_meters(2 * MAX_ENTITIES + 1), Rejections(), ShadowTallies(), LoopLag(), dispatcher, "g1", 0.0
+        )
     )
     assert [len(report.entities) for report in reports] == [MAX_ENTITIES, MAX_ENTITIES, 1]
     told = [one.served_entity_id for report in reports for one in report.entities]
@@ -44,4 +47,7 @@ async def test_many_served_entities_are_told_in_several_messages() -> None:
 
 async def test_nothing_to_tell_is_no_message() -> None:
     dispatcher = Dispatcher(None, DispatchLimits(), lambda: 0.5)  # type: ignore[arg-type]
-    assert list(take_metrics(RequestMeters(), Rejections(), LoopLag(), dispatcher, "g1", 0.0)) == []
+    assert (
+        list(take_metrics(RequestMeters(), Rejections(), ShadowTallies(), LoopLag(), dispatcher, "g1", 0.0))
+        == []
+    )

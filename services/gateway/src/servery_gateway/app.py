@@ -50,6 +50,7 @@ from servery_gateway.request_trace import RequestTracer
 from servery_gateway.routing_table import BUCKETS, INCARNATIONS, RoutingTable
 from servery_gateway.scoring import ScoringHandler
 from servery_gateway.settings import GatewaySettings
+from servery_gateway.shadows import Shadows
 from servery_gateway.short_requests import ShortRequests
 from servery_gateway.snapshot_file import SnapshotFile, SnapshotWriter
 from servery_gateway.streaming import is_news
@@ -121,6 +122,8 @@ class GatewayService:
         self.table.follow_routes(self.dispatcher.follow)
         self.table.follow_routes(self.meters.follow)
         self.table.follow_routes(self.rejections.follow)
+        self.shadows = Shadows(self.dispatcher, self.lag, random.random)
+        self.table.follow_routes(self.shadows.follow)
         self.table.observe(self._writer.note)
         ip_access = IpAccess()
         self.table.observe(ip_access.update, ("ip_access", INCARNATIONS))
@@ -142,10 +145,18 @@ class GatewayService:
         )
         tracer = RequestTracer()
         short = ShortRequests(
-            settings.max_body_bytes, authenticator, doorkeeper, self.dispatcher, self.bodies, tracer
+            settings.max_body_bytes,
+            authenticator,
+            doorkeeper,
+            self.dispatcher,
+            self.bodies,
+            tracer,
+            self.shadows,
         )
         app = GatewayApp(
-            scoring=ScoringHandler(settings, authenticator, doorkeeper, self.dispatcher, self.bodies, tracer),
+            scoring=ScoringHandler(
+                settings, authenticator, doorkeeper, self.dispatcher, self.bodies, tracer, self.shadows
+            ),
             management=ManagementHandler(settings, authenticator, ip_access, self, self.bodies),
             authenticator=authenticator,
             ip_access=ip_access,
@@ -202,7 +213,13 @@ class GatewayService:
         spawn(
             "metrics-reporter",
             report_metrics(
-                self.meters, self.rejections, self.lag, self.dispatcher, self.gateway_id, lambda: self.bus
+                self.meters,
+                self.rejections,
+                self.shadows.tallies,
+                self.lag,
+                self.dispatcher,
+                self.gateway_id,
+                lambda: self.bus,
             ),
         )
         spawn("waker", send_wakes(self.dispatcher.waker, self.gateway_id, lambda: self.bus))

@@ -39,6 +39,7 @@ from servery_gateway.entity_pool import (
     EndpointQueue,
     EntityPool,
     EntityWithdrawn,
+    NoSpareSlot,
     Replica,
     ScoringRequest,
     Ticket,
@@ -147,6 +148,26 @@ class Dispatcher:
             _require_hope(pool)
             self._require_room(pool, now, request.deadline, len(request.body))
             self._wait(ticket, now)
+        ticket.deadline = self._deadlines.add(ticket, ticket.expires_at)
+        return ticket
+
+    def submit_spare(self, request: ScoringRequest, *, leave_free: int) -> Ticket | None:
+        """Send a request that may as well not be sent; None when it was not.
+
+        It takes a slot that nobody waits for, only if ``leave_free`` others stay free, and no part in what is
+        estimated of the queue. One for a served entity at zero asks for a replica.
+        """
+        pool, now = self._pools.get(request.served_entity_id), self._loop.time()
+        if pool is None or pool.queue or not self.transport.connected or self.transport.congested:
+            return None
+        if pool.holding and not pool.cannot_start:
+            self.waker.ask(pool, now)
+        if pool.free_slots(now) <= leave_free:
+            return None
+        self.activity.active.add(pool)
+        ticket = Ticket(request, pool, self._loop.create_future(), now, request.deadline)
+        if not self._place(ticket, now):
+            return None
         ticket.deadline = self._deadlines.add(ticket, ticket.expires_at)
         return ticket
 
@@ -432,6 +453,9 @@ class Dispatcher:
         self._free_slot(ticket, now)
         if replica is not None:
             self._rest(ticket.pool, replica, rest)
+        if ticket.request.spare:
+            self._end(ticket, NoSpareSlot())
+            return
         if ticket.pool is not self._pools.get(ticket.request.served_entity_id):
             self._end(ticket, EntityWithdrawn())
             return
@@ -465,7 +489,7 @@ class Dispatcher:
             del self._attempts[ticket.attempt]
             ticket.replica.in_flight -= 1
             ticket.pool.load.change(now, in_flight=-1, ended=ended)
-            if ticket.accepted_at is not None and ticket.sent_at is not None:
+            if ticket.accepted_at is not None and ticket.sent_at is not None and not ticket.request.spare:
                 ticket.pool.policy.left(now, now - ticket.sent_at, len(ticket.pool.queue))
             ticket.attempt = 0
             ticket.replica = None

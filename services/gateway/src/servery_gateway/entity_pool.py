@@ -23,6 +23,10 @@ class EntityWithdrawn(Exception):
     """The served entity left the route while the request waited; another one may take it."""
 
 
+class NoSpareSlot(Exception):
+    """No replica took a request that does not wait."""
+
+
 class CallerLeft(Exception):
     """The client went away; nobody waits for the outcome."""
 
@@ -162,13 +166,18 @@ class EntityPool:
         """Whether a request that came now would have to wait."""
         return bool(self.queue) or not any(replica.is_free(now) for replica in self._in_order)
 
+    def free_slots(self, now: float) -> int:
+        """How many requests could be sent now."""
+        return sum(one.slots - one.in_flight for one in self._in_order if one.is_free(now))
+
     def refusal(
         self, now: float, *, length: int, deadline: float, max_wait: float, max_bytes: int
     ) -> Refusal | None:
         """Return why a request with a body of so many bytes may not wait, None when it may."""
         waiting, in_slots = len(self.queue), self.load.in_flight
         if not self.shared.has_room(length, max_bytes, holding=self.holding):
-            return self.policy.full(waiting, in_slots)
+            cold = self.holding or self.shared.held > 0
+            return self.policy.full(waiting, in_slots, cold=cold)
         return self.policy.judge(
             now, waiting=waiting, in_slots=in_slots, deadline=deadline, max_wait=max_wait
         )
@@ -204,13 +213,16 @@ class ScoringRequest:
     """Seconds in which a streamed answer has to go on: the model makes an item, or the client takes some."""
     stream_seconds: float = 600.0
     """Longest it may go on altogether."""
+    spare: bool = False
+    """It may as well not be sent, and never waits (``Dispatcher.submit_spare``)."""
 
 
 @dataclass(slots=True, eq=False)
 class Ticket:
     """A request in the dispatcher.
 
-    ``outcome`` ends with an Outcome, with an AnswerStream that has begun, a ServeryError or EntityWithdrawn.
+    ``outcome`` ends with an Outcome, with an AnswerStream that has begun, a ServeryError, EntityWithdrawn
+    or, of a spare request, NoSpareSlot.
     """
 
     request: ScoringRequest

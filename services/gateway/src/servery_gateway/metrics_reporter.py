@@ -10,6 +10,7 @@ from servery_gateway.dispatcher import Dispatcher
 from servery_gateway.loop_lag import LoopLag
 from servery_gateway.rejections import Rejections
 from servery_gateway.request_meter import RequestMeters
+from servery_gateway.shadow_tally import ShadowTallies
 
 INTERVAL = 2.0
 MAX_ENTITIES = 100
@@ -19,6 +20,7 @@ MAX_ENTITIES = 100
 def take_metrics(
     meters: RequestMeters,
     rejections: Rejections,
+    shadows: ShadowTallies,
     lag: LoopLag,
     dispatcher: Dispatcher,
     gateway_id: str,
@@ -45,6 +47,10 @@ def take_metrics(
     for at in range(0, len(refused), MAX_ENTITIES):
         some = tuple(refused[at : at + MAX_ENTITIES])
         yield GatewayMetrics(gateway_id=gateway_id, loop_lag_ms=lag_ms, rejections=some)
+    compared = shadows.read()
+    for at in range(0, len(compared), MAX_ENTITIES):
+        told = tuple(compared[at : at + MAX_ENTITIES])
+        yield GatewayMetrics(gateway_id=gateway_id, loop_lag_ms=lag_ms, shadows=told)
 
 
 def _read(
@@ -68,6 +74,7 @@ def _read(
 async def report_metrics(
     meters: RequestMeters,
     rejections: Rejections,
+    shadows: ShadowTallies,
     lag: LoopLag,
     dispatcher: Dispatcher,
     gateway_id: str,
@@ -78,7 +85,7 @@ async def report_metrics(
     subject = subjects.gateway_metrics(gateway_id)
     while True:
         await asyncio.sleep(INTERVAL)
-        for report in take_metrics(meters, rejections, lag, dispatcher, gateway_id, loop.time()):
+        for report in take_metrics(meters, rejections, shadows, lag, dispatcher, gateway_id, loop.time()):
             current = bus()
             if current is not None and current.connected:
                 await current.signal(subject, report)

@@ -72,6 +72,11 @@ class NatsTransport:
         """Implement ReplicaTransport."""
         return self._client is not None and self._client.is_connected
 
+    @property
+    def congested(self) -> bool:
+        """Implement ReplicaTransport."""
+        return self._client is not None and self._client.unsent > MAX_UNSENT_BYTES
+
     def send(self, replica_id: str, request: ReplicaRequest) -> None:
         """Implement ReplicaTransport."""
         self._replica_of[request.id] = replica_id

@@ -55,6 +55,8 @@ CALM_MEMORIES = 10
 """So many times longer is remembered how it is when nobody waits, so that it does not change before an overload is
 noticed."""
 MAX_RETRY_AFTER = 60
+COLD_RETRY_AFTER = 5
+"""Seconds, when it is not known how long the first replica will take: of the size of a start."""
 
 
 class Refusal(NamedTuple):
@@ -150,11 +152,17 @@ class QueuePolicy:
             return None
         return Refusal("queue_wait", _seconds(wait))
 
-    def full(self, waiting: int, in_slots: int) -> Refusal:
-        """The endpoint's queue has reached a bound: that is overload, too."""
+    def full(self, waiting: int, in_slots: int, *, cold: bool = False) -> Refusal:
+        """The endpoint's queue has reached a bound: that is overload, too.
+
+        Not so when it is ``cold``, full of what waited for a first replica: that says nothing of how fast it drains.
+        """
+        wait = self.wait(waiting, in_slots)
+        if cold:
+            return Refusal("queue_full", COLD_RETRY_AFTER if wait is None else _seconds(wait))
         self.overloaded = True
         self._calm = 0
-        return Refusal("queue_full", _seconds(self.wait(waiting, in_slots)))
+        return Refusal("queue_full", _seconds(wait))
 
     def _wait_in_overload(self, service_time: float) -> float:
         allowed = SERVICE_TIMES_IN_OVERLOAD * service_time

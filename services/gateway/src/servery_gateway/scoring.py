@@ -31,6 +31,7 @@ from servery_gateway.http import (
 from servery_gateway.request_body import BodyBudget, Owner, RequestBody
 from servery_gateway.request_trace import RequestTracer
 from servery_gateway.settings import GatewaySettings
+from servery_gateway.shadows import Shadows
 from servery_gateway.streaming import send_stream
 
 MAX_REROUTES = 3
@@ -60,6 +61,7 @@ class ScoringHandler:
         dispatcher: Dispatcher,
         budget: BodyBudget,
         tracer: RequestTracer,
+        shadows: Shadows,
     ) -> None:
         self._settings = settings
         self._authenticator = authenticator
@@ -67,6 +69,7 @@ class ScoringHandler:
         self._dispatcher = dispatcher
         self._budget = budget
         self._tracer = tracer
+        self._shadows = shadows
         self._watches = DisconnectWatches()
 
     async def handle(
@@ -147,6 +150,7 @@ class ScoringHandler:
     async def _dispatch(
         self, request: ScoringRequest, exchange: Exchange, receive: Receive
     ) -> Answer | _Streamed:
+        content = request.body
         ticket = self._dispatcher.submit(request)
         watch = self._watches.begin(receive, lambda: self._dispatcher.abandon(ticket))
         begun = False
@@ -156,7 +160,9 @@ class ScoringHandler:
                 begun = True
                 return _Streamed(outcome, ticket, watch)
             exchange.predict_ms = outcome.predict_ms
-            return scoring_answer(outcome)
+            answer = scoring_answer(outcome)
+            self._shadows.answered(ticket, content, answer)
+            return answer
         finally:
             exchange.queue_ms = ticket.queue_ms
             if not begun:

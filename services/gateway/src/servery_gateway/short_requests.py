@@ -25,6 +25,7 @@ from servery_gateway.http import Answer, Header, Send, error_answer
 from servery_gateway.request_body import BodyBudget, Owner, require_length
 from servery_gateway.request_trace import RequestTracer
 from servery_gateway.scoring import ANSWERED, CLIENT_CLOSED_REQUEST, MAX_REROUTES, stream_answer
+from servery_gateway.shadows import Shadows
 from servery_gateway.transport import Outcome
 
 log = structlog.get_logger(__name__)
@@ -53,11 +54,13 @@ class ShortRequests:
         dispatcher: Dispatcher,
         budget: BodyBudget,
         tracer: RequestTracer,
+        shadows: Shadows,
     ) -> None:
         self.max_body_bytes = max_body_bytes
         self.doorkeeper = doorkeeper
         self.dispatcher = dispatcher
         self.budget = budget
+        self.shadows = shadows
         self._authenticator = authenticator
         self._tracer = tracer
         self._loop = asyncio.get_running_loop()
@@ -187,7 +190,10 @@ class ShortRequest:
             self._connection.stream(lambda send: self._stream(outcome, send))
             return
         self._exchange.predict_ms = outcome.predict_ms
-        self._respond(scoring_answer(outcome), ANSWERED)
+        answer = scoring_answer(outcome)
+        self._respond(answer, ANSWERED)
+        if self._ticket is not None:
+            self._parts.shadows.answered(self._ticket, self._body, answer)
 
     def _again(self) -> None:
         """It waited, and its served entity left the route meanwhile."""

@@ -84,6 +84,11 @@ class ReplicaTransport(Protocol):
         """Whether sending makes sense now."""
         ...
 
+    @property
+    def congested(self) -> bool:
+        """Whether more than usual waits to be sent: what can be left out should be."""
+        ...
+
     def send(self, replica_id: str, request: ReplicaRequest) -> None:
         """Hand a request over. When the connection is lost the listener hears ``on_disconnect``."""
         ...

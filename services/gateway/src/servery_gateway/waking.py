@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
+from math import inf
+from weakref import WeakKeyDictionary
 
 from servery_common.contracts import subjects
 from servery_common.contracts.scaling import GatewayWake, HeldRequests
@@ -17,6 +19,9 @@ class Waker:
 
     def __init__(self) -> None:
         self._pools: set[EntityPool] = set()
+        self._asked: set[EntityPool] = set()
+        """To be told once, though nothing is held."""
+        self._asked_at: WeakKeyDictionary[EntityPool, float] = WeakKeyDictionary()
         self.wanted = asyncio.Event()
         """Set when one is asked for that was not before."""
 
@@ -26,16 +31,25 @@ class Waker:
             self._pools.add(pool)
             self.wanted.set()
 
+    def ask(self, pool: EntityPool, now: float) -> None:
+        """Something that is not held would be sent to a served entity at zero. Told once a second at most."""
+        if now - self._asked_at.get(pool, -inf) >= AGAIN_SECONDS:
+            self._asked_at[pool] = now
+            self._asked.add(pool)
+            self.wanted.set()
+
     def held(self) -> tuple[HeldRequests, ...]:
-        """Return what is held now; who is held no longer is forgotten."""
+        """Return who is to be woken, and what is held; who is held no longer is forgotten."""
         self._pools = {pool for pool in self._pools if pool.is_held}
+        asked = {pool for pool in self._asked if pool.holding}
+        self._asked.clear()
         return tuple(
             HeldRequests(
                 endpoint_id=pool.endpoint_id,
                 served_entity_id=pool.served_entity_id,
                 held=len(pool.queue),
             )
-            for pool in self._pools
+            for pool in self._pools | asked
         )
 
 

@@ -73,6 +73,25 @@ class EndpointRejections(Value):
     """By reason, since the gateway began."""
 
 
+class ShadowComparisons(Value):
+    """Requests of which one served entity got a copy after another one had answered, since the gateway began."""
+
+    endpoint_id: str
+    served_entity_id: str
+    """Who got the copies."""
+    same: int = 0
+    """Answers with the same status and the same JSON as the one the client got."""
+    different: int = 0
+    failed: int = 0
+    """Sent, but not answered: timed out, the replica died."""
+    skipped: int = 0
+    """Not sent, for want of a free slot or because the gateway had enough to do."""
+    latency: Histogram = Histogram()
+    """Of copies that were answered, from the moment one left for its replica."""
+    primary_latency: Histogram = Histogram()
+    """The same of the requests they are copies of."""
+
+
 class GatewayMetrics(Message, type="servery.gateway.metrics.v1"):
     """What one gateway measured. Long lists are sent in several messages."""
 
@@ -82,3 +101,5 @@ class GatewayMetrics(Message, type="servery.gateway.metrics.v1"):
     entities: tuple[EntityMetrics, ...] = ()
     rejections: tuple[EndpointRejections, ...] = ()
     """Of endpoints where something was refused since the last report, and of some others in turn."""
+    shadows: tuple[ShadowComparisons, ...] = ()
+    """Of served entities that were sent copies since the last report, and of some others in turn."""
