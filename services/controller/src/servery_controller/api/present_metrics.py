@@ -23,6 +23,7 @@ REPLICA_LABELS = (*ENTITY_LABELS, "replica")
 GATEWAY_LABELS = (*ENTITY_LABELS, "gateway")
 REJECTION_LABELS = ("endpoint_name", "reason", "gateway")
 SHADOW_LABELS = (*ENTITY_LABELS, "result", "gateway")
+SHADOW_RESULTS = ("same", "different", "failed", "skipped")
 BOUNDS = (*map(floatToGoString, LATENCY_BUCKETS_MS), "+Inf")
 
 
@@ -125,7 +126,8 @@ class _Families(Collector):
         )
         for entity in self._entities:
             for gateway, counts in entity.totals.shadows.items():
-                for result, count in counts.model_dump().items():
+                for result in SHADOW_RESULTS:
+                    count: int = getattr(counts, result)
                     family.add_metric([self._endpoint, entity.name, result, gateway], count)
         return family
 

@@ -20,7 +20,7 @@ from servery_common.contracts.metrics import (
     GatewayMetrics,
     Histogram,
     RequestCounts,
-    ShadowCounts,
+    ShadowComparisons,
 )
 from servery_controller.domain.endpoint import EntityHealth
 
@@ -50,7 +50,7 @@ class EntityTotals:
     queued: int = 0
     histograms: Mapping[str, Histograms] = field(default_factory=dict[str, Histograms])
     """By gateway id."""
-    shadows: Mapping[str, ShadowCounts] = field(default_factory=dict[str, ShadowCounts])
+    shadows: Mapping[str, ShadowComparisons] = field(default_factory=dict[str, ShadowComparisons])
     """By gateway id."""
 
 
@@ -71,6 +71,8 @@ class MetricsBook:
         """The last one of each gateway, by served entity."""
         self._rejections: dict[str, dict[str, tuple[float, Mapping[str, int]]]] = {}
         """When each gateway told what it had refused, and its counts by reason, by endpoint id."""
+        self._shadows: dict[str, dict[str, tuple[float, ShadowComparisons]]] = {}
+        """When each gateway told what became of copies, and that, by served entity id."""
         self._tidied_at = 0.0
 
     def hear(self, report: GatewayMetrics, now: float) -> None:
@@ -78,6 +80,9 @@ class MetricsBook:
         for metrics in report.entities:
             reports = self._reports.setdefault(metrics.served_entity_id, {})
             reports[report.gateway_id] = _Report(now, metrics)
+        for shadow in report.shadows:
+            of_entity = self._shadows.setdefault(shadow.served_entity_id, {})
+            of_entity[report.gateway_id] = (now, shadow)
         for refused in report.rejections:
             of_endpoint = self._rejections.setdefault(refused.endpoint_id, {})
             of_endpoint[report.gateway_id] = (now, refused.counts)
@@ -103,9 +108,9 @@ class MetricsBook:
                 if now - report.heard_at <= REMEMBERED_SECONDS and _has_our_buckets(report.histograms)
             },
             shadows={
-                gateway: report.metrics.shadows
-                for gateway, report in reports.items()
-                if now - report.heard_at <= REMEMBERED_SECONDS and report.metrics.shadows != ShadowCounts()
+                gateway: told
+                for gateway, (heard_at, told) in self._shadows.get(served_entity_id, {}).items()
+                if now - heard_at <= REMEMBERED_SECONDS
             },
         )
 
@@ -137,6 +142,12 @@ class MetricsBook:
                 self._reports[served_entity_id] = kept
             else:
                 del self._reports[served_entity_id]
+        for served_entity_id, copies in list(self._shadows.items()):
+            recent = {gateway: one for gateway, one in copies.items() if one[0] >= heard_before}
+            if recent:
+                self._shadows[served_entity_id] = recent
+            else:
+                del self._shadows[served_entity_id]
         for endpoint_id, told in list(self._rejections.items()):
             remembered = {gateway: one for gateway, one in told.items() if one[0] >= heard_before}
             if remembered:

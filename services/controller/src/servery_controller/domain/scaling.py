@@ -54,7 +54,9 @@ def event_of(decision: ScalingDecision) -> EndpointEvent:
 
 
 def woken_because(held: int) -> str:
-    """The reason of a wake."""
+    """The reason of a wake. Nothing is held when only a copy of a request asked for it."""
+    if held == 0:
+        return "woken: it is shadowed, and its endpoint is called"
     return f"woken: {count_of('request', held)} {'is' if held == 1 else 'are'} held"
 
 
