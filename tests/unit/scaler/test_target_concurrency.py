@@ -47,11 +47,12 @@ class Day:
         replicas = 1
         for second in range(0, int(hours * 3600), 5):
             rate = self._most * (0.5 - 0.5 * cos(2 * pi * second / 3600)) + 1
+            # Requests that happen to take longer are also more at a time.
+            luck = float(self._random.lognormal(0, self._noise))
             for _ in range(20):
                 concurrency = running / replicas
-                service = self._latency(min(concurrency, self._accepted))
+                service = luck * self._latency(min(concurrency, self._accepted))
                 running += 0.3 * (min(rate * service, replicas * self._accepted) - running)
-            service *= float(self._random.lognormal(0, self._noise))
             self.learner.observe(
                 running=running,
                 waiting=max(0.0, rate * service - replicas * self._accepted),
@@ -127,6 +128,23 @@ def test_nothing_is_raised_while_requests_have_to_wait():
     assert learned(learner, 100.0) == SLOTS
     observe(learner, 4.0, 0.02)
     assert learned(learner, 200.0) == SLOTS * RAISED
+
+
+def test_requests_that_take_longer_and_so_are_more_at_a_time_are_no_sign_of_a_model_that_suffers():
+    """By Little's law the concurrency follows the time, whatever the model does: the one is not the other's cause."""
+    learner = ConcurrencyLearner(0.0, SLOTS)
+    for at in range(1, 20):
+        for luck in (0.8, 1.25):
+            observe(learner, 3.0 * luck, 0.05 * luck)
+        learned(learner, at * INTERVAL)
+        assert learner.target >= SLOTS
+
+
+def test_twice_the_concurrency_at_twice_the_time_is_one():
+    learner = ConcurrencyLearner(0.0, SLOTS)
+    observe(learner, 1.5, 0.05)
+    observe(learner, 4.0, 0.13)
+    assert learned(learner, 100.0) == SLOTS / 2
 
 
 def test_not_more_often_than_each_interval():

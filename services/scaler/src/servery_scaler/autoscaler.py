@@ -108,6 +108,7 @@ def decide(
         "growth_per_second": need.growth,
         "service_seconds": seen.service_seconds,
         "target_concurrency": spec.target_concurrency,
+        "startup_seconds": seen.startup_seconds,
         "ready_replicas": float(seen.ready_replicas),
         "replicas_needed_now": float(need.now),
         "replicas_needed_in_window": float(need.window),
