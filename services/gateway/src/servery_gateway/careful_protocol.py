@@ -22,10 +22,15 @@ from servery_common.timer_wheel import TimerWheel
 from servery_gateway.http import error_answer
 
 MAX_QUIET_BYTES = 64 * 1024
-"""Bytes of a head, or between two pieces of a body; what comes in one read with their end is not counted exactly. Four
-times what other servers take, for OAuth tokens and baggage are long."""
+"""Bytes of a head, or between two pieces of a body. Four times what other servers take, for OAuth tokens and baggage
+are long."""
 
-_UPGRADE = re.compile(rb"^upgrade(?=[ \t]*:)", re.IGNORECASE | re.MULTILINE)
+MAX_URL_BYTES = 8 * 1024
+"""RFC 9112 asks for at least 8000."""
+MAX_HEADERS = 256
+"""In one head. Proxies and clients send a few dozen, other servers take 100 to 200; each costs an object or two."""
+
+_UPGRADE = re.compile(rb"(?<=\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
 _HEAD_END = b"\r\n\r\n"
 
 
@@ -41,7 +46,10 @@ class CarefulProtocol(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._idle = idle
         self._idle_until: set[CarefulProtocol] | None = None
+        self.url = b""
         self._reads_head = True
+        self._tail = b""
+        """The last bytes received, while a head is read: they may be the first of what ends it."""
         self._quiet_bytes = 0
         """Received since the last head or piece of a body was complete."""
         self._head_by: float | None = None
@@ -63,10 +71,12 @@ class CarefulProtocol(HttpToolsProtocol):
             return
         self._quiet_bytes += len(data)
         if self._reads_head and (b"pgrade" in data or b"PGRADE" in data):
-            data = _without_upgrade(data)
+            data = _without_upgrade(data, self._tail)
         super().data_received(data)
+        if self._reads_head:
+            self._tail = data[-3:] if len(data) > 2 else (self._tail + data)[-3:]
         if self._quiet_bytes > MAX_QUIET_BYTES and not self._refused:
-            self.refuse(431, f"The request's headers are longer than {MAX_QUIET_BYTES} bytes.")
+            self._refuse_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Implement asyncio.Protocol."""
@@ -83,21 +93,22 @@ class CarefulProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """Implement asyncio.Protocol."""
         super().resume_writing()
-        self._taken_by = None
+        self._taken_by, self._untaken = None, 0
         self._unset_keepalive_if_required()
         self.watch()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Implement httptools' protocol. What follows a body is no header: nobody checked it, a proxy least of all."""
-        if self._reads_head:
-            super().on_header(name, value)
-
     def begins_request(self) -> bool:
         """A head is complete. Whether there is a request to begin."""
+        quiet, self._quiet_bytes = self._quiet_bytes, 0
         self._reads_head = False
-        self._quiet_bytes = 0
         self._head_by = None
-        if not self._refused and self.parser is not None and self.parser.should_upgrade():
+        if self._refused:
+            return False
+        if len(self.headers) > MAX_HEADERS or len(self.url) > MAX_URL_BYTES:
+            self._refuse_head()
+        elif quiet > MAX_QUIET_BYTES and self._head_bytes() > MAX_QUIET_BYTES:
+            self._refuse_head()  # In one read with its end: only what was received is counted elsewhere.
+        elif self.parser is not None and self.parser.should_upgrade():
             self.refuse(400, "CONNECT, and an Upgrade header that arrives in pieces, are not supported.")
         return not self._refused
 
@@ -105,11 +116,7 @@ class CarefulProtocol(HttpToolsProtocol):
         """A message is complete. Whether it is one of a request that was begun."""
         self._reads_head = True
         self._quiet_bytes = 0
-        return not self._refused
-
-    def takes_piece(self) -> bool:
-        """A piece of a body is there. Whether it is one of a request that was begun."""
-        self._quiet_bytes = 0
+        self._head_by = None
         return not self._refused
 
     def refuse(self, status: int, message: str) -> None:
@@ -129,14 +136,23 @@ class CarefulProtocol(HttpToolsProtocol):
         self.transport.write(b"".join(head) + answer.body)
         self.transport.close()
 
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn does it, but in JSON, and never in the place of the answer to what came before."""
+        self.refuse(400, msg)
+
     def watch(self) -> None:
         """See to it that somebody looks at this connection again when nothing happens on it."""
-        if self._idle_until is not None or self._is_closing():
+        if self._idle_until is not None:
             return
         when = self._taken_by
-        if when is None:
+        if self._is_closing():
+            # It is closed when the client has taken the rest.
+            if not self.transport.get_write_buffer_size():
+                return
+            when = when or self._soon()
+        elif when is None:
             before = cast(RequestResponseCycle | None, self.cycle)
-            if not self._reads_head or (before is not None and not before.response_complete):
+            if before is not None and not before.response_complete:
                 return  # A request is under way, and has time limits of its own.
             if self._head_by is None:
                 self._head_by = self._soon()
@@ -152,8 +168,21 @@ class CarefulProtocol(HttpToolsProtocol):
         elif self._untaken and untaken >= self._untaken:
             self.transport.abort()
         else:
-            self._untaken, self._taken_by = untaken, self._soon()
-            self._idle_until = self._idle.add(self, self._taken_by)
+            self._untaken, again = untaken, self._soon()
+            if self.flow.write_paused:
+                self._taken_by = again
+            self._idle_until = self._idle.add(self, again)
+
+    def _refuse_head(self) -> None:
+        if len(self.url) > MAX_URL_BYTES:
+            self.refuse(414, f"The request's URL is longer than {MAX_URL_BYTES} bytes.")
+        elif len(self.headers or ()) > MAX_HEADERS:
+            self.refuse(431, f"The request has more than {MAX_HEADERS} headers.")
+        else:
+            self.refuse(431, f"The request's headers are longer than {MAX_QUIET_BYTES} bytes.")
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _soon(self) -> float:
         return self.loop.time() + self.timeout_keep_alive
@@ -164,8 +193,13 @@ class CarefulProtocol(HttpToolsProtocol):
             self._idle_until = None
 
 
-def _without_upgrade(data: bytes) -> bytes:
-    """Return the bytes with the header under another name, if it is in the head they begin with."""
-    end = data.find(_HEAD_END)
-    head, rest = (data, b"") if end < 0 else (data[:end], data[end:])
-    return _UPGRADE.sub(b"x-ignored-upgrade", head) + rest
+def _without_upgrade(data: bytes, tail: bytes) -> bytes:
+    """Return the bytes with the header under another name, if it is in the head they begin or go on with.
+
+    ``tail`` is what came just before: with it is seen where a line and the head end, though they were cut. A body must
+    stay as it is, or its length would not be what was announced.
+    """
+    whole = tail + data
+    end = whole.find(_HEAD_END)
+    head, rest = (whole, b"") if end < 0 else (whole[:end], whole[end:])
+    return (_UPGRADE.sub(b"x-ignored-upgrade", head) + rest)[len(tail) :]

@@ -21,6 +21,7 @@ from servery_gateway.http import Answer, Header, Send
 from servery_gateway.joining_transport import JoiningTransport
 from servery_gateway.paths import MAX_PATH_LENGTH, scoring_target
 from servery_gateway.short_requests import ShortRequest, ShortRequests
+from servery_gateway.unchunked import until_close
 
 COPIED_BYTES = 64 * 1024
 """A body up to this long is copied behind its head, which takes less than to send both as they are."""
@@ -50,7 +51,7 @@ class GatewayProtocol(CarefulProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Implement asyncio.Protocol."""
         # Not checked: the classes of uvloop's transports are not asyncio's.
-        joining = JoiningTransport(cast(asyncio.Transport, transport))
+        joining = JoiningTransport(cast(asyncio.Transport, transport), self.watch)
         super().connection_made(cast(asyncio.Transport, joining))
 
     def on_message_begin(self) -> None:
@@ -85,6 +86,7 @@ class GatewayProtocol(CarefulProtocol):
         before = cast(RequestResponseCycle | None, self.cycle)
         if closing and before is not None and before.response_complete:
             return  # Sent behind the last request of this connection: it must not be run.
+        # What may follow a chunked body is no header: nobody checked it, a proxy least of all.
         self._head, self.headers = self.headers, []
         self._target = None if closing else self._short_target()
         if self._target is None:
@@ -94,8 +96,9 @@ class GatewayProtocol(CarefulProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Implement httptools' protocol."""
-        if not self.takes_piece():
+        if self._refused:
             return
+        self._quiet_bytes = 0
         if self._target is None:
             super().on_body(body)
         else:
@@ -110,8 +113,9 @@ class GatewayProtocol(CarefulProtocol):
             super().on_message_complete()
             return
         parser = self._parser()
-        keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive()
-        cycle = _ShortCycle(self, keep_alive=keep_alive)
+        version = parser.get_http_version()
+        keep_alive = version != "1.0" and parser.should_keep_alive()
+        cycle = _ShortCycle(self, version, keep_alive=keep_alive)
         before, self.cycle = self.cycle, cast(RequestResponseCycle, cycle)
         self._cycle = cycle
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
@@ -133,14 +137,6 @@ class GatewayProtocol(CarefulProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         else:
             self._idle_until = self._idle.add(self, self.loop.time() + self.timeout_keep_alive)
-
-    def send_400_response(self, msg: str) -> None:
-        """As uvicorn does it, but never in the place of the answer to what came before."""
-        before = cast("RequestResponseCycle | _ShortCycle | None", self.cycle)
-        if before is None or before.response_complete or before.more_body:
-            super().send_400_response(msg)
-        else:
-            before.keep_alive = False
 
     def respond(self, cycle: "_ShortCycle", head: bytes, body: bytes) -> None:
         """Send the answer to a short request."""
@@ -164,7 +160,7 @@ class GatewayProtocol(CarefulProtocol):
             await write(send)
 
         streaming = RequestResponseCycle(
-            scope=cast(Any, {"type": "http", "method": "POST"}),
+            scope=cast(Any, {"type": "http", "method": "POST", "http_version": cycle.http_version}),
             transport=self.transport,
             flow=self.flow,
             logger=self.logger,
@@ -180,6 +176,11 @@ class GatewayProtocol(CarefulProtocol):
         if self.cycle is cast(Any, cycle):
             self.cycle = streaming
         self._start_asgi_task(streaming, application)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if cycle.scope["http_version"] < "1.1":
+            app = until_close(cycle, app)
+        super()._start_asgi_task(cycle, app)
 
     def default_headers(self) -> bytes:
         """Return those that all answers have, as they are sent; uvicorn renews them each second."""
@@ -199,7 +200,7 @@ class GatewayProtocol(CarefulProtocol):
         if before is not None and not before.response_complete:
             return None  # It was sent ahead, and has to wait for its turn.
         target, parser = _target(self.url), self._parser()
-        if target is None or parser.get_method() != b"POST" or parser.should_upgrade():
+        if target is None or parser.get_method() != b"POST":
             return None
         return target
 
@@ -217,6 +218,7 @@ class GatewayProtocol(CarefulProtocol):
         self.headers = []
 
     def _take_the_long_way(self) -> None:
+        self.expect_100_continue = False  # It did not when its head was read: that is from behind its body.
         self._hand_over()
         for piece in self._body:
             super().on_body(piece)
@@ -233,12 +235,13 @@ class _NoEvent:
 class _ShortCycle:
     """A short request where uvicorn keeps its cycle of a request and its answer. Implements ``Connection``."""
 
-    __slots__ = ("disconnected", "keep_alive", "protocol", "request", "response_complete")
+    __slots__ = ("disconnected", "http_version", "keep_alive", "protocol", "request", "response_complete")
     message_event = _NoEvent()
     more_body = False
 
-    def __init__(self, protocol: GatewayProtocol, *, keep_alive: bool) -> None:
+    def __init__(self, protocol: GatewayProtocol, http_version: str, *, keep_alive: bool) -> None:
         self.protocol = protocol
+        self.http_version = http_version
         self.keep_alive = keep_alive
         self.response_complete = False
         self.disconnected = False

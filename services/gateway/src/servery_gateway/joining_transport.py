@@ -1,6 +1,7 @@
 """Writes of one turn of the event loop, sent with one call."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 
@@ -11,10 +12,11 @@ class JoiningTransport:
     calls, two segments and, for the client, two reads, which for a short answer is half of what it costs to send it.
     """
 
-    __slots__ = ("_held", "_loop", "_transport")
+    __slots__ = ("_held", "_loop", "_on_close", "_transport")
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, on_close: Callable[[], None]) -> None:
         self._transport = transport
+        self._on_close = on_close
         self._loop = asyncio.get_running_loop()
         self._held: list[bytes] = []
 
@@ -40,6 +42,7 @@ class JoiningTransport:
         """Send what is held, then close."""
         self.flush()
         self._transport.close()
+        self._on_close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -8,6 +8,7 @@ listens to a replica's subject the server says so, naming the subject, and the d
 import asyncio
 import re
 import time
+from typing import Any
 
 import structlog
 from nats import errors
@@ -164,21 +165,25 @@ class NatsTransport:
             self._on_status(headers)
             return
         try:
-            for record in frames.decode(payload):
-                self._on_record_guarded(record)
+            # A head that was just read is not read again: answers of one prediction have the same.
+            before, head = b"", dict[str, Any]()
+            for raw in frames.scan(payload):
+                try:
+                    if raw.head != before:
+                        before, head = raw.head, frames.read_head(raw.head)
+                    self._on_record(frames.Record(raw.kind, raw.id, head, raw.body, raw.flags))
+                except Exception as error:
+                    self._on_bad_record(raw, error)
         except frames.FrameError as error:
             log.error("frame_not_understood", error=repr(error), bytes=len(payload))
 
-    def _on_record_guarded(self, record: frames.Record) -> None:
+    def _on_bad_record(self, record: frames.RawRecord, error: Exception) -> None:
         """One record that makes no sense must not take the answers behind it along; its request is lost at once."""
-        try:
-            self._on_record(record)
-        except Exception as error:
-            log.error("record_not_understood", kind=record.kind, id=record.id, error=repr(error))
-            replica_id = self._replica_of.get(record.id)
-            if replica_id is not None and self._listener is not None:
-                self._forget(replica_id, record.id)
-                self._listener.on_result(record.id, Outcome(502, JSON, b"", lost=True))
+        log.error("record_not_understood", kind=record.kind, id=record.id, error=repr(error))
+        replica_id = self._replica_of.get(record.id)
+        if replica_id is not None and self._listener is not None:
+            self.cancel(replica_id, record.id)  # There may be more of it to come.
+            self._listener.on_result(record.id, Outcome(502, JSON, b"", lost=True))
 
     def _on_status(self, headers: bytes) -> None:
         subject = _NOBODY_LISTENS.match(headers)
