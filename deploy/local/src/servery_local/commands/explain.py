@@ -104,14 +104,13 @@ def measures(seen: Mapping[str, float]) -> str:
 
 
 def decided(decision: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
-    """Return a kept decision as a row."""
-    seen = measures(decision["seen"])
+    """Return a kept decision as a row; the numbers it was made of are in ``--json``."""
     return (
         moment(decision["decided_at"]),
         decision["served_entity_name"],
         f"{decision['before']} -> {decision['after']}",
         decision["decided_by"],
-        f"{decision['reason']}{f' [{seen}]' if seen else ''}",
+        decision["reason"],
     )
 
 
