@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import structlog
 
 from servery_common.logging import configure_logging
+from servery_common.metering import configure_metering, shutdown_metering
 from servery_common.tracing import configure_tracing, shutdown_tracing
 
 log = structlog.get_logger(__name__)
@@ -106,6 +107,7 @@ async def run_service(
     """Run ``main`` until it ends or is asked to stop. Raises ``SystemExit(1)`` when it or a task failed."""
     configure_logging(name, process=process)
     configure_tracing(name)
+    configure_metering(name)
     context = ServiceContext(name)
     _handle_signals(context)
     log.info("service_started", pid=os.getpid())
@@ -117,7 +119,7 @@ async def run_service(
     finally:
         context.stop()
         await context.cancel_tasks()
-        await asyncio.to_thread(shutdown_tracing)
+        await asyncio.gather(asyncio.to_thread(shutdown_tracing), asyncio.to_thread(shutdown_metering))
     log.info("service_stopped", failed=context.failed)
     if context.failed:
         raise SystemExit(1)
