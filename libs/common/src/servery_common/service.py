@@ -182,6 +182,22 @@ def notify(state: str) -> None:
         log.warning("notify_failed", state=state, error=str(error))
 
 
+async def cancel_until_ended(*tasks: asyncio.Task[Any], again_seconds: float = 1.0) -> None:
+    """Cancel tasks and return once all have ended; what they raised is not raised here.
+
+    One cancel may get lost: in a process that was frozen every timeout fires at the same moment, and whoever
+    awaits something that ended just then takes the cancel for its own timeout's. A task that outlived it would be
+    waited for for ever.
+    """
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=again_seconds)
+        for task in pending:
+            log.warning("task_cancelled_again", task=task.get_name())
+
+
 async def wait_any(*what: asyncio.Event | Awaitable[Any] | timedelta | float) -> None:
     """Return when the first of them happens: an event set, an awaitable done, a time (seconds) passed.
 
