@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
+
 START_SECONDS = 30.0
 
 
@@ -99,9 +101,13 @@ class NatsServer:
 
 
 class PostgresServer:
-    """A Postgres server of its own; it forgets everything at the end."""
+    """A Postgres server of its own; it forgets everything at the end.
 
-    def __init__(self, directory: Path) -> None:
+    With ``survives_kill`` a transaction that was answered is still there after ``kill``, as for users.
+    """
+
+    def __init__(self, directory: Path, *, survives_kill: bool = False) -> None:
+        self._commit = "on" if survives_kill else "off"
         self._directory = directory
         self._data = directory / "data"
         self._process: subprocess.Popen[bytes] | None = None
@@ -122,7 +128,8 @@ class PostgresServer:
                 [
                     *(str(_postgres_bin() / "postgres"), "-D", str(self._data), "-p", str(self.port)),
                     *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
-                    *("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"),
+                    *("-c", "fsync=off", "-c", "full_page_writes=off"),
+                    *("-c", f"synchronous_commit={self._commit}"),
                     *("-c", "max_connections=100", "-c", "shared_buffers=32MB"),
                 ],
                 stdout=log,
@@ -131,6 +138,15 @@ class PostgresServer:
             )
         wait_for_port(self.port, self._process)
         self._wait_until_ready()
+
+    def kill(self) -> None:
+        """End its postmaster as a crash would, and wait until the processes it left have ended, too."""
+        if self._process is not None:
+            children = psutil.Process(self._process.pid).children(recursive=True)
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            psutil.wait_procs(children, timeout=START_SECONDS)
 
     def stop(self) -> None:
         """End it at once."""

@@ -249,3 +249,32 @@ async def test_the_relay_reports_nothing_as_published_that_was_not(pool: Pool) -
     with pytest.raises(Unavailable):
         await outbox.relay_once(pool, bus, "controller")
     assert await pool.fetchval("SELECT count(*) FROM outbox") == 1
+
+
+async def test_whatever_a_query_raises_when_the_server_is_killed_is_an_outage() -> None:
+    """Also what hides the first error: who answers a call says that it may be tried again."""
+    with tempfile.TemporaryDirectory(prefix="servery-postgres-", ignore_cleanup_errors=True) as directory:
+        server = PostgresServer(Path(directory))
+        server.start()
+        pool = await create_pool(PostgresSettings(url=server.url, pool_size=10))
+        asked = 0
+
+        async def ask() -> None:
+            nonlocal asked
+            while True:
+                async with pool.acquire() as connection, connection.transaction():
+                    await connection.fetch("SELECT generate_series(1, $1::int)", 500)
+                asked += 1
+
+        try:
+            for _ in range(5):
+                asking = [asyncio.create_task(ask()) for _ in range(10)]
+                before = asked
+                await until(lambda: asked > before + 50)  # noqa: B023
+                await asyncio.to_thread(server.kill)
+                raised = await asyncio.gather(*asking, return_exceptions=True)
+                assert [error for error in raised if not isinstance(error, OUTAGE)] == []
+                await asyncio.to_thread(server.start)
+        finally:
+            pool.terminate()
+            server.stop()

@@ -50,13 +50,16 @@ async def test_what_was_published_shows_and_is_not_a_change_of_somebody_else(
 
 
 async def test_a_controller_that_was_paused_cannot_replace_what_came_meanwhile(
-    bus: InMemoryBus, publisher: RoutePublisher
+    bus: InMemoryBus, publisher: RoutePublisher, monkeypatch: pytest.MonkeyPatch
 ):
+    counted: list[str] = []
+    monkeypatch.setattr("servery_controller.reconcile.route_publisher.count_stale_write", counted.append)
     before = publisher.revision("ep1")
     await bus.kv_put(ROUTES_BUCKET, "ep1", route("newer"))
     with pytest.raises(Conflict):
         await publisher.publish(route("stale"), over=before)
     assert bus.buckets[ROUTES_BUCKET]["ep1"] == route("newer")
+    assert counted == ["route"]
 
 
 async def test_what_somebody_else_wrote_is_noticed(

@@ -77,12 +77,17 @@ async def test_the_same_order_twice_changes_nothing(replicas: Replicas):
     assert states(replicas) == {"r1": ReplicaState.READY}
 
 
-async def test_an_older_controller_is_refused_and_the_present_one_is_not(replicas: Replicas):
+async def test_an_older_controller_is_refused_and_counted_and_the_present_one_is_not(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+):
+    counted: list[str] = []
+    monkeypatch.setattr("servery_worker.replicas.count_stale_write", counted.append)
     await replicas.ensure(order("r1", epoch=2))
     with pytest.raises(Conflict):
         await replicas.ensure(order("r2", epoch=1))
     with pytest.raises(Conflict):
         await replicas.stop(StopReplica(replica_id="r1", grace_seconds=0, epoch=1))
+    assert counted == ["worker", "worker"]
     await replicas.ensure(order("r2", epoch=2))
     assert set(states(replicas)) == {"r1", "r2"}
 

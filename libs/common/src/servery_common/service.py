@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import structlog
 
 from servery_common.logging import configure_logging
+from servery_common.metering import configure_metering, shutdown_metering
 from servery_common.tracing import configure_tracing, shutdown_tracing
 
 log = structlog.get_logger(__name__)
@@ -106,6 +107,7 @@ async def run_service(
     """Run ``main`` until it ends or is asked to stop. Raises ``SystemExit(1)`` when it or a task failed."""
     configure_logging(name, process=process)
     configure_tracing(name)
+    configure_metering(name)
     context = ServiceContext(name)
     _handle_signals(context)
     log.info("service_started", pid=os.getpid())
@@ -117,7 +119,7 @@ async def run_service(
     finally:
         context.stop()
         await context.cancel_tasks()
-        await asyncio.to_thread(shutdown_tracing)
+        await asyncio.gather(asyncio.to_thread(shutdown_tracing), asyncio.to_thread(shutdown_metering))
     log.info("service_stopped", failed=context.failed)
     if context.failed:
         raise SystemExit(1)
@@ -178,6 +180,22 @@ def notify(state: str) -> None:
             sender.sendall(state.encode())
     except OSError as error:
         log.warning("notify_failed", state=state, error=str(error))
+
+
+async def cancel_until_ended(*tasks: asyncio.Task[Any], again_seconds: float = 1.0) -> None:
+    """Cancel tasks and return once all have ended; what they raised is not raised here.
+
+    One cancel may get lost: in a process that was frozen every timeout fires at the same moment, and whoever
+    awaits something that ended just then takes the cancel for its own timeout's. A task that outlived it would be
+    waited for for ever.
+    """
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=again_seconds)
+        for task in pending:
+            log.warning("task_cancelled_again", task=task.get_name())
 
 
 async def wait_any(*what: asyncio.Event | Awaitable[Any] | timedelta | float) -> None:

@@ -25,7 +25,7 @@ from servery_common.postgres import outbox
 from servery_common.postgres.leases import leadership
 from servery_common.postgres.migrate import migrate
 from servery_common.postgres.pool import Pool, create_pool
-from servery_common.service import ServiceContext, wait_any
+from servery_common.service import ServiceContext, cancel_until_ended, wait_any
 from servery_common.settings import NatsSettings, PostgresSettings
 from servery_controller.access.wiring import start_access
 from servery_controller.api.application import make_api
@@ -219,8 +219,7 @@ async def _lead(settings: ControllerSettings, pool: Pool, reconciler: Reconciler
                 try:
                     await wait_any(run, sweep, lease.lost)
                 finally:
-                    for task in (run, sweep):
-                        task.cancel()
+                    await cancel_until_ended(run, sweep)
                     results = await asyncio.gather(run, sweep, return_exceptions=True)
                 for error in results:
                     if isinstance(error, Exception):

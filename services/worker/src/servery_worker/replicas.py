@@ -18,6 +18,7 @@ from servery_common.contracts.replicas import (
 )
 from servery_common.contracts.states import ReplicaState
 from servery_common.errors import Conflict, NotFound, ResourceExhausted, Unavailable
+from servery_common.metering import count_stale_write
 from servery_worker.model_log import ModelLog
 from servery_worker.replica import Replica
 
@@ -145,5 +146,6 @@ class Replicas:
     def _check_epoch(self, epoch: int) -> None:
         """Orders of a controller that was replaced meanwhile must not undo those of its successor."""
         if epoch < self._epoch:
+            count_stale_write("worker")
             raise Conflict(f"The order is of epoch {epoch}; epoch {self._epoch} has begun.")
         self._epoch = epoch

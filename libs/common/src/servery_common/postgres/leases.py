@@ -14,6 +14,7 @@ from datetime import timedelta
 
 import structlog
 
+from servery_common.metering import count_stale_write
 from servery_common.postgres.pool import OUTAGE, Connection, Pool
 
 log = structlog.get_logger(__name__)
@@ -100,6 +101,7 @@ class LeaderLease:
         current = await connection.fetchval("SELECT epoch FROM leases WHERE name = $1 FOR SHARE", self.name)
         if current != self.epoch:
             self.lost.set()
+            count_stale_write("lease")
             raise StaleLeader(f"epoch {self.epoch} of {self.name} is over; it is {current} now")
 
     async def _renew_once(self) -> bool:

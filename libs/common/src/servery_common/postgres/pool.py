@@ -28,6 +28,8 @@ OUTAGE: tuple[type[Exception], ...] = (
     TimeoutError,
     # Rolling back on a connection that just died raises this one and hides the first error.
     asyncpg.InterfaceError,
+    # So does giving a connection back that died in the middle of a query.
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,

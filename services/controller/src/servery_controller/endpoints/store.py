@@ -15,6 +15,7 @@ from asyncpg import Record, UniqueViolationError
 from servery_common.contracts.builds import Artifacts
 from servery_common.contracts.routes import RateLimit
 from servery_common.errors import AlreadyExists
+from servery_common.metering import count_stale_write
 from servery_common.postgres.pool import Connection, Pool
 from servery_controller.domain.endpoint import (
     Config,
@@ -288,6 +289,8 @@ async def still_owned(conn: Connection, endpoint_id: str, lock_token: str, gener
         lock_token,
         generation,
     )
+    if row is None:
+        count_stale_write("claim")
     return row is not None
 
 

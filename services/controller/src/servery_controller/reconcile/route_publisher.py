@@ -13,7 +13,9 @@ from collections.abc import Callable
 
 from servery_common.contracts import subjects
 from servery_common.contracts.routes import EndpointRoute
+from servery_common.errors import Conflict
 from servery_common.messaging.port import Bus
+from servery_common.metering import count_stale_write
 
 
 class RoutePublisher:
@@ -52,7 +54,11 @@ class RoutePublisher:
     async def publish(self, route: EndpointRoute, *, over: int) -> None:
         """Put the route over revision ``over``; returns after NATS has it. Raises Conflict or Unavailable."""
         endpoint_id = route.endpoint_id
-        revision = await self._bus.kv_put(subjects.ROUTES_BUCKET, endpoint_id, route, expected=over)
+        try:
+            revision = await self._bus.kv_put(subjects.ROUTES_BUCKET, endpoint_id, route, expected=over)
+        except Conflict:
+            count_stale_write("route")
+            raise
         if revision >= self.revision(endpoint_id):
             self._revisions[endpoint_id] = revision
             self._routes[endpoint_id] = route
