@@ -137,6 +137,16 @@ def name(steady: Client) -> Iterator[str]:
 
 
 @pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
+    """Tells what was measured along the way, which decides nothing: ``pytest -rP`` shows it."""
+
+    def tell(what: str, value: object) -> None:
+        print(f"{request.node.name}: {what}: {value}")
+
+    return tell
+
+
+@pytest.fixture
 def work(steady: Client, name: str, tmp_path: Path) -> Iterator[Callable[..., Working]]:
     """Starts so many requests at that endpoint, which the model works on until the test lets them go on."""
     started: list[Working] = []
