@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.end_to_end.client import Client, Registered, registrar
 from tests.end_to_end.otlp_receiver import OtlpReceiver
 from tests.end_to_end.stack import Stack, run_stack, running
+from tests.end_to_end.working import Working
 from tests.models import zoo
 from tests.webhook import Webhook
 
@@ -104,6 +106,58 @@ def new_name(client: Client) -> Iterator[Callable[[], str]]:
     yield make
     for name in names:
         client.delete(name)
+
+
+@pytest.fixture(scope="session")
+def steady() -> Iterator[Client]:
+    """Administrator of a stack whose scaler decides nothing: tests choose the replica counts. They may kill there."""
+    for stack in run_stack({"SERVERY_SCALER_TICK_SECONDS": "86400", "SERVERY_WORKER_CAPACITY_SLOTS": "160"}):
+        client = Client(stack)
+        yield client
+        client.close()
+
+
+@pytest.fixture(scope="session")
+def version(steady: Client) -> Callable[..., str]:
+    """Registers versions of the model ``misbehaves`` with that stack, each once; returns the version's number."""
+    register = registrar(steady)
+
+    def make(version: str = "1", **habits: str) -> str:
+        return register(zoo.misbehaves(version, **habits), variant=f"{version} {habits}")
+
+    return make
+
+
+@pytest.fixture
+def name(steady: Client) -> Iterator[str]:
+    """Of an endpoint of that stack, which is deleted after the test."""
+    name = f"e2e-{next(_numbers)}"
+    yield name
+    steady.delete(name)
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
+    """Tells what was measured along the way, which decides nothing: ``pytest -rP`` shows it."""
+
+    def tell(what: str, value: object) -> None:
+        print(f"{request.node.name}: {what}: {value}")
+
+    return tell
+
+
+@pytest.fixture
+def work(steady: Client, name: str, tmp_path: Path) -> Iterator[Callable[..., Working]]:
+    """Starts so many requests at that endpoint, which the model works on until the test lets them go on."""
+    started: list[Working] = []
+
+    def start(count: int) -> Working:
+        started.append(Working(steady, name, tmp_path, count))
+        return started[-1]
+
+    yield start
+    for working in started:
+        working.release()
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from types import TracebackType
 
 import httpx
 from tests.end_to_end.client import Client, describe, fine
+from tests.end_to_end.deadlines import eventually
 
 
 @dataclass(frozen=True)
@@ -17,17 +18,23 @@ class Scored:
 
     sent_at: float
     """On the monotonic clock."""
+    answered_at: float
     version: str | None
     """Version of the model ``misbehaves`` that answered; None: it failed."""
+    pid: int | None = None
+    """Process that answered."""
+    status: int | None = None
+    """None: there was no answer."""
     problem: str = ""
 
 
 class Load:
     """Sends requests from ``threads`` threads, one after the other, while its context is open."""
 
-    def __init__(self, client: Client, endpoint: str, *, threads: int = 3) -> None:
+    def __init__(self, client: Client, endpoint: str, *, threads: int = 3, kind: str = "fine") -> None:
         self._client = client
         self._endpoint = endpoint
+        self._body = fine(kind)
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._send, name="load") for _ in range(threads)]
         self.scored: list[Scored] = []
@@ -53,15 +60,23 @@ class Load:
         """Requests answered so far."""
         return len(self.scored)
 
+    def await_more(self, count: int = 30) -> None:
+        """Wait until so many further requests have been answered."""
+        wanted = self.count() + count
+        eventually(lambda: self.count() >= wanted, within=60, what="the load goes on")
+
     def _send(self) -> None:
         while not self._stopping.is_set():
-            sent_at = time.monotonic()
-            try:
-                answer = self._client.score(self._endpoint, fine())
-            except httpx.HTTPError as error:
-                self.scored.append(Scored(sent_at, None, repr(error)))
-                continue
-            if answer.status_code == 200:
-                self.scored.append(Scored(sent_at, answer.json()["predictions"][0]["version"]))
-            else:
-                self.scored.append(Scored(sent_at, None, describe(answer)))
+            self.scored.append(self._score())
+
+    def _score(self) -> Scored:
+        sent_at = time.monotonic()
+        try:
+            answer = self._client.score(self._endpoint, self._body)
+        except httpx.HTTPError as error:
+            return Scored(sent_at, time.monotonic(), None, problem=repr(error))
+        answered_at = time.monotonic()
+        if answer.status_code != 200:
+            return Scored(sent_at, answered_at, None, status=answer.status_code, problem=describe(answer))
+        (row,) = answer.json()["predictions"]
+        return Scored(sent_at, answered_at, row["version"], row["pid"], 200)

@@ -212,6 +212,10 @@ def run_stack(variables: Mapping[str, str] | None = None) -> Iterator[Stack]:
     root = Path(tempfile.mkdtemp(prefix="sv-"))
     root.chmod(0o711)  # as root, the database runs as a user of its own and must be able to pass through
     stack = Stack(root / "d", free_port(), variables)
+    stack.directory.mkdir(mode=0o711)
+    # As if it had run before. By default each MLflow wants the same port: two stacks that start side by side both find
+    # it free, and the one that is late takes the other's MLflow for its own.
+    (stack.directory / "ports.json").write_text(json.dumps({"mlflow": free_port()}))
     try:
         stack.up()
         running.append(stack)

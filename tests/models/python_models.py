@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -209,21 +210,55 @@ class Misbehaves(PythonModel):
     """Does to its process what it is told: for tests of isolation and lifecycle.
 
     ``kind`` of the first row: ``exit`` and ``raise`` do that, ``sleep:<seconds>`` waits first, ``share:<bytes>``
-    fills so much shared memory and holds it. The answer to each row is the process id, the version the model was
-    built as and ``kind`` itself; for ``environment`` also the environment variables.
+    fills so much shared memory and holds it, ``wait:<path>`` makes the file ``<path>.begun`` and waits for
+    ``<path>``. The answer to each row is the process id, the version the model was built as and ``kind`` itself; for
+    ``environment`` also the environment variables.
+
+    A model that was built with ``at_load`` does that when it is loaded; one with ``at_predict`` does that to every
+    request, but for those of kind ``spared``. With the environment variable ``HOLD_LOADS`` each process that loads it
+    adds its id to the file ``<HOLD_LOADS>.pids``, and waits for ``<HOLD_LOADS>`` if another one came before.
     """
 
-    def __init__(self, version: str = "1") -> None:
+    def __init__(self, version: str = "1", at_load: str = "", at_predict: str = "", spared: str = "") -> None:
         self.version = version
+        self.at_load = at_load
+        self.at_predict = at_predict
+        self.spared = spared
+        self.made_by = os.getpid()
 
-    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> list[dict[str, Any]]:
-        kind = str(model_input["kind"].iloc[0])
+    def load_context(self, context: PythonModelContext) -> None:
+        if "HOLD_LOADS" in os.environ:
+            released = Path(os.environ["HOLD_LOADS"])
+            pids = Path(f"{released}.pids")
+            with pids.open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            first = pids.read_text().split()[0] == str(os.getpid())
+            while not first and not released.exists():
+                time.sleep(0.01)
+        self._do_by_habit(self.at_load)
+
+    def _do_by_habit(self, kind: str) -> None:
+        if os.getpid() != self.made_by:  # MLflow tries the example when the model is logged
+            self._do(kind)
+
+    def _do(self, kind: str) -> None:
         if kind == "exit":
             os._exit(3)
         if kind == "raise":
             raise ValueError("the model does not like this row")
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame) -> list[dict[str, Any]]:
+        kind = str(model_input["kind"].iloc[0])
+        self._do(kind)
+        if kind != self.spared:
+            self._do_by_habit(self.at_predict)
         if kind.startswith("sleep:"):
             time.sleep(float(kind.removeprefix("sleep:")))
+        if kind.startswith("wait:"):
+            released = Path(kind.removeprefix("wait:"))
+            Path(f"{released}.begun").touch()
+            while not released.exists():
+                time.sleep(0.01)
         if kind.startswith("share:"):
             shared = mmap.mmap(-1, int(kind.removeprefix("share:")))
             for at in range(0, len(shared), mmap.PAGESIZE):

@@ -433,15 +433,19 @@ ZOO: tuple[ZooModel, ...] = (
 # Not in ``ZOO``: MLflow's own server would not survive them, or cannot run them here.
 
 
-def misbehaves(version: str = "1", **overrides: Any) -> ZooModel:
+def misbehaves(
+    version: str = "1", *, at_load: str = "", at_predict: str = "", spared: str = "", **overrides: Any
+) -> ZooModel:
     """A model that can be told to sleep, raise or take its process down, and says which version it is.
 
-    ``overrides`` replace arguments of the flavor, for example ``pip_requirements``.
+    It can also be built so that it cannot be loaded, or answers nothing. ``overrides`` replace arguments of the flavor,
+    for example ``pip_requirements``.
     """
     frame = pd.DataFrame({"kind": ["fine"]})
+    habits = {"version": version, "at_load": at_load, "at_predict": at_predict, "spared": spared}
 
     def make() -> Mapping[str, Any]:
-        return {**estimators.python_model("misbehaves", frame, version=version), **overrides}
+        return {**estimators.python_model("misbehaves", frame, **habits), **overrides}
 
     bodies = _asked_for("kind", "fine", "raise", "exit")
     return ZooModel("misbehaves", "mlflow.pyfunc", make, tuple(bodies), sample=bodies[0])

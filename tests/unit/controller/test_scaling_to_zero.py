@@ -107,3 +107,23 @@ def test_of_too_many_replicas_those_that_do_not_work_yet_go_first():
         observed("r1", ReplicaState.STARTING), observed("r2"), observed("r3", ReplicaState.RESTARTING)
     )
     assert plan(world, seen_now).stopping == ("r1", "r3")
+
+
+def held(*replicas, observations=()) -> bool:
+    """Whether gateways hold requests for an entity that lost its replicas."""
+    step = plan(serving(*replicas, phase=EntityPhase.RECOVERING), seen(*observations))
+    assert step.route is not None
+    return step.route.served_entities[0].holds
+
+
+def test_requests_are_held_while_what_was_lost_with_a_worker_starts_anew():
+    starting = observed(state=ReplicaState.STARTING)
+    assert held(replica(), observations=[starting])
+
+
+def test_requests_are_not_held_when_nothing_starts_or_something_speaks_against_it():
+    assert not held(replica(node=None)), "there may be no worker for long"
+    for state in (ReplicaState.RESTARTING, ReplicaState.FAILED):
+        assert not held(replica(), observations=[observed(state=state, reason="exited with status 1")])
+        both = [observed("r1", ReplicaState.STARTING), observed("r2", state, reason="exited with status 1")]
+        assert not held(replica("r1"), replica("r2"), observations=both)

@@ -32,7 +32,8 @@ class ServedEntityRoute(Value):
     """What the controller aims at now."""
     slots_per_replica: int = 4
     holds: bool = False
-    """It was scaled to zero: requests wake it, and are held until a replica is there or their time is over."""
+    """It was scaled to zero, or lost all replicas and others are starting: requests wake it, and are held until a
+    replica is there or their time is over."""
     problem: str = ""
     """Why a replica could not be started, for people. Requests are not held for one then."""
     scale_to_zero_seconds: float = 1800.0

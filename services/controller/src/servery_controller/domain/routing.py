@@ -16,7 +16,7 @@ from servery_controller.domain.endpoint import (
 from servery_controller.domain.endpoint_options import SCALE_TO_ZERO_SECONDS, options_of
 from servery_controller.domain.permissions import query_grantees
 from servery_controller.domain.rollout import traffic_shares
-from servery_controller.domain.sightings import reasons
+from servery_controller.domain.sightings import observed_replicas, reasons
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
 
 QUEUE_PER_SLOT = 10
@@ -73,7 +73,7 @@ def route_of(
                 max_replicas=e.max_replicas,
                 desired_replicas=e.desired_replicas,
                 slots_per_replica=SLOTS_PER_REPLICA,
-                holds=e.phase is EntityPhase.IDLE,
+                holds=_holds(e, deployment, seen),
                 problem=_problem(e, deployment, seen),
                 scale_to_zero_seconds=options.scale_to_zero_seconds or scale_to_zero.total_seconds(),
                 target_concurrency=options.target_concurrency,
@@ -97,6 +97,18 @@ def _replicas(entity: ServedEntity, deployment: Deployment, seen: Observation) -
             slots = max(observed.slots, observed.max_in_flight)
             ready.append(ReplicaRoute(replica_id=replica.id, slots=slots))
     return tuple(ready)
+
+
+def _holds(entity: ServedEntity, deployment: Deployment, seen: Observation) -> bool:
+    """Whether requests are worth holding until a first replica is there.
+
+    It is at zero and comes when it is asked for, or it lost all replicas with their worker and others are starting, of
+    which nothing bad is known. One whose process dies again and again (RESTARTING) may take long: its clients are told.
+    """
+    if entity.phase is EntityPhase.IDLE:
+        return True
+    states = {o.state for o in observed_replicas(entity, deployment, seen)}
+    return entity.phase is EntityPhase.RECOVERING and states == {ReplicaState.STARTING}
 
 
 def _problem(entity: ServedEntity, deployment: Deployment, seen: Observation) -> str:
