@@ -21,7 +21,7 @@ from typing import Any
 import asyncpg
 import httpx
 import psutil
-from tests.end_to_end.client import ENDPOINTS, Client, entity, fine, registrar
+from tests.end_to_end.client import ENDPOINTS, HANG_GUARD, Client, entity, fine, registrar
 from tests.end_to_end.deadlines import eventually
 from tests.end_to_end.stack import Stack, run_stack
 from tests.models import zoo
@@ -318,6 +318,7 @@ def trial(stack: Stack, rounds: int, rate: float, seconds: float = float("inf"))
 def check(outcome: Outcome) -> None:
     """Who only scores notices nothing but the loss of what scoring needs, and is never told anything wrong."""
     assert outcome.wrong == []
+    assert outcome.slowest_failure < HANG_GUARD
     noticed = {victim for victim, status in outcome.answers if status != 200}
     assert noticed <= set(NEEDED_TO_SCORE), outcome.answers
     assert outcome.ledger.acknowledged > 0
