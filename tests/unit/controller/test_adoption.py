@@ -4,6 +4,7 @@ from datetime import timedelta
 import pytest
 from tests.factories import ARTIFACTS, NOW, build, config, deployment, entity, observed, replica, seen, spec
 
+from servery_common.contracts.states import ReplicaState
 from servery_controller.domain import planning
 from servery_controller.domain.adoption import adoptable, adopting
 from servery_controller.domain.endpoint import ConfigPhase, EntityPhase, Route
@@ -145,3 +146,19 @@ def test_a_new_version_begins_with_what_it_is_promised_when_there_is_no_place_fo
     assert plan(world, seen(*one)).configs[-1].phase is ConfigPhase.ACTIVE
     started = replace(world, replicas=(*world.replicas[:3], replica("r4", "e2")))
     assert plan(started, seen(*one)).configs == (), "one that has a place is waited for"
+
+
+def test_what_is_being_woken_when_it_is_taken_over_goes_on_being_woken():
+    """It was READY when the new config began; its requests are held through the switch."""
+    world = split_under_way(source_phase=EntityPhase.IDLE, desired=1)
+    world = replace(
+        world,
+        entities=tuple(
+            replace(e, phase=EntityPhase.READY) if e.id in ("a2", "b2") else e for e in world.entities
+        ),
+    )
+    step = plan(world, seen(observed("r1", ReplicaState.STARTING), observed("r3")))
+    assert {c.version: c.phase for c in step.configs}[2] is ConfigPhase.ACTIVE
+    assert {e.id: e.phase for e in step.entities}["a2"] is EntityPhase.IDLE
+    assert step.route is not None
+    assert {e.name: e.holds for e in step.route.served_entities} == {"a": True, "b": False}

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tests.factories import NOW, config, deployment, entity, observed, replica, seen
 
 from servery_common.contracts.metrics import EntityMetrics, GatewayMetrics, Histogram, RequestCounts
+from servery_common.contracts.states import ReplicaState
 from servery_controller.domain import planning
 from servery_controller.domain.adoption import adopting
 from servery_controller.domain.endpoint import ConfigPhase, EntityHealth, EntityPhase, RolloutStep, Route
@@ -132,11 +133,21 @@ def test_a_version_with_too_few_requests_waits_but_not_for_ever():
     ]
 
 
-def test_a_version_whose_replicas_are_lost_is_rolled_back():
-    died = observed("r2", entity_id="e2").model_copy(update={"state": "RESTARTING", "reason": "it exited"})
+def test_a_version_that_cannot_be_started_again_is_rolled_back():
+    died = observed("r2", entity_id="e2").model_copy(
+        update={"state": ReplicaState.FAILED, "reason": "it has no model"}
+    )
     step = plan(update(), after=1, observations=(observed("r1"), died))
     assert {c.version: c.phase for c in step.configs} == {2: ConfigPhase.FAILED}
-    assert "it exited" in step.entities[0].message
+    assert "it has no model" in step.entities[0].message
+
+
+def test_a_process_that_is_started_again_is_no_reason_to_roll_back():
+    again = observed("r2", entity_id="e2").model_copy(
+        update={"state": ReplicaState.RESTARTING, "reason": "it exited"}
+    )
+    step = plan(update(), after=1, observations=(observed("r1"), again))
+    assert step.configs == ()
 
 
 def test_while_both_serve_neither_is_scaled_down():
@@ -194,7 +205,9 @@ def told(gateway: str, entity_id: str, requests: int, errors: int, total_ms: flo
 
 def test_only_what_came_since_the_step_began_is_judged():
     book = MetricsBook()
-    watch = RolloutWatch(book.answered)
+    now = [0.0]
+    watch = RolloutWatch(book.answered, lambda: now[0])
+    now[0] = 100.0
     book.hear(told("g1", "e1", 500, 50, 5000.0), 0.0)
     assert watch.health(update())["e1"] == EntityHealth()
     book.hear(told("g1", "e1", 520, 51, 5100.0), 2.0)
@@ -202,3 +215,14 @@ def test_only_what_came_since_the_step_began_is_judged():
     assert watch.health(update())["e1"] == EntityHealth(requests=25, errors=2, total_ms=150.0)
     assert watch.health(update(step=1))["e1"] == EntityHealth(), "another step, another beginning"
     assert watch.health(update(phase=ConfigPhase.CANCELED)) == {}
+
+
+def test_a_leader_that_has_just_begun_takes_a_gateway_it_had_not_heard_for_an_old_one():
+    book = MetricsBook()
+    now = [0.0]
+    watch = RolloutWatch(book.answered, lambda: now[0])
+    assert watch.health(update()) == {"e1": EntityHealth(), "e2": EntityHealth()}
+    book.hear(told("g1", "e1", 1_000_000, 0, 10_000_000.0), 2.0)
+    assert watch.health(update())["e1"] == EntityHealth(), "all that was before its term"
+    book.hear(told("g1", "e1", 1_000_010, 1, 10_000_300.0), 4.0)
+    assert watch.health(update())["e1"] == EntityHealth(requests=10, errors=1, total_ms=300.0)

@@ -38,3 +38,13 @@ def test_who_is_gone_has_no_time_left():
     agenda.rest("b", 30.0)
     agenda.rest("b", None)
     assert agenda.take(40) == []
+
+
+def test_a_time_that_is_brought_forward_is_kept_to():
+    agenda = Agenda()
+    agenda.rest("a", until=1800.0)
+    agenda.rest("a", until=60.0)
+    assert agenda.take(59.0) == []
+    assert agenda.take(60.0) == ["a"]
+    agenda.rest("a", until=None)
+    assert agenda.take(5000.0) == []

@@ -124,7 +124,7 @@ async def _serve(
         hints,
         outbox_hint,
         notifications,
-        RolloutWatch(book.answered),
+        RolloutWatch(book.answered, time.monotonic),
         Limits(
             patience=timedelta(seconds=settings.deployment_timeout_seconds),
             longest_stream=timedelta(seconds=settings.max_stream_seconds),

@@ -5,6 +5,7 @@ ten thousand idle endpoints a tick sees none.
 """
 
 import heapq
+import math
 
 
 class Agenda:
@@ -14,15 +15,16 @@ class Agenda:
         self._busy: set[str] = set()
         self._due_at: dict[str, float] = {}
         self._queue: list[tuple[float, str]] = []
-        """A heap; each one is in it once at most, perhaps earlier than it is due."""
-        self._queued: set[str] = set()
+        """A heap; each one is in it when it is due or earlier."""
+        self._queued_at: dict[str, float] = {}
+        """The earliest time each one is in the heap for."""
 
     def look(self, served_entity_id: str) -> None:
         """Look at it in every tick from now on."""
         self._busy.add(served_entity_id)
 
     def rest(self, served_entity_id: str, until: float | None) -> None:
-        """Look at it no more, or not before this time, which is never earlier than the one said before."""
+        """Look at it no more, or not before this time."""
         self._busy.discard(served_entity_id)
         if until is None:
             self._due_at.pop(served_entity_id, None)
@@ -38,8 +40,9 @@ class Agenda:
     def take(self, now: float) -> list[str]:
         """Return those to look at now."""
         while self._queue and self._queue[0][0] <= now:
-            _, served_entity_id = heapq.heappop(self._queue)
-            self._queued.discard(served_entity_id)
+            queued_at, served_entity_id = heapq.heappop(self._queue)
+            if self._queued_at.get(served_entity_id) == queued_at:
+                del self._queued_at[served_entity_id]
             due_at = self._due_at.get(served_entity_id)
             if due_at is None:
                 continue
@@ -51,6 +54,6 @@ class Agenda:
         return list(self._busy)
 
     def _enqueue(self, served_entity_id: str, until: float) -> None:
-        if served_entity_id not in self._queued:
-            self._queued.add(served_entity_id)
+        if until < self._queued_at.get(served_entity_id, math.inf):
+            self._queued_at[served_entity_id] = until
             heapq.heappush(self._queue, (until, served_entity_id))

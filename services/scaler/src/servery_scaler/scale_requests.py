@@ -89,6 +89,7 @@ class ScaleRequests:
             served_entity_id=entity_id,
             desired_replicas=decision.desired_replicas,
             reason=decision.reason,
+            before=entity.desired_replicas,
             seen=decision.seen,
         )
         try:

@@ -50,6 +50,8 @@ class Ticker:
         """Keep the routes up to date, for ever."""
         async for change in self._bus.kv_watch(subjects.ROUTES_BUCKET, EndpointRoute):
             if change.caught_up:
+                for endpoint_id in change.missing:
+                    self.routed(endpoint_id, None)
                 self.caught_up.set()
             elif change.deleted:
                 self.routed(change.key, None)

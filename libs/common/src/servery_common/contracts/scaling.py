@@ -56,6 +56,8 @@ class ScaleRequest(Message, type="servery.scale.request.v1"):
     served_entity_id: str
     desired_replicas: int
     reason: str
+    before: int | None = None
+    """The count it was decided from: with another one it is not taken, for the decision would be another, too."""
     seen: dict[str, float] = {}
     """What the decision was made of, by name: kept with it for whoever asks why."""
 

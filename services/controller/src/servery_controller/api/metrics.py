@@ -47,12 +47,13 @@ def _views(
     shown = deployment.active or deployment.newest
     if shown is None:
         return [EntityView("", EntityTotals(), ())]
-    seen = backend.observe().replicas.values()
+    seen = backend.observe().replicas
     return [
         EntityView(
             name=entity.spec.name,
             totals=book.totals(entity.id, now),
-            replicas=[replica for replica in seen if replica.served_entity_id == entity.id],
+            # By their rows: a replica does not know that it was taken over by another config's entity.
+            replicas=[seen[r.id] for r in deployment.replicas_of(entity.id) if r.id in seen],
         )
         for entity in deployment.entities_of(shown.version)
     ]

@@ -4,7 +4,7 @@ All verbs but ``logs`` are idempotent and quick; none waits for a replica to bec
 order is seen in ``observe``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Protocol
 
@@ -26,6 +26,10 @@ class ComputeBackend(Protocol):
 
     def room(self, slots: int) -> Room:
         """Return how many slots new replicas of ``slots`` slots each could have at most, and how many are taken."""
+        ...
+
+    def ready_replicas(self) -> Collection[str]:
+        """Return the ids of replicas that certainly take requests: they said so a moment ago."""
         ...
 
     async def ensure(self, node: str, launch: ReplicaLaunch) -> None:

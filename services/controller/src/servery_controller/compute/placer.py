@@ -222,7 +222,11 @@ class Placer:
             for h in holdings
             if h.stopping and now - self._stopping_since[h.replica_id] < DRAIN_PATIENCE
         )
-        extra = choose_extra(holdings, waiting_slots, draining)
+        # Never the last one that works: what starts, has failed or was on a lost worker is not counted as kept.
+        ready = self._backend.ready_replicas()
+        extra = choose_extra(
+            [h for h in holdings if h.stopping or h.replica_id in ready], waiting_slots, draining
+        )
         if extra is None:
             return
         kept = sum(h.served_entity_id == extra.served_entity_id and not h.stopping for h in holdings)

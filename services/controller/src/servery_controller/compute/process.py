@@ -23,6 +23,7 @@ from servery_common.contracts.replicas import (
     StopReplica,
     WorkerHeartbeat,
 )
+from servery_common.contracts.states import ReplicaState
 from servery_common.errors import NotFound, Unavailable
 from servery_common.messaging.port import Bus
 from servery_controller.compute.placement import WorkerView, choose_worker, room_for, worker_of
@@ -98,6 +99,17 @@ class ProcessBackend:
         """See ComputeBackend. Workers that were not heard of just now have none."""
         heard_since = self._clock() - SUSPECT_SECONDS
         return room_for(self._workers.values(), self._placements(), slots=slots, heard_since=heard_since)
+
+    def ready_replicas(self) -> frozenset[str]:
+        """See ComputeBackend."""
+        heard_since = self._clock() - SUSPECT_SECONDS
+        return frozenset(
+            replica_id
+            for worker in self._workers.values()
+            if worker.heard_at >= heard_since
+            for replica_id, observed in worker.replicas.items()
+            if observed.state is ReplicaState.READY
+        )
 
     async def ensure(self, node: str, launch: ReplicaLaunch) -> None:
         """See ComputeBackend."""

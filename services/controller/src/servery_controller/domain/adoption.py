@@ -6,7 +6,7 @@ built, has no replicas of its own, and is ready when the old one is. When its co
 replicas change hands in the transaction that switches the configs; the processes notice nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 
@@ -73,18 +73,27 @@ def adopting(entity: ServedEntity, source: ServedEntity) -> ServedEntity:
     )
 
 
-def take_over(deployment: Deployment, version: int) -> Deployment:
-    """Return the deployment after a config version became active: its entities have what they adopted."""
+def take_over(deployment: Deployment, version: int, judged: Mapping[str, ServedEntity]) -> Deployment:
+    """Return the deployment after a config version became active: its entities have what they adopted.
+
+    That is the replicas, how many there should be, and the phase: one that is being woken goes on being woken.
+    ``judged`` are the entities as they were before those of the older configs were given up, by id.
+    """
     heirs = {
         e.adopts: e
         for e in deployment.entities_of(version)
         if e.adopts is not None and any(source.id == e.adopts for source in deployment.entities)
     }
-    desired = {e.id: e.desired_replicas for e in deployment.entities}
     return replace(
         deployment,
         entities=tuple(
-            replace(e, adopts=None, desired_replicas=within_range(desired[e.adopts], e))
+            replace(
+                e,
+                adopts=None,
+                desired_replicas=within_range(judged[e.adopts].desired_replicas, e),
+                phase=judged[e.adopts].phase,
+                message=judged[e.adopts].message,
+            )
             if e.adopts in heirs and e.config_version == version
             else e
             for e in deployment.entities

@@ -110,7 +110,8 @@ def _activate(config: Config, deployment: Deployment) -> Deployment:
         give_up(e, "Replaced by a newer config.") for c in older for e in deployment.entities_of(c.version)
     ]
     retired = [_advance(c, ConfigEvent.REPLACED) for c in older]
-    return take_over(_with(deployment, [config, *retired], given_up), config.version)
+    judged = {e.id: e for e in deployment.entities}
+    return take_over(_with(deployment, [config, *retired], given_up), config.version, judged)
 
 
 def _with(deployment: Deployment, configs: Sequence[Config], entities: Sequence[ServedEntity]) -> Deployment:

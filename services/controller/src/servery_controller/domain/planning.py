@@ -129,9 +129,18 @@ def with_placement_problem(step: Plan, entity: ServedEntity, problem: str, runni
 def with_environment_problem(step: Plan, entity: ServedEntity, problem: str) -> Plan:
     """Return the step with the reason why new replicas of ``entity`` cannot be given their environment variables.
 
-    Told of a READY one too: nothing repairs it but a person.
+    Told of a READY one too: nothing repairs it but a person. So gateways are told as well: nobody should wait for one.
     """
-    return _with_message(step, entity, f"No replica can be started. {problem}")
+    told = _with_message(step, entity, f"No replica can be started. {problem}")
+    if told.route is None:
+        return told
+    entities = tuple(
+        one.model_copy(update={"holds": False, "problem": problem})
+        if one.served_entity_id == entity.id
+        else one
+        for one in told.route.served_entities
+    )
+    return replace(told, route=told.route.model_copy(update={"served_entities": entities}))
 
 
 def _with_message(step: Plan, entity: ServedEntity, message: str) -> Plan:

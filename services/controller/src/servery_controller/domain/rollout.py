@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import sqrt
 
+from servery_common.contracts.states import ReplicaState
 from servery_controller.domain.adoption import source_of
 from servery_controller.domain.endpoint import (
     Config,
@@ -23,6 +24,7 @@ from servery_controller.domain.endpoint import (
     ServedEntity,
 )
 from servery_controller.domain.endpoint_options import RolloutOptions
+from servery_controller.domain.sightings import reasons
 
 Z_95 = 1.645
 FEWEST_ERRORS = 3
@@ -120,9 +122,11 @@ def judge_rollout(
     if options.kind != "guarded" or config.rollout is None or deployment.active is None:
         return Advance()
     fresh, old = new_entities(config, deployment), replaced_entities(config, deployment)
-    lost = next((e for e in fresh if e.phase is EntityPhase.RECOVERING), None)
-    if lost is not None and not any(e.phase is EntityPhase.RECOVERING for e in old):
-        return RollBack(f"{lost.spec.name}: {lost.message}")
+    for entity in fresh:
+        # A process that ends and is started again shows in the answers; one that cannot be started has no end.
+        failures = reasons(entity, deployment, seen, ReplicaState.FAILED)
+        if entity.phase is EntityPhase.RECOVERING and failures:
+            return RollBack(f"{entity.spec.name} cannot be started again: {failures}")
     new_health, old_health = _together(fresh, seen), _together(old, seen)
     if why := _worse(new_health, old_health, options):
         return RollBack(f"{why} The new version had {share_of(config, options)} % of the traffic.")

@@ -30,6 +30,9 @@ class Scaling:
             counts = await scaling_store.lock_counts(conn, request.endpoint_id, entity_id)
             if counts is None:
                 return ScaleAnswer(accepted=False)
+            if request.before is not None and request.before != counts.desired:
+                # Decided on a route that is older than the count: the scaler decides again when it has the new one.
+                return ScaleAnswer(accepted=False, desired_replicas=counts.desired)
             after, reason = clamp(request.desired_replicas, counts.low, counts.high, request.reason)
             if after == counts.desired:
                 return ScaleAnswer(accepted=True, desired_replicas=after)
