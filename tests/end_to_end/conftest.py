@@ -111,8 +111,16 @@ def new_name(client: Client) -> Iterator[Callable[[], str]]:
 @pytest.fixture(scope="session")
 def steady() -> Iterator[Client]:
     """Administrator of a stack whose scaler decides nothing: tests choose the replica counts. They may kill there."""
-    for stack in run_stack({"SERVERY_SCALER_TICK_SECONDS": "86400", "SERVERY_WORKER_CAPACITY_SLOTS": "160"}):
+    for stack in run_stack(
+        {
+            "SERVERY_SCALER_TICK_SECONDS": "86400",
+            "SERVERY_WORKER_CAPACITY_SLOTS": "160",
+            # A worker that was killed imports the model's packages anew, on a busy machine for most of a minute.
+            "SERVERY_MODEL_TIMEOUT_SECONDS": "170",
+        }
+    ):
         client = Client(stack)
+        client.http.timeout = 180
         yield client
         client.close()
 
