@@ -78,8 +78,6 @@ class FencingWorker(WorkerPeer):
     refused: list[EnsureReplica | StopReplica] = field(default_factory=list[EnsureReplica | StopReplica])
     on_order: Callable[[EnsureReplica | StopReplica], None] | None = None
     """Called with each order before it is taken."""
-    drains: bool = False
-    """Replicas that are to stop never do: they have a request that does not end."""
 
     async def _ensure(self, order: EnsureReplica) -> Done:
         self._take(order, order.launch.epoch)
@@ -87,7 +85,7 @@ class FencingWorker(WorkerPeer):
 
     async def _stop(self, order: StopReplica) -> Done:
         self._take(order, order.epoch)
-        return Done() if self.drains else await super()._stop(order)
+        return await super()._stop(order)
 
     def _take(self, order: EnsureReplica | StopReplica, epoch: int) -> None:
         if self.epochs and epoch < self.epochs[-1]:
