@@ -48,6 +48,22 @@ def pick(*preferred: int | None, avoid: frozenset[int] = frozenset()) -> int:
         return probe.getsockname()[1]
 
 
+def listens(pid: int, port: int) -> bool:
+    """Tell whether a process, or one it started, is who listens on `port`; True where the system does not say."""
+    try:
+        process = psutil.Process(pid)
+        family = (process, *process.children(recursive=True))
+        return any(
+            connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+            for member in family
+            for connection in member.net_connections(kind="tcp")
+        )
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
 def _why_not(port: int, host: str) -> OSError | None:
     """Return what a server that listens on `port` now would run into."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -11,7 +11,7 @@ import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from servery_local.ports import LOOPBACK
+from servery_local.ports import LOOPBACK, listens
 
 Probe = Callable[[int], Awaitable[bool]]
 """Gets the pid of the component's process, answers whether it is ready."""
@@ -20,15 +20,16 @@ PROBE_TIMEOUT = 2.0
 
 
 def http_ok(port: int, path: str) -> Probe:
-    """Return a probe that is satisfied by a 200 from `path`.
+    """Return a probe that is satisfied by a 200 from `path` of the component's own process.
 
-    Speaks HTTP itself: a client library would take longer to import than most components to start.
+    Two stacks that start at once may have chosen the same port: the other one's server is not ours. Speaks HTTP
+    itself: a client library would take longer to import than most components to start.
     """
     request = f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{port}\r\nConnection: close\r\n\r\n"
 
-    async def probe(_pid: int) -> bool:
+    async def probe(pid: int) -> bool:
         line = await _first_line(port, request.encode())
-        return line.split(b" ")[1:2] == [b"200"]
+        return line.split(b" ")[1:2] == [b"200"] and listens(pid, port)
 
     return probe
 
