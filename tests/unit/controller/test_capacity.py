@@ -179,3 +179,9 @@ def test_nobody_gives_the_last_replica_nor_one_that_drains():
 def test_no_more_is_given_back_than_first_replicas_wait_for():
     assert choose_extra(held("a", 5), 4, 4) is None, "room is on its way"
     assert choose_extra(held("a", 5), 8, 4) is not None, "for one of two"
+
+
+def test_extras_that_stream_for_long_are_not_followed_by_ever_more():
+    streaming = [replace(h, stopping=True) for h in held("a", 3)]
+    assert choose_extra([*streaming[:2], *held("b", 3)], 4, 0) is not None
+    assert choose_extra([*streaming, *held("b", 3)], 4, 0) is None

@@ -22,6 +22,9 @@ from enum import StrEnum
 RESERVED_SHARE = 4
 """Entities at zero have at most one in so many places kept for them."""
 DRAIN_PATIENCE = 10.0
+"""Seconds a replica that was given back may take to go before another one is."""
+MOST_STOPPING = 3
+"""So many times the slots that are wanted may be stopping at a time."""
 
 
 class ScopeKind(StrEnum):
@@ -223,9 +226,11 @@ def added_by(holding: Holding, usage: Usage, scope: Scope) -> int:
 def choose_extra(holdings: Sequence[Holding], wanted: int, draining: int) -> Holding | None:
     """Return the replica to give back for first replicas that want so many slots, or None.
 
-    ``holdings`` are those of the scope, oldest first; ``draining`` slots become free by themselves soon.
+    ``holdings`` are those of the scope, oldest first; ``draining`` slots become free by themselves soon. Those that do
+    not, as they still stream answers, are followed by others, but not by ever more of them.
     """
-    if draining >= wanted:
+    stopping = sum(h.slots for h in holdings if h.stopping)
+    if draining >= wanted or stopping >= MOST_STOPPING * wanted:
         return None
     kept: dict[str, list[Holding]] = {}
     for holding in holdings:
