@@ -4,8 +4,13 @@ Standard library only: it runs beside whatever version of a client is tried, in 
 scenario's steps share what they made, so a step that fails may fail later ones; each has its own line in the report.
 """
 
+import contextlib
+import fcntl
+import hashlib
 import json
+import pathlib
 import sys
+import tempfile
 import time
 import traceback
 
@@ -40,6 +45,15 @@ class Scenario:
 def arguments():
     """What the tests pass to the script."""
     return json.loads(sys.argv[1])
+
+
+@contextlib.contextmanager
+def alone(host):
+    """Scenarios run side by side on one stack: what is one of a workspace is tried by one of them at a time."""
+    name = f"servery-scenario-{hashlib.sha256(host.encode()).hexdigest()[:16]}.lock"
+    with pathlib.Path(tempfile.gettempdir(), name).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def equal(seen, expected):

@@ -42,7 +42,7 @@ from databricks.sdk.service.serving import (
 from databricks.sdk.service.settings import ListType
 from databricks.sdk.service.workspace import AclPermission
 from databricks.sdk.version import __version__
-from tests.end_to_end.clients.report import Scenario, arguments, equal, eventually, raises
+from tests.end_to_end.clients.report import Scenario, alone, arguments, equal, eventually, raises
 
 PATCH = PatchSchema.URN_IETF_PARAMS_SCIM_API_MESSAGES_2_0_PATCH_OP
 PATIENCE = timedelta(minutes=3)
@@ -383,6 +383,11 @@ def users_groups_and_principals_are_kept(world):
 
 @scenario.step
 def ip_access_lists_restrict_a_workspace(world):
+    with alone(world.host):
+        _restrict_a_workspace(world)
+
+
+def _restrict_a_workspace(world):
     w, switch = world.w, "enableIpAccessLists"
     lists, query = w.ip_access_lists, world.w.serving_endpoints.query
     equal(w.workspace_conf.get_status(keys=switch), {switch: "false"})

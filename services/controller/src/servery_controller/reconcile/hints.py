@@ -1,7 +1,7 @@
 """Which endpoints deserve a look now. A hint may be lost or repeated; polling finds what hints miss."""
 
 import asyncio
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 
 
 class Hints:
@@ -24,9 +24,9 @@ class Hints:
         """The hinted ids. They stay until discarded: an endpoint that is being looked at now is looked at again."""
         return list(self._ids)
 
-    def within(self, endpoint_ids: Container[str]) -> bool:
+    def within(self, endpoint_ids: Iterable[str]) -> bool:
         """Whether all hinted endpoints are among these."""
-        return all(hinted in endpoint_ids for hinted in self._ids)
+        return self._ids.issubset(endpoint_ids)
 
     def discard(self, endpoint_id: str) -> None:
         """The endpoint is about to be looked at."""

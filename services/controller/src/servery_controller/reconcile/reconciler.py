@@ -56,7 +56,8 @@ class Reconciler:
         for endpoint_id in await store.all_endpoint_ids(self._pool):
             self._hints.add(endpoint_id)
         async with asyncio.TaskGroup() as steps:
-            running: dict[str, asyncio.Task[None]] = {}
+            running: dict[asyncio.Task[None], str] = {}
+            """Endpoint ids by step. One that has ended its claim may be here a moment longer, beside the next one."""
             misses = 0
             while True:
                 free = self._concurrency - len(running)
@@ -66,18 +67,15 @@ class Reconciler:
                     step = steps.create_task(
                         self._step.run(endpoint_id, lock_token, term), name=f"reconcile {endpoint_id}"
                     )
-                    running[endpoint_id] = step
-                    step.add_done_callback(lambda _, ended=endpoint_id: self._ended(running, ended))
+                    running[step] = endpoint_id
+                    step.add_done_callback(running.pop)
+                    step.add_done_callback(lambda _: self._hints.wake())
                 # A row that somebody writes at this moment is skipped, and nobody says when they are done.
-                missed = free > 0 and not self._hints.within(running)
+                missed = free > 0 and not self._hints.within(running.values())
                 misses = misses + 1 if missed and not claimed else 0
                 await self._hints.wait(
                     min(self._poll_seconds, FIRST_RETRY_SECONDS * 2**misses) if missed else self._poll_seconds
                 )
-
-    def _ended(self, running: dict[str, asyncio.Task[None]], endpoint_id: str) -> None:
-        del running[endpoint_id]
-        self._hints.wake()
 
     async def sweep(self, term: Term) -> None:
         """Stop replicas nobody asked for, and withdraw routes of endpoints nobody knows.
