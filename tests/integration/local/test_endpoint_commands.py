@@ -259,7 +259,7 @@ def test_an_endpoints_scaling_is_explained_to_people_and_programs(api: FakeApi) 
         "Has 2 of 3 replicas. No worker has room.",
         "in flight 11.5, queued 2",
         "3 wanted, ",
-        "iris-3         1 -> 3    scaler  load 11.5 [in flight 11.5]",
+        "iris-3         1 -> 3    scaler  load 11.5\n",
     ):
         assert told in " ".join(explained.stdout.split()) or told in explained.stdout, told
     assert "scaler does not answer" not in explained.stdout
