@@ -149,6 +149,7 @@ def trial(stack: Stack, rounds: int, rate: float, seconds: float = float("inf"))
     returns: dict[str, list[Return]] = {victim: [] for victim in VICTIMS}
     end = time.monotonic() + seconds
     with scoring.running(), managing.running():
+        assert managing.has_split.wait(HANG_GUARD), "nothing is changed"
         for number in range(rounds):
             if time.monotonic() > end:
                 break

@@ -92,6 +92,8 @@ class Managing:
         self.ledger = Ledger()
         self._client = client
         self._versions = versions
+        self.has_split = threading.Event()
+        """Set at the first change of the split that was acknowledged: it has done one of everything then."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work)
 
@@ -136,6 +138,7 @@ class Managing:
                 shown = updated.get("pending_config") or updated["config"]
                 ledger.config_version = shown["config_version"]
                 ledger.splits += 1
+                self.has_split.set()
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
         """What a 2xx says; None for any other answer, or none."""
