@@ -12,7 +12,6 @@ from math import ceil
 
 from servery_controller.domain.endpoint import (
     Config,
-    ConfigPhase,
     Deployment,
     EntityPhase,
     EntitySpec,
@@ -36,7 +35,7 @@ def adoptable(
 ) -> dict[str, ServedEntity]:
     """Return, by served name, the entities of the active config that a new config with these specs goes on with.
 
-    None when the new config is the active one over again: who asks for that wants it deployed anew, for
+    Nothing when the new config is the active one over again: who asks for that wants it deployed anew, for
     instance because a secret has another value.
     """
     active = deployment.active
@@ -113,7 +112,7 @@ def first_replicas(entity: ServedEntity, config: Config, deployment: Deployment)
     The demand will be there when the new config becomes active; to learn it only then would lose requests.
     """
     active = deployment.active
-    if active is None or active.phase is not ConfigPhase.ACTIVE:
+    if active is None:
         return entity.desired_replicas
     serving = sum(e.desired_replicas for e in deployment.entities_of(active.version))
     share = _shares(config.routes).get(entity.spec.name, 0)

@@ -22,13 +22,7 @@ def is_missing(replica: Replica, seen: Observation) -> bool:
 
 def ready_replicas(entity: ServedEntity, deployment: Deployment, seen: Observation) -> int:
     """How many replicas that are wanted take requests."""
-    return sum(
-        1
-        for replica in deployment.replicas_of(entity.id)
-        if not replica.stopping
-        and (observed := seen.replicas.get(replica.id)) is not None
-        and observed.state is ReplicaState.READY
-    )
+    return sum(o.state is ReplicaState.READY for o in observed_replicas(entity, deployment, seen))
 
 
 def reasons(

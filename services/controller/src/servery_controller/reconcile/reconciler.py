@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import structlog
 
+from servery_common.backoff import full_jitter
 from servery_common.errors import ServeryError
 from servery_common.postgres.pool import Pool
 from servery_controller.compute.backend import ComputeBackend
@@ -20,7 +21,7 @@ from servery_controller.reconcile.route_publisher import RoutePublisher
 log = structlog.get_logger()
 
 FIRST_RETRY_SECONDS = 0.01
-"""A hinted endpoint that could not be claimed is tried again after so long, and then with growing pauses."""
+"""A hinted endpoint that could not be claimed is tried again within so long, and then with growing pauses."""
 ORPHAN_GRACE = timedelta(seconds=60)
 
 
@@ -58,7 +59,7 @@ class Reconciler:
         async with asyncio.TaskGroup() as steps:
             running: dict[asyncio.Task[None], str] = {}
             """Endpoint ids by step. One that has ended its claim may be here a moment longer, beside the next one."""
-            misses = 0
+            pauses = full_jitter(FIRST_RETRY_SECONDS, self._poll_seconds)
             while True:
                 free = self._concurrency - len(running)
                 claimed = await self._claim(free)
@@ -72,10 +73,10 @@ class Reconciler:
                     step.add_done_callback(lambda _: self._hints.wake())
                 # A row that somebody writes at this moment is skipped, and nobody says when they are done.
                 missed = free > 0 and not self._hints.within(running.values())
-                misses = misses + 1 if missed and not claimed else 0
-                await self._hints.wait(
-                    min(self._poll_seconds, FIRST_RETRY_SECONDS * 2**misses) if missed else self._poll_seconds
+                pauses = (
+                    pauses if missed and not claimed else full_jitter(FIRST_RETRY_SECONDS, self._poll_seconds)
                 )
+                await self._hints.wait(next(pauses) if missed else self._poll_seconds)
 
     async def sweep(self, term: Term) -> None:
         """Stop replicas nobody asked for, and withdraw routes of endpoints nobody knows.
