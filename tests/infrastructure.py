@@ -6,8 +6,10 @@ and with nothing synced to disk.
 """
 
 import contextlib
+import itertools
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -25,11 +27,24 @@ import psutil
 START_SECONDS = 30.0
 
 
+_PORTS = itertools.cycle(random.sample(range(10_000, 20_000), 10_000))
+_SIDE_BY_SIDE = 8
+
+
 def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a port of the loopback interface that nobody listens on, another one each time.
+
+    None that outgoing connections are given: a server that a test kills finds its port free when it starts again. Of
+    the processes that run tests side by side each has its own share.
+    """
+    share = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SIDE_BY_SIDE
+    for port in _PORTS:
+        if port % _SIDE_BY_SIDE == share:
+            with contextlib.suppress(OSError), socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise AssertionError("the ports never end")
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -17,8 +17,7 @@ import nats
 import psutil
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.load.client import Target, load
-from tests.end_to_end.stack import free_port
-from tests.infrastructure import running_nats
+from tests.infrastructure import free_port, running_nats
 
 from servery_common.contracts import frames, subjects
 from servery_common.contracts.access import Identity, TokenGrant

@@ -16,7 +16,8 @@ import psutil
 from tests.benchmarks.load.client import Target
 from tests.end_to_end.client import Client
 from tests.end_to_end.otlp_receiver import OtlpReceiver
-from tests.end_to_end.stack import Stack, free_port, run_stack
+from tests.end_to_end.stack import Stack, run_stack
+from tests.infrastructure import free_port
 
 CACHE = Path(".servery-bench")
 """Kept between runs, below the working directory: MLServer's environment."""

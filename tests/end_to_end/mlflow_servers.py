@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 from tests.end_to_end.deadlines import eventually
-from tests.end_to_end.stack import free_port
+from tests.infrastructure import free_port
 from tests.models.bodies import Body
 
 

@@ -11,7 +11,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from typing import Any
 import httpx
 import psutil
 from tests.end_to_end.deadlines import eventually
+from tests.infrastructure import free_port
 
 SERVICES = ("gateway", "controller", "builder", "scaler", "worker")
 
@@ -198,13 +198,6 @@ class Stack:
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
         return {**kept, **self._variables}
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def run_stack(variables: Mapping[str, str] | None = None) -> Iterator[Stack]:

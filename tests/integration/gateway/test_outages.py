@@ -21,6 +21,7 @@ async def test_requests_in_flight_fail_at_once_when_nats_dies_and_scoring_resume
     patient_world: World,
 ) -> None:
     world = patient_world
+    await world.allow("7", 100_000)  # a quick machine answers more than the default quota
 
     async def model(work):
         await asyncio.sleep(0.02)

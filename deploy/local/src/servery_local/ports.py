@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 import socket
 from contextlib import closing
 
@@ -11,6 +12,11 @@ import psutil
 from servery_local.errors import LocalError, PortTaken
 
 LOOPBACK = "127.0.0.1"
+_OURS = range(20_000, 32_000)
+"""Below what Linux, macOS and IANA hand out to outgoing connections. A server that is started again after a crash
+finds its port free then: a client that tries to reconnect to a port of that other kind is now and then given the very
+port as its own, is connected to itself, and keeps the server out."""
+_TRIES = 100
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
@@ -40,7 +46,8 @@ def require_free(port: int, host: str) -> None:
 
 def pick(*preferred: int | None, avoid: frozenset[int] = frozenset()) -> int:
     """Return the first free port of `preferred` on the loopback interface, else any free one."""
-    for port in preferred:
+    others = random.sample(_OURS, _TRIES)
+    for port in (*preferred, *others):
         if port is not None and port not in avoid and is_free(port):
             return port
     with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:

@@ -61,6 +61,9 @@ class Artifacts(Value):
     """Interpreter inside it."""
     environment_key: str
     """Content hash of the environment: replicas with the same key share a warm parent."""
+    image: str | None = None
+    """Content id (``sha256:…``) of the OCI image that holds a worker and both, under the same paths. None: there are
+    only the files."""
 
 
 class BuildStarted(Message, type="servery.build.started.v1"):

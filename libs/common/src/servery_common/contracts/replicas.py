@@ -19,6 +19,10 @@ class ReplicaLaunch(Value):
     """Everything a worker needs to run one replica."""
 
     replica_id: str
+    workspace_id: str = ""
+    """Whose replica it is: containers of one workspace share a network."""
+    workload_type: str = "CPU"
+    """What the replica may use of a machine, as Databricks names it."""
     endpoint_id: str
     endpoint_name: str
     served_entity_id: str

@@ -225,6 +225,8 @@ class ReconcileStep:
             return partial(with_environment_problem, entity=entity, problem=error.message)
         launch = ReplicaLaunch(
             replica_id=replica.id,
+            workspace_id=deployment.endpoint.workspace_id,
+            workload_type=entity.spec.workload_type,
             endpoint_id=deployment.endpoint.id,
             endpoint_name=deployment.endpoint.name,
             served_entity_id=entity.id,
