@@ -22,7 +22,7 @@ class Received:
     def __init__(self) -> None:
         self.messages: list[tuple[bytes, str, bytes]] = []
 
-    def __call__(self, payload: memoryview, reply: str, headers: bytes) -> None:
+    def __call__(self, payload: memoryview, reply: str, headers: bytes, _subject: bytes) -> None:
         self.messages.append((bytes(payload), reply, headers))
 
     @property
@@ -99,7 +99,7 @@ async def test_a_message_to_nobody_comes_back_as_a_status(
 async def test_a_handler_that_fails_takes_nothing_with_it(
     client: InferenceClient, received: Received
 ) -> None:
-    def fails(payload: memoryview, reply: str, headers: bytes) -> None:
+    def fails(payload: memoryview, reply: str, headers: bytes, subject: bytes) -> None:
         raise ValueError("no")
 
     await client.receive("servery.infer.fails", fails)

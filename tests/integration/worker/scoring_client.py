@@ -65,7 +65,7 @@ class ScoringClient:
 
     def __init__(self, nats: Client) -> None:
         self._nats = nats
-        self._reply = subjects.replies(uuid.uuid4().hex)
+        self._reply = subjects.replies(uuid.uuid4().hex, "any")
         self._ids = itertools.count(1)
         self._calls: dict[int, tuple[str, Call]] = {}
 

@@ -5,19 +5,19 @@ from nats.errors import ProtocolError
 
 from servery_common.messaging.wire import MAX_LINE_BYTES, WireReader
 
-Message = tuple[bytes, str, bytes]
+Message = tuple[bytes, str, bytes, bytes]
 HEADERS = b"NATS/1.0\r\nA: b\r\n\r\n"
 
 
 class Read:
-    """A reader with one subject it has a handler for, and what came of it in order."""
+    """A reader with one subscription it has a handler for, and what came of it in order."""
 
     def __init__(self) -> None:
         self.all: list[Message | bytes] = []
-        self.reader = WireReader({b"ours": self.take}, self.all.append)
+        self.reader = WireReader({b"1": self.take}, self.all.append)
 
-    def take(self, payload: memoryview, reply: str, headers: bytes) -> None:
-        self.all.append((bytes(payload), reply, headers))
+    def take(self, payload: memoryview, reply: str, headers: bytes, subject: bytes) -> None:
+        self.all.append((bytes(payload), reply, headers, subject))
 
     def feed(self, *pieces: bytes) -> "Read":
         for piece in pieces:
@@ -25,24 +25,28 @@ class Read:
         return self
 
 
-def message(payload: bytes, *, subject: str = "ours", reply: str = "", headers: bytes = b"") -> bytes:
-    words = ["HMSG" if headers else "MSG", subject, "1", *([reply] if reply else [])]
+def message(
+    payload: bytes, *, sid: int = 1, subject: str = "ours.a", reply: str = "", headers: bytes = b""
+) -> bytes:
+    words = ["HMSG" if headers else "MSG", subject, str(sid), *([reply] if reply else [])]
     words += [str(len(headers))] if headers else []
     words.append(str(len(headers) + len(payload)))
     return " ".join(words).encode() + b"\r\n" + headers + payload + b"\r\n"
 
 
-def test_a_message_goes_to_the_handler_of_its_subject():
-    assert Read().feed(message(b"hello", reply="back")).all == [(b"hello", "back", b"")]
+def test_a_message_goes_to_the_handler_of_its_subscription_with_the_subject_it_came_on():
+    assert Read().feed(message(b"hello", reply="back")).all == [(b"hello", "back", b"", b"ours.a")]
+    assert Read().feed(message(b"hello", subject="ours.b")).all == [(b"hello", "", b"", b"ours.b")]
 
 
 def test_headers_are_handed_over_apart_from_the_payload():
-    assert Read().feed(message(b"hello", headers=HEADERS, reply="back")).all == [(b"hello", "back", HEADERS)]
-    assert Read().feed(message(b"", headers=HEADERS)).all == [(b"", "", HEADERS)]
+    with_reply = message(b"hello", headers=HEADERS, reply="back")
+    assert Read().feed(with_reply).all == [(b"hello", "back", HEADERS, b"ours.a")]
+    assert Read().feed(message(b"", headers=HEADERS)).all == [(b"", "", HEADERS, b"ours.a")]
 
 
 def test_everything_else_is_passed_on_as_it_came():
-    others = [b"PING\r\n", message(b"x", subject="theirs", headers=HEADERS), b"-ERR 'no'\r\n", b"+OK\r\n"]
+    others = [b"PING\r\n", message(b"x", sid=2, headers=HEADERS), b"-ERR 'no'\r\n", b"+OK\r\n"]
     assert Read().feed(b"".join(others)).all == others
 
 
@@ -51,7 +55,7 @@ STREAM = [
     b"PING\r\n",
     message(b"MSG ours 1 4\r\n\r\n"),
     message(b"x" * 300, headers=HEADERS, reply="r"),
-    message(b"not ours", subject="theirs"),
+    message(b"not ours", sid=2),
     b'INFO {"a": 1}\r\n',
     message(b"end"),
 ]

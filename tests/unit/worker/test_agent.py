@@ -117,7 +117,7 @@ def runner(agent: Agent) -> FakeRunner:
 
 
 async def deliver(agent: Agent, *records: bytes, reply: str = "servery.replies.g1") -> None:
-    agent.on_message(memoryview(b"".join(records)), reply, b"")
+    agent.on_message(memoryview(b"".join(records)), reply, b"", b"servery.infer.r1")
 
 
 def request(number: int, body: bytes = b"{}", **head: Any) -> bytes:

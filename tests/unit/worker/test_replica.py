@@ -195,7 +195,12 @@ async def test_what_is_noticed_after_a_runner_ended_does_not_change_why_it_did(
             changed.clear()
             await changed.wait()
         assert nats.handler is not None
-        nats.handler(memoryview(frames.encode(frames.REQUEST, 1, {"ttl": 60_000}, b"{}")), "g", b"")
+        nats.handler(
+            memoryview(frames.encode(frames.REQUEST, 1, {"ttl": 60_000}, b"{}")),
+            "g",
+            b"",
+            b"servery.infer.r1",
+        )
         assert runner.numbers
         if late:
             runner.dead.set()

@@ -149,7 +149,7 @@ class World:
         await until(lambda: self.state is S.STOPPED)
 
     def ask(self, number: int) -> None:
-        self.nats.handler(memoryview(request(number)), "g", b"")
+        self.nats.handler(memoryview(request(number)), "g", b"", b"servery.infer.r1")
 
     @property
     def state(self) -> ReplicaState | None:

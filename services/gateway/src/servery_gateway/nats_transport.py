@@ -1,7 +1,8 @@
 """Scoring frames over NATS: the one file of the inference path that knows NATS.
 
 Requests to the same replica in one turn of the event loop leave in one message (``outbox``). The reply subject
-ends in the gateway's id and is subscribed to once; answers are told apart by the ids in the frames. When nobody
+ends in the gateway's and the replica's id, and one subscription takes all of them; answers are told apart by the ids in
+the frames. What a replica says of a request it was not sent is ignored. When nobody
 listens to a replica's subject the server says so, naming the subject, and the dispatcher hears ``on_gone``.
 """
 
@@ -37,7 +38,9 @@ class NatsTransport:
     """Implements ``ReplicaTransport``. ``attach`` gives it its connection, ``listener`` its reader."""
 
     def __init__(self, gateway_id: str, max_answer_bytes: int) -> None:
-        self._replies = subjects.replies(gateway_id)
+        self._gateway_id = gateway_id
+        self._replica_at = len(subjects.all_replies(gateway_id)) - 1
+        """Where the replica's id begins in a reply subject."""
         self._client: InferenceClient | None = None
         self._listener: TransportListener | None = None
         self._outboxes: dict[str, Outbox] = {}
@@ -56,7 +59,7 @@ class NatsTransport:
 
     async def attach(self, client: InferenceClient) -> None:
         """Use this connection from now on."""
-        await client.receive(self._replies, self._on_message)
+        await client.receive(subjects.all_replies(self._gateway_id), self._on_message)
         self._client = client
 
     def connection_lost(self) -> None:
@@ -154,15 +157,19 @@ class NatsTransport:
             return
         try:
             self._client.send(
-                subjects.infer(replica_id), frame.parts, reply=self._replies, traceparent=frame.traceparent
+                subjects.infer(replica_id),
+                frame.parts,
+                reply=subjects.replies(self._gateway_id, replica_id),
+                traceparent=frame.traceparent,
             )
         except errors.Error as error:
             # Lost connections are reported by connection_lost(); anything else must not end what calls this.
             log.warning("frame_not_sent", replica_id=replica_id, error=repr(error))
 
-    def _on_message(self, payload: memoryview, _reply: str, headers: bytes) -> None:
+    def _on_message(self, payload: memoryview, _reply: str, headers: bytes, subject: bytes) -> None:
+        sender = subject[self._replica_at :].decode()
         if headers:
-            self._on_status(headers)
+            self._on_status(sender, headers)
             return
         try:
             # A head that was just read is not read again: answers of one prediction have the same.
@@ -171,34 +178,34 @@ class NatsTransport:
                 try:
                     if raw.head != before:
                         before, head = raw.head, frames.read_head(raw.head)
-                    self._on_record(frames.Record(raw.kind, raw.id, head, raw.body, raw.flags))
+                    self._on_record(sender, frames.Record(raw.kind, raw.id, head, raw.body, raw.flags))
                 except Exception as error:
-                    self._on_bad_record(raw, error)
+                    self._on_bad_record(sender, raw, error)
         except frames.FrameError as error:
             log.error("frame_not_understood", error=repr(error), bytes=len(payload))
 
-    def _on_bad_record(self, record: frames.RawRecord, error: Exception) -> None:
+    def _on_bad_record(self, sender: str, record: frames.RawRecord, error: Exception) -> None:
         """One record that makes no sense must not take the answers behind it along; its request is lost at once."""
         log.error("record_not_understood", kind=record.kind, id=record.id, error=repr(error))
-        replica_id = self._replica_of.get(record.id)
-        if replica_id is not None and self._listener is not None:
-            self.cancel(replica_id, record.id)  # There may be more of it to come.
+        if self._replica_of.get(record.id) == sender and self._listener is not None:
+            self.cancel(sender, record.id)  # There may be more of it to come.
             self._listener.on_result(record.id, Outcome(502, JSON, b"", lost=True))
 
-    def _on_status(self, headers: bytes) -> None:
+    def _on_status(self, replica_id: str, headers: bytes) -> None:
         subject = _NOBODY_LISTENS.match(headers)
-        if subject is not None and self._listener is not None:
-            self._listener.on_gone(subject[1].decode())
+        if subject is not None and subject[1].decode() == replica_id and self._listener is not None:
+            self._listener.on_gone(replica_id)
 
-    def _on_record(self, record: frames.Record) -> None:
+    def _on_record(self, replica_id: str, record: frames.Record) -> None:
         kind, attempt, head = record.kind, record.id, record.head
-        replica_id, listener = self._replica_of.get(attempt), self._listener
+        listener = self._listener
         if listener is None:
             return
         if kind == frames.ACCEPT:
             for accepted in frames.accepted_ids(record.body):
-                listener.on_accept(accepted)
-        elif replica_id is None:
+                if self._replica_of.get(accepted) == replica_id:
+                    listener.on_accept(accepted)
+        elif self._replica_of.get(attempt) != replica_id:
             return
         elif kind == frames.RESULT and record.flags & frames.STREAM:
             self._streams.add(attempt)

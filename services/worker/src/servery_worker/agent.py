@@ -91,7 +91,7 @@ class Agent:
         await self._idle.wait()
         await self._answers.sent()
 
-    def on_message(self, payload: memoryview, reply: str, _headers: bytes) -> None:
+    def on_message(self, payload: memoryview, reply: str, _headers: bytes, _subject: bytes) -> None:
         """Take in a frame from a gateway."""
         try:
             for kind, flags, number, head, body in frames.scan(payload):

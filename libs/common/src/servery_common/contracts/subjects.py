@@ -6,7 +6,7 @@ one line:
 =====================  ==============================================================================
 ``servery.api.…``      request/reply; no subscriber answers at once with "no responders"
 ``servery.infer.…``    scoring frames to one replica (``contracts.frames``); never stored, never replayed
-``servery.replies.…``  scoring frames back to one gateway
+``servery.replies.…``  scoring frames of one replica back to one gateway
 ``servery.signals.…``  core NATS, best effort: lost when nobody listens, repeated soon
 ``servery.jobs.…``     JetStream work queue ``SERVERY_JOBS``: one of the consumers does it
 ``servery.events.…``   JetStream ``SERVERY_EVENTS``: facts, kept for a while
@@ -127,9 +127,14 @@ def infer(replica_id: str) -> str:
     return f"servery.infer.{token(replica_id)}"
 
 
-def replies(gateway_id: str) -> str:
-    """Scoring frames back to one gateway."""
-    return f"servery.replies.{token(gateway_id)}"
+def replies(gateway_id: str, replica_id: str) -> str:
+    """Scoring frames back to one gateway from one replica, which may be allowed to use no other subject."""
+    return f"servery.replies.{token(gateway_id)}.{token(replica_id)}"
+
+
+def all_replies(gateway_id: str) -> str:
+    """What one gateway listens to: the scoring frames of all replicas that are for it."""
+    return f"servery.replies.{token(gateway_id)}.*"
 
 
 def worker_heartbeat(worker_id: str) -> str:

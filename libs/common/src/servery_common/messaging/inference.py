@@ -38,15 +38,16 @@ class InferenceClient(ResilientClient):
         self.disconnect_callbacks.append(self._note_loss)
 
     async def receive(self, subject: str, handler: MessageHandler) -> None:
-        """Call ``handler`` for each message on this subject (no wildcards), also after a reconnect."""
-        self._handlers[subject.encode()] = _guarded(handler)
+        """Call ``handler`` for each message on this subject, which may end in a wildcard, also after a reconnect."""
+        # The id the subscription is about to get: a message may be read as soon as it is written.
+        self._handlers[str(self._sid + 1).encode()] = _guarded(handler)
         self._received[subject] = await self.subscribe(subject)
 
     async def ignore(self, subject: str) -> None:
         """Receive no more on this subject. Raises nats.errors.Error without a connection."""
-        self._handlers.pop(subject.encode(), None)
         subscription = self._received.pop(subject, None)
         if subscription is not None:
+            self._handlers.pop(str(subscription._id).encode(), None)
             await subscription.unsubscribe()
 
     def send(
@@ -164,9 +165,9 @@ class _Inline(asyncio.Protocol):
 
 
 def _guarded(handler: MessageHandler) -> MessageHandler:
-    def handle(payload: memoryview, reply: str, headers: bytes) -> None:
+    def handle(payload: memoryview, reply: str, headers: bytes, subject: bytes) -> None:
         try:
-            handler(payload, reply, headers)
+            handler(payload, reply, headers, subject)
         except Exception:
             # Raised into the event loop it would close the connection, on which others wait for their answers.
             log.exception("message_not_handled", bytes=len(payload), reply=reply)

@@ -9,12 +9,13 @@ from nats.errors import ProtocolError
 MAX_LINE_BYTES = 64 * 1024
 """The longest line a server sends is its INFO, of some kilobytes."""
 
-MessageHandler = Callable[[memoryview, str, bytes], None]
-"""Takes the payload, the reply subject (empty when there is none) and the header block (empty when there is none)."""
+MessageHandler = Callable[[memoryview, str, bytes, bytes], None]
+"""Takes the payload, the reply subject (empty when there is none), the header block (empty when there is none) and the
+subject the message came on."""
 
 
 class WireReader:
-    """Bytes in as they come; messages go to the handler of their subject, in the same call.
+    """Bytes in as they come; messages go to the handler of their subscription's id, in the same call.
 
     ``others`` gets everything else whole, as it came: PING, INFO, and messages nobody is named for.
     """
@@ -68,12 +69,12 @@ class WireReader:
             if end + 2 > size:
                 self._missing = end + 2 - size
                 break
-            handler = self._handlers.get(words[0])
+            handler = self._handlers.get(words[1])
             if handler is None:
                 self._others(data[at : end + 2])
             else:
                 reply = words[2].decode() if len(words) == 4 else ""
-                handler(view[begin + headers : end], reply, data[begin : begin + headers])
+                handler(view[begin + headers : end], reply, data[begin : begin + headers], words[0])
             at = end + 2
         return at
 

@@ -82,7 +82,7 @@ def _streams() -> Iterator[str]:
 def _frames() -> Iterator[str]:
     story = inspect.getdoc(frames) or ""
     yield from ("", "## Scoring frames", "")
-    yield "On `servery.infer.<replica_id>` and `servery.replies.<gateway_id>`: bytes, not messages."
+    yield "On `servery.infer.<replica_id>` and `servery.replies.<gateway_id>.<replica_id>`: bytes, not messages."
     yield ""
     yield from _fenced(story.split("\n\n", 1)[1])
     yield from ("", "| name | value | meaning |", "|---|---|---|")
