@@ -156,6 +156,7 @@ def trial(stack: Stack, rounds: int, rate: float, seconds: float = float("inf"))
             for victim in VICTIMS:
                 scoring.victim = victim
                 returns[victim].append(converge(stack, client, victim))
+                scoring.await_answer(victim)
                 seen = returns[victim][-1]
                 print(
                     f"round {number + 1}: {victim} away {seen.away:.1f} s, then {seen.converged:.1f} s",

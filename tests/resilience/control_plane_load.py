@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 from tests.end_to_end.client import ENDPOINTS, Client, entity, fine
+from tests.end_to_end.deadlines import eventually
 
 NEEDED_TO_SCORE = ("gateway", "nats")
 ENDPOINT = "steady"
@@ -43,6 +44,16 @@ class Scoring:
             self._stopping.set()
             for thread in self._threads:
                 thread.join()
+
+    def await_answer(self, victim: str) -> None:
+        """Wait until a request of this load was scored after now, with this victim."""
+        before = self.answers[victim, 200]
+
+        def answered() -> bool:
+            assert self.answers[victim, 200] > before, dict(self.answers)
+            return True
+
+        eventually(answered, within=30, what=f"a request scored after the end of {victim}", interval=0.05)
 
     def _send(self) -> None:
         due = time.monotonic()
