@@ -3,6 +3,7 @@
 The names are the same in the embedded mode, in Compose and on Kubernetes.
 """
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr
@@ -18,6 +19,15 @@ class NatsSettings(BaseSettings):
     """One address, or several of one cluster with commas between. Not shown: it may hold a password."""
     user: str | None = None
     password: SecretStr | None = None
+    credentials: Path | None = None
+    """A ``.creds`` file: who this is, and what it may do. Read at each connect, so it may be replaced at any time."""
+    inbox_prefix: str = "_INBOX"
+    """What answers come to. Credentials allow one's own alone (``contracts.permissions.inbox_prefix``)."""
+    tls_ca: Path | None = None
+    """The authority that has signed the server's certificate. With it every connection is encrypted."""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    """The own certificate, shown to the server. Read at each connect, too."""
 
 
 class PostgresSettings(BaseSettings):

@@ -275,7 +275,7 @@ class GatewayService:
                 await asyncio.wait_for(client.close(), CLOSE_SECONDS)
 
     async def _run_bus(self, spawn: Spawner) -> None:
-        async with connect_bus(self._nats, name=f"gateway-{self.gateway_id}") as bus:
+        async with connect_bus(self._nats, name=f"gateway-{self.gateway_id}", declare=False) as bus:
             self.bus = bus
             await self._gossip.listen(bus)
             for name in BUCKETS:

@@ -14,7 +14,7 @@ from servery_scaler.ticker import Ticker
 async def main(context: ServiceContext) -> None:
     """Run until asked to stop."""
     settings = ScalerSettings()
-    async with connect_bus(NatsSettings(), name="scaler") as bus:
+    async with connect_bus(NatsSettings(), name="scaler", declare=False) as bus:
         collector = LoadCollector()
         requests = ScaleRequests(bus)
         ticker = Ticker(bus, collector, requests, settings.policy())

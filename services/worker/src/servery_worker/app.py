@@ -46,7 +46,7 @@ async def main(context: ServiceContext) -> None:
     worker_id = settings.worker_id()
     overlay_directory = overlay.materialise(settings.data_dir.resolve())
     scratch = _empty_directory(settings.data_dir.resolve() / "runners")
-    async with connect_bus(nats_settings, name="worker") as bus:
+    async with connect_bus(nats_settings, name="worker", declare=False) as bus:
         inference = await connect_inference(
             nats_settings, name="worker-inference", on_disconnect=_on_disconnect
         )

@@ -47,10 +47,15 @@ _FAILURES = (nats_errors.Error, js_errors.Error, OSError, TimeoutError)
 
 
 @contextlib.asynccontextmanager
-async def connect_bus(settings: NatsSettings, *, name: str) -> AsyncGenerator["NatsBus"]:
-    """Connect and declare the streams, waiting for NATS as long as it takes; close at the end."""
+async def connect_bus(
+    settings: NatsSettings, *, name: str, declare: bool = True
+) -> AsyncGenerator["NatsBus"]:
+    """Connect and declare the streams, waiting for NATS as long as it takes; close at the end.
+
+    Without ``declare`` that is left to others: for those who only follow or use none, and may not.
+    """
     async with client_connection(settings, name=name) as client:
-        bus = NatsBus(client, name)
+        bus = NatsBus(client, name, declare=declare)
         await bus.start()
         try:
             yield bus
@@ -61,21 +66,23 @@ async def connect_bus(settings: NatsSettings, *, name: str) -> AsyncGenerator["N
 class NatsBus(Bus):
     """See ``Bus``. Made by ``connect_bus``."""
 
-    def __init__(self, client: ResilientClient, name: str) -> None:
+    def __init__(self, client: ResilientClient, name: str, *, declare: bool) -> None:
         self._client = client
+        self._declares = declare
         self._source = f"servery/{name}"
         self._js = client.jetstream()
         self._requester = Requester(client)
         self._responder = Responder(client)
-        self._buckets = Buckets(client, self._js)
+        self._buckets = Buckets(client, self._js, declare=declare)
         self._signals: list[Subscription] = []
         self._declaring: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen for answers and declare streams; also again after each reconnect."""
+        """Listen for answers and, if it is to, declare streams; also again after each reconnect."""
         await self._requester.start()
-        await self._declare()
-        self._client.reconnect_callbacks.append(self._redeclare)
+        if self._declares:
+            await self._declare()
+            self._client.reconnect_callbacks.append(self._redeclare)
 
     async def stop(self) -> None:
         """Take nothing new and finish what is being answered."""

@@ -15,6 +15,7 @@ method it concerns:
 * Closing raises when the connection breaks just then. Here it closes.
 * The size limit is checked without headers; the server closes the connection of who exceeds it by one byte.
   Here headers count.
+* Whether to encrypt is decided by what the server says in the clear. Here who was told to encrypt sends nothing before.
 """
 
 # The repairs are overrides of nats-py's own methods.
@@ -85,6 +86,12 @@ class ResilientClient(Client):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
+
+    def _connect_command(self) -> bytes:
+        writer = getattr(self._transport, "_io_writer", None)
+        if self.options.get("tls") is not None and writer and writer.get_extra_info("ssl_object") is None:
+            raise errors.Error("the server does not encrypt, and SERVERY_NATS_TLS_CA says that it has to")
+        return super()._connect_command()
 
     async def _process_err(self, err_msg: str) -> None:
         error = errors.Error(f"nats: {err_msg}")

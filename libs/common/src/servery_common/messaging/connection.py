@@ -19,6 +19,7 @@ from servery_common.backoff import full_jitter
 from servery_common.messaging.client import ResilientClient
 from servery_common.messaging.inference import InferenceClient
 from servery_common.settings import NatsSettings
+from servery_common.tls import tls_context
 
 log = structlog.get_logger(__name__)
 
@@ -100,6 +101,9 @@ def _options(settings: NatsSettings, name: str, pending_size: int, client: Resil
         "name": name,
         "user": settings.user,
         "password": settings.password.get_secret_value() if settings.password else None,
+        "user_credentials": settings.credentials,
+        "inbox_prefix": settings.inbox_prefix,
+        "tls": tls_context(settings.tls_ca, settings.tls_cert, settings.tls_key),
         "max_reconnect_attempts": -1,
         # Not the same for everyone: a restarted NATS should not meet all services in one instant.
         "reconnect_time_wait": 0.25 * random.uniform(0.8, 1.2),

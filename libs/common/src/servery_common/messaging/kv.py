@@ -44,9 +44,10 @@ _FAILURES = (nats_errors.Error, js_errors.Error, OSError, TimeoutError)
 class Buckets:
     """The buckets of one connection."""
 
-    def __init__(self, client: ResilientClient, js: JetStreamContext) -> None:
+    def __init__(self, client: ResilientClient, js: JetStreamContext, *, declare: bool) -> None:
         self._client = client
         self._js = js
+        self._declares = declare
 
     async def put(self, bucket: str, key: str, message: Message, expected: int | None = None) -> int:
         """See ``Bus.kv_put``."""
@@ -118,6 +119,8 @@ class Buckets:
         try:
             info = await self._js.stream_info(name)
         except js_errors.NotFoundError:
+            if not self._declares:
+                raise
             await streams.declare(self._js)
             info = await self._js.stream_info(name)
         return str(info.created)

@@ -1,4 +1,4 @@
-"""What JetStream has to hold: the streams and buckets, declared by every service alike.
+"""What JetStream has to hold: the streams and buckets, declared by those services alike that write to them.
 
 Declaring is idempotent and heals: a changed setting is updated, and what was lost with JetStream's disk is
 made again, empty. That is enough, for JetStream never holds the only copy of anything: Postgres does, and

@@ -1,0 +1,155 @@
+"""Who may publish and subscribe to what. Pure: lists of subjects.
+
+NATS enforces them (``servery_common.nats_credentials`` puts them into credentials). A replica's rights name its own id
+in every subject: one that was taken over by its model can read no other replica's requests, answer none of them, forge
+no heartbeat and ask nobody for anything.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from servery_common.contracts import subjects
+
+UNBOUNDED = -1
+
+_BUCKETS = (
+    subjects.ROUTES_BUCKET,
+    subjects.PRINCIPALS_BUCKET,
+    subjects.TOKENS_BUCKET,
+    subjects.SIGNING_KEYS_BUCKET,
+    subjects.QUOTAS_BUCKET,
+    subjects.IP_ACCESS_BUCKET,
+)
+_MESSAGES_AN_ANSWER = 64
+"""Of a replica: a log comes in parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """Allow-lists of subjects, which may hold wildcards."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    answers: int = 0
+    """Messages that may go to the reply subject of each message received, whatever ``publish`` says."""
+
+
+def inbox_prefix(identity: str) -> str:
+    """Return what the inboxes of an identity begin with. Nobody else may listen to them."""
+    return f"_INBOX.{subjects.token(identity)}"
+
+
+def of_replica(replica_id: str) -> Permissions:
+    """Return what a worker that holds only this replica may do."""
+    return Permissions(
+        publish=(
+            f"servery.replies.*.{subjects.token(replica_id)}",
+            subjects.worker_heartbeat(replica_id),
+        ),
+        subscribe=(
+            subjects.infer(replica_id),
+            subjects.worker_ensure(replica_id),
+            subjects.worker_stop(replica_id),
+            subjects.worker_log(replica_id),
+            *_inboxes(replica_id),
+        ),
+        answers=_MESSAGES_AN_ANSWER,
+    )
+
+
+def _inboxes(identity: str) -> tuple[str, ...]:
+    return (f"{inbox_prefix(identity)}.>",)
+
+
+def _following(buckets: Iterable[str]) -> tuple[str, ...]:
+    """What a follower of buckets publishes: it looks at the stream, and makes and deletes a consumer."""
+    allowed: list[str] = []
+    for stream in (f"KV_{bucket}" for bucket in buckets):
+        allowed += [
+            f"$JS.API.STREAM.INFO.{stream}",
+            f"$JS.API.CONSUMER.CREATE.{stream}",
+            f"$JS.API.CONSUMER.CREATE.{stream}.>",
+            f"$JS.API.CONSUMER.DELETE.{stream}.*",
+        ]
+    return tuple(allowed)
+
+
+SERVICES = {
+    "gateway": Permissions(
+        publish=(
+            "servery.infer.*",
+            subjects.controller_http(),
+            subjects.controller_find_token(),
+            subjects.controller_issue_token(),
+            "servery.signals.gateway.*.*",
+            *_following(_BUCKETS),
+        ),
+        subscribe=(
+            "servery.replies.*.*",
+            subjects.ALL_GATEWAY_DEMANDS,
+            subjects.ALL_GATEWAY_CALLS,
+            *_inboxes("gateway"),
+        ),
+    ),
+    "scaler": Permissions(
+        publish=(subjects.controller_scale(), *_following([subjects.ROUTES_BUCKET])),
+        subscribe=(
+            subjects.ALL_GATEWAY_LOADS,
+            subjects.ALL_GATEWAY_WAKES,
+            subjects.scaler_explain(),
+            *_inboxes("scaler"),
+        ),
+        answers=UNBOUNDED,
+    ),
+    "controller": Permissions(
+        publish=(
+            "servery.api.builder.*",
+            subjects.scaler_explain(),
+            "servery.api.worker.ensure.*",
+            "servery.api.worker.stop.*",
+            "servery.api.worker.log.*",
+            subjects.endpoints_changed(),
+            subjects.JOBS_WILDCARD,
+            *(f"$KV.{bucket}.>" for bucket in _BUCKETS),
+            "$JS.API.>",
+            f"$JS.ACK.{subjects.EVENTS_STREAM}.>",
+        ),
+        subscribe=(
+            "servery.api.controller.>",
+            subjects.ALL_WORKER_HEARTBEATS,
+            subjects.ALL_GATEWAY_METRICS,
+            subjects.ALL_GATEWAY_WAKES,
+            subjects.endpoints_changed(),
+            *_inboxes("controller"),
+        ),
+        answers=UNBOUNDED,
+    ),
+    "builder": Permissions(
+        publish=(
+            subjects.worker_verify(),
+            subjects.controller_model_environment(),
+            subjects.EVENTS_WILDCARD,
+            "$JS.API.>",
+            f"$JS.ACK.{subjects.JOBS_STREAM}.>",
+        ),
+        subscribe=("servery.api.builder.*", *_inboxes("builder")),
+        answers=UNBOUNDED,
+    ),
+    "worker": Permissions(
+        publish=(
+            "servery.replies.*.*",
+            "servery.signals.worker.heartbeat.*",
+            subjects.controller_issue_model_token(),
+        ),
+        subscribe=(
+            "servery.infer.*",
+            "servery.api.worker.ensure.*",
+            "servery.api.worker.stop.*",
+            "servery.api.worker.log.*",
+            subjects.worker_verify(),
+            *_inboxes("worker"),
+        ),
+        answers=UNBOUNDED,
+    ),
+}
+"""What each service may do. ``worker`` is one that holds the replicas of a whole machine."""

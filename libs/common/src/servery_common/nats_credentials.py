@@ -1,0 +1,143 @@
+"""Credentials for NATS in operator mode: signed tokens (JWT) that say who somebody is and what they may do.
+
+A server knows one operator's public key. The operator signs accounts, an account's key signs users, and the server
+believes what is signed so: users need not be known to it. Their permissions and their expiry are in the token. Formats:
+https://docs.nats.io/running-a-nats-service/configuration/securing_nats/jwt and the NATS architecture record ADR-14.
+"""
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import nkeys
+
+from servery_common.contracts.permissions import Permissions
+
+ANSWER_WITHIN = timedelta(minutes=15)
+"""How long after a message its reply subject may be used: longer than any call waits."""
+_HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
+_NO_LIMITS = {"subs": -1, "data": -1, "payload": -1}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A public key, which names its holder, and the seed that signs."""
+
+    public: str
+    seed: str
+
+    @classmethod
+    def make(cls, kind: int) -> "KeyPair":
+        """Make a new one; ``kind`` is one of nkeys' ``PREFIX_BYTE_…``."""
+        return cls.of(nkeys.encode_seed(os.urandom(32), kind).decode())
+
+    @classmethod
+    def of(cls, seed: str) -> "KeyPair":
+        """Return the pair of a seed."""
+        public = cast(Any, nkeys.from_seed(bytearray(seed.encode()))).public_key  # bytes, whatever nkeys says
+        return cls(public.decode(), seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """The keys an installation's credentials are made with. Whoever has the account's seed may make any user."""
+
+    operator: KeyPair
+    account: KeyPair
+    system: KeyPair
+    """The account that may ask servers how they are, and tell them to read their configuration again."""
+
+    @classmethod
+    def make(cls) -> "Authority":
+        """Make all keys."""
+        return cls(
+            KeyPair.make(nkeys.PREFIX_BYTE_OPERATOR),
+            KeyPair.make(nkeys.PREFIX_BYTE_ACCOUNT),
+            KeyPair.make(nkeys.PREFIX_BYTE_ACCOUNT),
+        )
+
+    def server_config(self, now: datetime) -> str:
+        """Return the part of a server's configuration that makes it believe this authority and nobody else."""
+        operator = _sign(
+            self.operator,
+            {
+                "sub": self.operator.public,
+                "name": "servery",
+                "nats": {"type": "operator", "version": 2, "system_account": self.system.public},
+            },
+            now,
+        )
+        storage = {"mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1}
+        return (
+            f"operator: {operator}\n"
+            f"system_account: {self.system.public}\n"
+            "resolver: MEMORY\n"
+            "resolver_preload: {\n"
+            f"  {self.account.public}: {self._account(self.account, 'servery', storage, now)}\n"
+            f"  {self.system.public}: {self._account(self.system, 'system', {}, now)}\n"
+            "}\n"
+        )
+
+    def _account(self, account: KeyPair, name: str, storage: Mapping[str, int], now: datetime) -> str:
+        limits = {"imports": -1, "exports": -1, "wildcards": True, "conn": -1, "leaf": -1}
+        claims = {
+            "sub": account.public,
+            "name": name,
+            "nats": {"type": "account", "version": 2, "limits": {**_NO_LIMITS, **limits, **storage}},
+        }
+        return _sign(self.operator, claims, now)
+
+
+def user_token(
+    account: KeyPair,
+    user: str,
+    name: str,
+    rights: Permissions | None,
+    now: datetime,
+    lifetime: timedelta | None,
+) -> str:
+    """Return the token of a user with this public key; without ``rights`` it may do all its account may."""
+    nats: dict[str, Any] = {"type": "user", "version": 2, **_NO_LIMITS}
+    if rights is not None:
+        nats["pub"] = {"allow": list(rights.publish)} if rights.publish else {"deny": [">"]}
+        nats["sub"] = {"allow": list(rights.subscribe)}
+        if rights.answers:
+            nats["resp"] = {"max": rights.answers, "ttl": int(ANSWER_WITHIN.total_seconds() * 1e9)}
+    claims: dict[str, Any] = {"sub": user, "name": name, "nats": nats}
+    if lifetime is not None:
+        claims["exp"] = int((now + lifetime).timestamp())
+    return _sign(account, claims, now)
+
+
+def make_user(
+    account: KeyPair, name: str, rights: Permissions | None, now: datetime, lifetime: timedelta | None = None
+) -> str:
+    """Return the credentials of a new user in the format clients read (a ``.creds`` file)."""
+    user = KeyPair.make(nkeys.PREFIX_BYTE_USER)
+    token = user_token(account, user.public, name, rights, now, lifetime)
+    return (
+        f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{user.seed}\n------END USER NKEY SEED------\n"
+    )
+
+
+def _sign(issuer: KeyPair, claims: Mapping[str, Any], now: datetime) -> str:
+    body = {"iat": int(now.timestamp()), "iss": issuer.public, **claims}
+    digest = hashlib.new("sha512_256", _json(body)).digest()
+    body["jti"] = base64.b32encode(digest).decode().rstrip("=")
+    signed = f"{_base64(_json(_HEADER))}.{_base64(_json(body))}"
+    key = nkeys.from_seed(bytearray(issuer.seed.encode()))
+    return f"{signed}.{_base64(key.sign(signed.encode()))}"
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _base64(value: bytes) -> str:
+    return base64.urlsafe_b64encode(value).decode().rstrip("=")
