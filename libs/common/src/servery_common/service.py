@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NoReturn
 
 import structlog
@@ -26,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 CANCEL_SECONDS = 6.0
 """How long a background task that was cancelled may take to clean up before it is cancelled once more."""
+ALIVE_SECONDS = 2.0
 STOP_SECONDS = 60.0
 """How long ``main`` may take to end once it was asked to stop, before it is cancelled. Longer than any
 request may run; a supervisor that is less patient sends SIGKILL."""
@@ -45,6 +47,8 @@ class ServiceContext:
     def ready(self) -> None:
         """Tell the supervisor that the service can take work."""
         self.is_ready = True
+        if file := os.environ.get("SERVERY_HEALTH_FILE"):
+            self.spawn("alive", _show_alive(Path(file)))
         calm_garbage_collector()
         log.info("service_ready")
         notify("READY=1")
@@ -141,6 +145,13 @@ async def _run_main(context: ServiceContext, main: Callable[[ServiceContext], Aw
             await asyncio.gather(running, return_exceptions=True)
     if not running.cancelled():
         running.result()
+
+
+async def _show_alive(file: Path) -> None:
+    """Touch ``file`` as long as the event loop turns: whoever looks at its age knows (``deploy/docker/healthy.sh``)."""
+    while True:
+        file.touch()
+        await asyncio.sleep(ALIVE_SECONDS)
 
 
 def calm_garbage_collector() -> None:

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Start a service: as user 10001, with the secrets that were issued for it.
+#
+# The controller and the builder start as root with nothing but the right to become somebody else: the group of the engine's socket
+# differs between machines, and user 10001 has to be in it.
+set -eu
+
+if [ "$(id -u)" = 0 ] && [ "${SERVERY_SERVICE}" != credentials ]; then
+  socket=${DOCKER_HOST:-unix:///var/run/docker.sock}
+  socket=${socket#unix://}
+  groups=10001
+  if [ -S "$socket" ]; then
+    groups="$groups,$(stat -c %g "$socket")"
+  else
+    echo "There is no Docker socket at $socket: replicas and images cannot be made until it is mounted." >&2
+  fi
+  exec setpriv --reuid=10001 --regid=10001 --groups="$groups" --no-new-privs --inh-caps=-all "$0" "$@"
+fi
+
+# Each file is a variable: its name and its value. What was set from outside wins.
+for file in /run/servery/credentials/env/*; do
+  [ -f "$file" ] || continue
+  name=${file##*/}
+  eval "known=\${$name+yes}"
+  [ -n "$known" ] || export "$name=$(cat "$file")"
+done
+
+if [ "${SERVERY_SERVICE}" = mlflow ]; then
+  exec mlflow server "$@"
+fi
+exec python -m "servery_${SERVERY_SERVICE}" "$@"
