@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from servery_builder.domain.build import BuildError
-from servery_builder.verification import Verifier
+from servery_builder.verification import ModelEnvironments, WorkerVerifier
 from servery_common.contracts import subjects
 from servery_common.contracts.builds import Artifacts, ModelEnvironment, ReadModelEnvironment
 from servery_common.contracts.message import Message
@@ -53,7 +53,7 @@ async def is_busy(request: VerifyModel) -> AsyncIterator[Message]:
 
 async def verify(*answers: Answer) -> tuple[ModelVerified, list[str]]:
     said: list[str] = []
-    verified = await Verifier(await bus_with(*answers), retry_seconds=0).verify(REQUEST, said.append)
+    verified = await WorkerVerifier(await bus_with(*answers), retry_seconds=0).verify(REQUEST, said.append)
     return verified, said
 
 
@@ -97,11 +97,11 @@ async def test_the_controller_is_asked_for_what_the_model_is_given() -> None:
         return ModelEnvironment(variables={"KEY": "value"})
 
     await bus.serve(subjects.controller_model_environment(), ReadModelEnvironment, environment)
-    assert await Verifier(bus).environment_of("se1") == {"KEY": "value"}
+    assert await ModelEnvironments(bus).environment_of("se1") == {"KEY": "value"}
     with pytest.raises(InvalidParameter, match="is gone"):
-        await Verifier(bus).environment_of("se2")
+        await ModelEnvironments(bus).environment_of("se2")
 
 
 async def test_without_a_controller_the_environment_is_unavailable() -> None:
     with pytest.raises(Unavailable):
-        await Verifier(InMemoryBus()).environment_of("se1")
+        await ModelEnvironments(InMemoryBus()).environment_of("se1")

@@ -1,4 +1,4 @@
-"""A build, as phases in order: resolve, fetch, environment, verify, publish.
+"""A build, as phases in order: resolve, fetch, environment, image (where replicas are containers), verify, publish.
 
 Each phase is named in the log with the time it took. A phase that finds something a person has to change raises
 ``BuildError``; an MLflow that does not answer is tried again for a while.
@@ -20,7 +20,8 @@ from servery_builder.domain.environment_spec import read_environment_spec
 from servery_builder.domain.explain import explain_verification
 from servery_builder.environments.bytecode import BytecodeCompiler
 from servery_builder.environments.virtualenv import Environment, VirtualenvCache
-from servery_builder.verification import Verifier
+from servery_builder.images.image_builder import ImageBuilder
+from servery_builder.verification import ModelEnvironments, Verifier
 from servery_common.backoff import full_jitter
 from servery_common.contracts.builds import Artifacts, FailureCode, ModelResolved
 from servery_common.contracts.replicas import VerifyModel
@@ -44,14 +45,18 @@ class Pipeline:
         registry: MlflowRegistry,
         models: ModelCache,
         environments: VirtualenvCache,
+        variables: ModelEnvironments,
         verifier: Verifier,
+        images: ImageBuilder | None,
         compiler: BytecodeCompiler | None,
         registry_patience_seconds: float,
     ) -> None:
         self._registry = registry
         self._models = models
         self._environments = environments
+        self._variables = variables
         self._verifier = verifier
+        self._images = images
         self._compiler = compiler
         self._registry_patience_seconds = registry_patience_seconds
 
@@ -85,6 +90,12 @@ class Pipeline:
             python=str(environment.python),
             environment_key=environment.key,
         )
+        images = self._images
+        if images is not None:
+            made = await phase(
+                "image", "Making the image", lambda: images.make(build, model, environment, say)
+            )
+            artifacts = artifacts.model_copy(update={"image": made})
         seconds_left = deadline - time.monotonic()
         await phase(
             "verify",
@@ -145,7 +156,7 @@ class Pipeline:
     async def _environment_variables(self, build: Build, say: Say, hide: Hide) -> Mapping[str, str]:
         try:
             variables = await self._patiently(
-                lambda: self._verifier.environment_of(build.served_entity_id), say
+                lambda: self._variables.environment_of(build.served_entity_id), say
             )
         except (NotFound, InvalidParameter, PermissionDenied) as error:
             raise BuildError(FailureCode.ENVIRONMENT_VARIABLE, error.message) from error

@@ -6,6 +6,7 @@ How uv reaches packages is uv's own matter: every ``UV_*`` variable (``UV_DEFAUL
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -47,6 +48,21 @@ class BuilderSettings(BaseSettings):
 
     log_limit_bytes: int = Field(default=1024 * 1024, ge=64 * 1024)
     """Bytes of log kept per build: the first and the last half."""
+
+    images: Literal["none", "docker"] = "none"
+    """``docker``: each model version becomes an image of the engine at ``DOCKER_HOST`` or its usual socket."""
+
+    image_base: str = "servery-worker:0.1.0"
+    """The worker's image, on which a model's environment and files are put. Its Python is the builder's."""
+
+    image_installation: str = "servery"
+    """Label of everything this installation makes on an engine, which others may use, too."""
+
+    image_buildx: str | None = None
+    """Path of ``docker-buildx``; by default looked for on the path and among Docker's plugins."""
+
+    verification_memory_bytes: int = Field(default=4 * 1024**3, ge=256 * 1024**2)
+    """What a model may hold while it is verified in a container: as much as a replica of the type CPU."""
 
     compile_bytecode: bool = True
     """Compile a new environment's packages after its first build. Starting from compiled packages is two to three times

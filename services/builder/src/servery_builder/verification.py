@@ -6,6 +6,7 @@ apart a model that does not work, which is final, from a worker that is not ther
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from servery_builder.domain.build import BuildError
 from servery_common.contracts import subjects
@@ -24,12 +25,19 @@ _RETRY_SECONDS = 1.0
 _REMIND_SECONDS = 30.0
 
 
-class Verifier:
-    """Asks workers to verify models."""
+class Verifier(Protocol):
+    """Finds out whether a model loads and predicts, where no harm is done."""
 
-    def __init__(self, bus: Bus, *, retry_seconds: float = _RETRY_SECONDS) -> None:
+    async def verify(self, request: VerifyModel, say: Callable[[str], None]) -> ModelVerified:
+        """Return what was found. Raises BuildError when it could not be found out."""
+        ...
+
+
+class ModelEnvironments:
+    """Asks the controller what a model is given."""
+
+    def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._retry_seconds = retry_seconds
 
     async def environment_of(self, served_entity_id: str) -> Mapping[str, str]:
         """Return the variables the model is given, secrets resolved.
@@ -41,6 +49,14 @@ class Verifier:
             subjects.controller_model_environment(), request, ModelEnvironment, timeout=ENVIRONMENT_SECONDS
         )
         return answer.variables
+
+
+class WorkerVerifier:
+    """Asks workers to verify models."""
+
+    def __init__(self, bus: Bus, *, retry_seconds: float = _RETRY_SECONDS) -> None:
+        self._bus = bus
+        self._retry_seconds = retry_seconds
 
     async def verify(self, request: VerifyModel, say: Callable[[str], None]) -> ModelVerified:
         """Return what a worker found; waits for one for as long as the caller lets it.

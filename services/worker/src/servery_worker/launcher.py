@@ -23,7 +23,7 @@ from servery_runner.limits import Limits
 from servery_worker import frameworks
 from servery_worker.model_credentials import ModelCredentials
 from servery_worker.model_log import ModelLog
-from servery_worker.model_token import ModelTokens
+from servery_worker.model_token import TokenSource
 from servery_worker.process import kill_group, read_pipe, spawn
 from servery_worker.runner import Runner, RunnerFailed
 from servery_worker.starts import Starts
@@ -45,7 +45,7 @@ class Launcher:
     def __init__(
         self,
         parents: WarmParents,
-        tokens: ModelTokens,
+        tokens: TokenSource,
         starts: Starts,
         *,
         overlay: Path,

@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from servery_common.backoff import full_jitter
-from servery_worker.model_token import ModelToken, ModelTokens
+from servery_worker.model_token import ModelToken, TokenSource
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,7 @@ class ModelCredentials:
     """The credentials directory of one runner."""
 
     def __init__(
-        self, tokens: ModelTokens, served_entity_id: str, scratch: Path, now: Callable[[], float] = time.time
+        self, tokens: TokenSource, served_entity_id: str, scratch: Path, now: Callable[[], float] = time.time
     ) -> None:
         """Makes the directory under ``scratch``; raises OSError."""
         self.directory = Path(tempfile.mkdtemp(prefix="credentials-", dir=scratch))

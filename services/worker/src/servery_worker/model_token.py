@@ -7,6 +7,7 @@ lifetime. Without a controller a model keeps the token it has, and a replica tha
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -29,6 +30,22 @@ class ModelToken:
     host: str
     renew_at: float
     expires_at: float
+
+
+class TokenSource(Protocol):
+    """Where models' tokens come from."""
+
+    async def get(self, served_entity_id: str) -> ModelToken | None:
+        """Return the token of a served entity, or None when there is none."""
+        ...
+
+
+class NoTokens:
+    """For a worker whose models reach nobody they could show a token to."""
+
+    async def get(self, served_entity_id: str) -> ModelToken | None:
+        """Return None."""
+        return None
 
 
 class ModelTokens:

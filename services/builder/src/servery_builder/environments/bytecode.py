@@ -9,6 +9,7 @@ environment whose compilation was interrupted is compiled when a build uses it t
 import asyncio
 import os
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -34,13 +35,19 @@ class BytecodeCompiler:
         if not _is_compiled(environment):
             self._queue.put_nowait(environment)
 
+    async def compile_now(self, environment: Environment, say: Callable[[str], None]) -> None:
+        """Compile an environment that is about to be copied to where nobody can write."""
+        if not _is_compiled(environment):
+            say("Compiling the packages.")
+            await _compile(environment, patient=False)
+
     async def run(self) -> None:
         """Compile what is requested, for ever."""
         while True:
             environment = await self._queue.get()
             if not _is_compiled(environment):
                 try:
-                    await _compile(environment)
+                    await _compile(environment, patient=True)
                 except Exception as error:
                     # The environment may have been removed, the disk may be full. Nothing depends on bytecode.
                     log.warning("bytecode_not_compiled", environment_key=environment.key, error=repr(error))
@@ -50,12 +57,24 @@ def _is_compiled(environment: Environment) -> bool:
     return (environment.path / COMPILED).exists()
 
 
-async def _compile(environment: Environment) -> None:
+async def _compile(environment: Environment, *, patient: bool) -> None:
     started = time.monotonic()
     process = await asyncio.create_subprocess_exec(
-        *("nice", "-n", _LOWEST_PRIORITY),
+        *(("nice", "-n", _LOWEST_PRIORITY) if patient else ()),
         # Isolated and without site: compiling runs no code of the packages, not even their .pth files.
-        *(environment.python, "-I", "-S", "-m", "compileall", "-q", "-x", _SKIPPED, environment.path / "lib"),
+        *(
+            environment.python,
+            "-I",
+            "-S",
+            "-m",
+            "compileall",
+            "-q",
+            "-j",
+            "1" if patient else "0",
+            "-x",
+            _SKIPPED,
+            environment.path / "lib",
+        ),
         env=scrub(os.environ),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,

@@ -1,0 +1,36 @@
+"""Say in one sentence why an image could not be made. Pure."""
+
+import re
+
+from servery_builder.domain.build import Failure
+from servery_common.contracts.builds import FailureCode
+
+_RULES: tuple[tuple[str, str], ...] = (
+    (
+        r"no space left on device",
+        "The disk of the Docker engine is full: free some space (docker system df shows what takes it), then deploy"
+        " again.",
+    ),
+    (
+        r"permission denied.*docker|docker\.sock.*permission denied",
+        "The builder may not use the Docker socket: run it in the group that owns the socket, then deploy again.",
+    ),
+    (
+        r"cannot connect to the docker daemon|no such file.*docker\.sock|error during connect",
+        "The Docker engine cannot be reached: start it, or mount its socket into the builder, then deploy again.",
+    ),
+    (
+        r"(failed to resolve source metadata|pull access denied|not found).*servery-worker",
+        "The worker's image is not there: build it (docker compose build worker-image), then deploy again.",
+    ),
+)
+
+
+def explain_image(output: str) -> Failure:
+    """Explain a failed build of an image; ``output`` is what BuildKit printed."""
+    for pattern, sentence in _RULES:
+        if re.search(pattern, output, re.IGNORECASE | re.DOTALL):
+            return Failure(FailureCode.IMAGE_FAILED, sentence)
+    lines = [line for line in output.splitlines() if "error" in line.lower()] or output.splitlines()
+    last = " ".join(lines[-1].split())[:300] if lines else "it printed nothing"
+    return Failure(FailureCode.IMAGE_FAILED, f"The image could not be built: {last}")
