@@ -25,6 +25,19 @@ for file in /run/servery/credentials/env/*; do
   [ -n "$known" ] || export "$name=$(cat "$file")"
 done
 
+# What lets a replica into NATS comes in variables. They become files, and are gone before anything of the model's runs.
+if [ -n "${SERVERY_REPLICA_NATS_CREDENTIALS:-}" ]; then
+  umask 077
+  mkdir -p /tmp/credentials
+  printf '%s' "$SERVERY_REPLICA_NATS_CREDENTIALS" >/tmp/credentials/nats.creds
+  printf '%s' "$SERVERY_REPLICA_CA" >/tmp/credentials/ca.crt
+  printf '%s' "$SERVERY_REPLICA_CERTIFICATE" >/tmp/credentials/tls.pem
+  export SERVERY_NATS_CREDENTIALS=/tmp/credentials/nats.creds SERVERY_NATS_TLS_CA=/tmp/credentials/ca.crt
+  export SERVERY_NATS_TLS_CERT=/tmp/credentials/tls.pem SERVERY_NATS_TLS_KEY=/tmp/credentials/tls.pem
+  unset SERVERY_REPLICA_NATS_CREDENTIALS SERVERY_REPLICA_CA SERVERY_REPLICA_CERTIFICATE
+  umask 022
+fi
+
 if [ "${SERVERY_SERVICE}" = mlflow ]; then
   exec mlflow server "$@"
 fi

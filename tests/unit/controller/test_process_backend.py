@@ -5,7 +5,8 @@ from servery_common.contracts import subjects
 from servery_common.contracts.replicas import WorkerHeartbeat
 from servery_common.errors import Unavailable
 from servery_common.messaging.testing import InMemoryBus
-from servery_controller.compute.process import LOST_SECONDS, SUSPECT_SECONDS, ProcessBackend
+from servery_controller.compute.process import ProcessBackend
+from servery_controller.compute.worker_reports import LOST_SECONDS, SUSPECT_SECONDS
 from servery_controller.domain.capacity import Room
 
 

@@ -40,6 +40,8 @@ from servery_controller.api.settings import settings_router
 from servery_controller.api.suspension import suspension_router
 from servery_controller.api.unsupported import unsupported_router
 from servery_controller.builder_client import BuilderClient
+from servery_controller.compute.docker_settings import DockerSettings
+from servery_controller.compute.docker_wiring import docker_backend
 from servery_controller.compute.placer import ComputeQuotas, Placer
 from servery_controller.compute.process import ProcessBackend
 from servery_controller.consumers import BuildEvents, MetricsReports
@@ -94,7 +96,10 @@ async def _serve(
         hints.add(endpoint_id)
         outbox_hint.set()
 
-    backend = ProcessBackend(bus, settings.worker_settle_seconds)
+    if settings.compute == "docker":
+        backend = docker_backend(bus, settings.worker_settle_seconds, DockerSettings())
+    else:
+        backend = ProcessBackend(bus, settings.worker_settle_seconds)
     backend.on_change(hints.add)
     await backend.start()
     routes = RoutePublisher(bus, hints.add)

@@ -1,6 +1,6 @@
 """The controller's own settings, from the environment (``SERVERY_…``)."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -60,6 +60,10 @@ class ControllerSettings(BaseSettings):
         default={}, validation_alias="SERVERY_CONTROLLER_REGION_COMPUTE_SLOTS"
     )
     """The same for all workspaces of a region together, as ``eu-west-1=64,us=32``."""
+    compute: Literal["process", "docker"] = Field(
+        default="process", validation_alias="SERVERY_CONTROLLER_COMPUTE"
+    )
+    """Where replicas run: ``process``, in workers that join by themselves; ``docker``, in a container each."""
     reconcile_poll_seconds: float = 1.0
     """Look for due endpoints at least this often; hints come earlier. Costs one indexed query."""
     reconcile_concurrency: int = 16

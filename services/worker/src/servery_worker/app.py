@@ -22,7 +22,7 @@ from servery_runner.limits import Limits
 from servery_worker import overlay
 from servery_worker.heartbeat import Heartbeat
 from servery_worker.launcher import Launcher
-from servery_worker.model_token import ModelTokens
+from servery_worker.model_token import ModelTokens, NoTokens
 from servery_worker.remembered import WarmList
 from servery_worker.replica import Replica
 from servery_worker.replicas import Replicas
@@ -62,7 +62,7 @@ async def main(context: ServiceContext) -> None:
         rewarming = Rewarming(parents, starts, warm_list)
         launcher = Launcher(
             parents,
-            ModelTokens(bus),
+            NoTokens() if settings.serves_one else ModelTokens(bus),
             starts,
             overlay=overlay_directory,
             scratch=scratch,
@@ -95,6 +95,7 @@ async def main(context: ServiceContext) -> None:
             parents,
             usage,
             worker_id=worker_id,
+            incarnation=settings.incarnation,
             capacity_slots=settings.capacity_slots,
             interval=settings.heartbeat_seconds,
         )
@@ -102,12 +103,13 @@ async def main(context: ServiceContext) -> None:
             await bus.serve(subjects.worker_ensure(worker_id), EnsureReplica, replicas.ensure)
             await bus.serve(subjects.worker_stop(worker_id), StopReplica, replicas.stop)
             await bus.serve(subjects.worker_log(worker_id), ReadReplicaLog, replicas.read_log)
-            await bus.serve_stream(
-                subjects.worker_verify(),
-                VerifyModel,
-                Verifier(launcher).verify,
-                queue=subjects.WORKER_QUEUE,
-            )
+            if not settings.serves_one:
+                await bus.serve_stream(
+                    subjects.worker_verify(),
+                    VerifyModel,
+                    Verifier(launcher).verify,
+                    queue=subjects.WORKER_QUEUE,
+                )
             context.spawn("usage", usage.run())
             context.spawn("heartbeat", heartbeat.run())
             context.spawn("warm parents", rewarming.keep())

@@ -1,7 +1,5 @@
 """Tell the controller once a second, and at once on every change, which replicas are here and how they are."""
 
-import uuid
-
 from servery_common.contracts import subjects
 from servery_common.contracts.replicas import ReplicaObservation, WorkerHeartbeat
 from servery_common.messaging.port import Bus
@@ -22,6 +20,7 @@ class Heartbeat:
         usage: UsageMeter,
         *,
         worker_id: str,
+        incarnation: str,
         capacity_slots: int,
         interval: float,
     ) -> None:
@@ -32,7 +31,7 @@ class Heartbeat:
         self._worker_id = worker_id
         self._capacity_slots = capacity_slots
         self._interval = interval
-        self._incarnation = uuid.uuid4().hex
+        self._incarnation = incarnation
 
     async def run(self) -> None:
         """Beat for ever."""

@@ -33,6 +33,13 @@ class WorkerSettings(BaseSettings):
 
     data_dir: Path = Field(validation_alias="SERVERY_DATA_DIR")
     """This worker's own state: its id, the runner overlay, scratch directories of replicas."""
+    id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9]{1,32}$")
+    """This worker's id, where whoever starts it knows it by one; by default one that stays with the data directory."""
+    incarnation: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    """Another one for each life of the worker, which is known by it and its id."""
+    serves_one: bool = False
+    """In a container of one replica: it verifies no models for the builder, and asks for no tokens for its model, which
+    could show them to nobody."""
     capacity_slots: int = Field(default_factory=_default_capacity, ge=1)
     """Slots of all replicas together. A slot is a thread that mostly waits for traffic, so many more fit
     than there are cores; memory for the models is what ends first, hence 32 per core and not hundreds."""
@@ -66,7 +73,9 @@ class WorkerSettings(BaseSettings):
     """Logs of replicas that are gone, kept for whoever asks why they are."""
 
     def worker_id(self) -> str:
-        """The id of this data directory, made at the first call: the same after a restart."""
+        """The given id, or that of this data directory, made at the first call: the same after a restart."""
+        if self.id is not None:
+            return self.id
         path = self.data_dir / "worker_id"
         if not path.exists():
             self.data_dir.mkdir(parents=True, exist_ok=True)

@@ -146,13 +146,21 @@ class NatsBus(Bus):
             log.warning("signal_not_sent", subject=subject, error=repr(error))
 
     async def on_signal(
-        self, subject: str, message: type[M], handler: Callable[[M], Awaitable[None]]
+        self,
+        subject: str,
+        message: type[M],
+        handler: Callable[[M], Awaitable[None]],
+        *,
+        sender: Callable[[M], str] | None = None,
     ) -> None:
         async def take(msg: Msg) -> None:
             headers = msg.headers or {}
             try:
                 received = envelope.decode_one_of([message], headers.get(envelope.CE_TYPE), msg.data)
                 assert isinstance(received, message)
+                if sender is not None and sender(received) != msg.subject.rpartition(".")[2]:
+                    log.warning("signal_of_another", subject=msg.subject, sender=sender(received)[:100])
+                    return
                 # Signals come every second: one that belongs to no trace does not begin one.
                 if "traceparent" not in headers:
                     await handler(received)

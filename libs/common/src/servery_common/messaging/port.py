@@ -115,9 +115,18 @@ class Bus(Protocol):
         ...
 
     async def on_signal(
-        self, subject: str, message: type[M], handler: Callable[[M], Awaitable[None]]
+        self,
+        subject: str,
+        message: type[M],
+        handler: Callable[[M], Awaitable[None]],
+        *,
+        sender: Callable[[M], str] | None = None,
     ) -> None:
-        """Handle signals from now on, one after the other. A failing handler is logged."""
+        """Handle signals from now on, one after the other. A failing handler is logged.
+
+        ``sender`` returns who a message says it is from. That has to be the last token of its subject, which is what
+        credentials allow; any other message is dropped.
+        """
         ...
 
     async def publish(self, subject: str, message: Message, *, event_id: str) -> None:

@@ -111,7 +111,12 @@ class InMemoryBus(Bus):
                 await handler(envelope.decode(cls, envelope.encode(message)))
 
     async def on_signal(
-        self, subject: str, message: type[M], handler: Callable[[M], Awaitable[None]]
+        self,
+        subject: str,
+        message: type[M],
+        handler: Callable[[M], Awaitable[None]],
+        *,
+        sender: Callable[[M], str] | None = None,
     ) -> None:
         self._listeners.append((subject, message, handler))
 

@@ -1,0 +1,132 @@
+"""What the container of a replica is: its name, its labels, what it may use. Pure.
+
+Options are those of docker-py's ``containers.create``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from servery_common.contracts.permissions import inbox_prefix
+from servery_common.contracts.replicas import ReplicaLaunch
+
+INSTALLATION, REPLICA, ENDPOINT, SERVED_ENTITY, WORKSPACE = (
+    f"servery.{name}" for name in ("installation", "replica", "endpoint", "served_entity", "workspace")
+)
+"""Labels."""
+GIB = 1024**3
+MEMORY_BY_WORKLOAD_TYPE = {"CPU": 4 * GIB, "CPU_MEDIUM": 8 * GIB, "CPU_LARGE": 16 * GIB}
+"""As Databricks' documentation has it for what serves four requests at a time."""
+USER = "10001:10001"
+INCARNATION = "container"
+"""A container has one life: it is never started again."""
+WORKER_BYTES = 256 * 1024**2
+"""What the worker itself may need beside the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a replica gets into NATS. Without ``credentials`` and certificates: a NATS that asks for none."""
+
+    nats_url: str
+    credentials: str = ""
+    ca: str = ""
+    certificate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the engine's machine has."""
+
+    cpus: int
+    memory_bytes: int
+
+
+def container_name(installation: str, replica_id: str) -> str:
+    """Return the name of a replica's container."""
+    return f"{installation}-replica-{replica_id}"
+
+
+def node_of(replica_id: str) -> str:
+    """Return the node that a replica's container is."""
+    return f"{replica_id}/{INCARNATION}"
+
+
+def memory_of(workload_type: str, machine: Machine) -> int:
+    """Return the bytes a replica may hold: never more than nine tenths of what there is."""
+    return min(MEMORY_BY_WORKLOAD_TYPE.get(workload_type, 4 * GIB), machine.memory_bytes * 9 // 10)
+
+
+def container_options(
+    installation: str, launch: ReplicaLaunch, network: str, access: Access, machine: Machine, cpus: float
+) -> dict[str, Any]:
+    """Return everything about a replica's container but its image. ``cpus``: 0 is no limit."""
+    memory = memory_of(launch.workload_type, machine)
+    environment = {
+        "SERVERY_NATS_URL": access.nats_url,
+        "SERVERY_NATS_INBOX_PREFIX": inbox_prefix(launch.replica_id),
+        "SERVERY_WORKER_ID": launch.replica_id,
+        "SERVERY_WORKER_INCARNATION": INCARNATION,
+        "SERVERY_WORKER_CAPACITY_SLOTS": str(launch.slots),
+        "SERVERY_WORKER_SERVES_ONE": "true",
+        "SERVERY_WORKER_WARM_MEMORY_BYTES": "0",
+        "SERVERY_WORKER_MODEL_MEMORY_BYTES": str(max(memory - WORKER_BYTES, 512 * 1024**2)),
+    }
+    # The entry point puts them into files on tmpfs and takes them out of the environment.
+    secrets = {
+        "SERVERY_REPLICA_NATS_CREDENTIALS": access.credentials,
+        "SERVERY_REPLICA_CA": access.ca,
+        "SERVERY_REPLICA_CERTIFICATE": access.certificate,
+    }
+    return {
+        "name": container_name(installation, launch.replica_id),
+        "labels": labels_of(installation, launch),
+        "environment": environment | {name: value for name, value in secrets.items() if value},
+        "network": network,
+        "user": USER,
+        "read_only": True,
+        "tmpfs": {"/tmp": "mode=1777,size=1g", "/var/lib/servery/data": "mode=1777,size=256m"},
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "mem_limit": memory,
+        "memswap_limit": memory,
+        "nano_cpus": int(min(cpus, machine.cpus) * 1e9),
+        "pids_limit": 1024,
+        "init": True,
+        "restart_policy": {"Name": "no"},
+        "healthcheck": {"test": ["NONE"]},
+        "log_config": {"type": "json-file", "config": {"max-size": "10m", "max-file": "2"}},
+        "stop_signal": "SIGTERM",
+    }
+
+
+def labels_of(installation: str, launch: ReplicaLaunch) -> Mapping[str, str]:
+    """Return what a container tells of itself to a controller that did not make it."""
+    return {
+        INSTALLATION: installation,
+        REPLICA: launch.replica_id,
+        ENDPOINT: launch.endpoint_id,
+        SERVED_ENTITY: launch.served_entity_id,
+        WORKSPACE: launch.workspace_id,
+    }
+
+
+def verdict(state: Mapping[str, Any], memory_bytes: int, last_lines: str) -> str:
+    """Return why a container has ended, for people. ``state`` is the engine's, ``memory_bytes`` its limit."""
+    code = state.get("ExitCode")
+    if state.get("OOMKilled"):
+        size = f"{memory_bytes / GIB:.1f} GiB" if memory_bytes else "memory"
+        return (
+            f"The replica's container was ended by the kernel: it needed more than its {size}. Choose a larger"
+            " workload_type, or serve a smaller model."
+        )
+    if state.get("Error"):
+        return f"The replica's container could not be started: {' '.join(str(state['Error']).split())[:300]}"
+    if code == 137:
+        return "The replica's container was killed (exit code 137)."
+    last = (
+        " ".join(last_lines.strip().splitlines()[-1].split())[:300]
+        if last_lines.strip()
+        else "nothing was printed"
+    )
+    return f"The replica's container ended with code {code}: {last}"

@@ -1,0 +1,36 @@
+"""Settings of the Docker backend (``SERVERY_CONTROLLER_DOCKER_…``)."""
+
+import ipaddress
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class DockerSettings(BaseSettings):
+    """How replicas are made as containers. The engine is found as Docker's own tools find it (``DOCKER_HOST``)."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVERY_CONTROLLER_DOCKER_")
+
+    installation: str = Field(default="servery", pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")
+    """Label and first part of the name of everything this installation makes; in Compose the project's name."""
+    credentials: Path | None = None
+    """Directory with ``nats_account.seed`` and ``replica/``, from which replicas get what lets them into NATS. None: it
+    asks for nothing."""
+    nats_url: str = "nats://nats:4222"
+    """NATS as replicas reach it, in their network."""
+    nats_container: str | None = None
+    """Name of the container NATS runs in; by default the service ``nats`` of the Compose project."""
+    subnets: str = "10.213.0.0/16"
+    """Where workspaces' networks are taken from: 1,024 of 62 addresses each."""
+    replica_cpus: float = Field(default=0.0, ge=0)
+    """Processors one replica may use at most. 0: all, shared with the others."""
+    capacity_slots: int | None = Field(default=None, ge=1)
+    """Slots of all replicas together; by default 32 for each processor of the engine's machine."""
+
+    @field_validator("subnets")
+    @classmethod
+    def _is_a_network(cls, written: str) -> str:
+        if ipaddress.ip_network(written).prefixlen > 26:
+            raise ValueError("must be a network with room for others of 62 addresses, such as 10.213.0.0/16")
+        return written
