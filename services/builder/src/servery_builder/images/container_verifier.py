@@ -76,7 +76,7 @@ class ContainerVerifier:
             stdin_open=True,
             network_mode="none",
             read_only=True,
-            tmpfs={"/tmp": "mode=1777,size=1g", "/var/lib/servery/data": "mode=1777,size=64m"},
+            tmpfs={"/tmp": "mode=1777,size=1g"},
             user="10001:10001",
             cap_drop=["ALL"],
             security_opt=["no-new-privileges:true"],

@@ -3,9 +3,10 @@
 Options are those of docker-py's ``containers.create``.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from servery_common.contracts.permissions import inbox_prefix
 from servery_common.contracts.replicas import ReplicaLaunch
@@ -65,6 +66,7 @@ def container_options(
     environment = {
         "SERVERY_NATS_URL": access.nats_url,
         "SERVERY_NATS_INBOX_PREFIX": inbox_prefix(launch.replica_id),
+        "SERVERY_DATA_DIR": "/tmp/worker",
         "SERVERY_WORKER_ID": launch.replica_id,
         "SERVERY_WORKER_INCARNATION": INCARNATION,
         "SERVERY_WORKER_CAPACITY_SLOTS": str(launch.slots),
@@ -85,7 +87,7 @@ def container_options(
         "network": network,
         "user": USER,
         "read_only": True,
-        "tmpfs": {"/tmp": "mode=1777,size=1g", "/var/lib/servery/data": "mode=1777,size=256m"},
+        "tmpfs": {"/tmp": "mode=1777,size=1g"},
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "mem_limit": memory,
@@ -124,9 +126,18 @@ def verdict(state: Mapping[str, Any], memory_bytes: int, last_lines: str) -> str
         return f"The replica's container could not be started: {' '.join(str(state['Error']).split())[:300]}"
     if code == 137:
         return "The replica's container was killed (exit code 137)."
-    last = (
-        " ".join(last_lines.strip().splitlines()[-1].split())[:300]
-        if last_lines.strip()
-        else "nothing was printed"
-    )
-    return f"The replica's container ended with code {code}: {last}"
+    return f"The replica's container ended with code {code}: {_last_words(last_lines)}"
+
+
+def _last_words(lines: str) -> str:
+    """The exception a worker ended with, else the last line."""
+    said = lines.strip().splitlines()
+    for line in reversed(said):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and (traceback := str(cast(dict[str, Any], event).get("exception") or "")):
+            said = traceback.strip().splitlines()
+            break
+    return " ".join(said[-1].split())[:300] if said else "nothing was printed"
