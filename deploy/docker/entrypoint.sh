@@ -25,7 +25,8 @@ for file in /run/servery/credentials/env/*; do
   [ -n "$known" ] || export "$name=$(cat "$file")"
 done
 
-# What lets a replica into NATS comes in variables. They become files, and are gone before anything of the model's runs.
+# What lets a replica into NATS comes in variables and becomes files. Its model could read them: they open this replica's
+# subjects and no others.
 if [ -n "${SERVERY_REPLICA_NATS_CREDENTIALS:-}" ]; then
   umask 077
   mkdir -p /tmp/credentials

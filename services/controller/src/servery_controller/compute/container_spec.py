@@ -74,7 +74,7 @@ def container_options(
         "SERVERY_WORKER_WARM_MEMORY_BYTES": "0",
         "SERVERY_WORKER_MODEL_MEMORY_BYTES": str(max(memory - WORKER_BYTES, 512 * 1024**2)),
     }
-    # The entry point puts them into files on tmpfs and takes them out of the environment.
+    # The entry point makes files of them, on tmpfs.
     secrets = {
         "SERVERY_REPLICA_NATS_CREDENTIALS": access.credentials,
         "SERVERY_REPLICA_CA": access.ca,

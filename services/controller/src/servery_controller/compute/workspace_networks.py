@@ -13,6 +13,13 @@ from servery_controller.compute.container_spec import INSTALLATION, WORKSPACE
 
 log = structlog.get_logger()
 
+_NO_HOST = {
+    # The bridge has no address, so that what listens on the machine itself is not reached through it. Engines from 27
+    # on know the second name, older ones the first; each leaves alone what it does not know.
+    "com.docker.network.bridge.inhibit_ipv4": "true",
+    "com.docker.network.bridge.gateway_mode_ipv4": "isolated",
+}
+
 ALIAS = "nats"
 """The name replicas know NATS by."""
 
@@ -68,6 +75,7 @@ class WorkspaceNetworks:
                     name,
                     driver="bridge",
                     internal=True,
+                    options=_NO_HOST,
                     check_duplicate=True,
                     labels={INSTALLATION: self._installation, WORKSPACE: workspace_id},
                     ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=str(subnet))]),
@@ -114,9 +122,11 @@ class WorkspaceNetworks:
 
 
 def _is_right(network: Any, installation: str) -> bool:
+    told = network.attrs
     return (
-        bool(network.attrs.get("Internal"))
-        and (network.attrs.get("Labels") or {}).get(INSTALLATION) == installation
+        bool(told.get("Internal"))
+        and (told.get("Labels") or {}).get(INSTALLATION) == installation
+        and _NO_HOST.items() <= (told.get("Options") or {}).items()
     )
 
 

@@ -1,0 +1,279 @@
+"""The compose file's core services with real containers: a model deployed, scored, updated, scaled to zero, gone.
+
+One story in order: each step begins where the one before has ended.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import mlflow
+import pandas as pd
+import pytest
+from tests.end_to_end.compose.installation import Installation, why_no_engine
+from tests.end_to_end.deadlines import eventually
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.skipif(why_no_engine() is not None, reason=f"needs a Docker engine: {why_no_engine()}"),
+]
+ENDPOINTS = "/api/2.0/serving-endpoints"
+NAME = "adder"
+DEPLOYS_WITHIN = 400
+"""The first build installs the model's packages and makes an image of them."""
+
+
+@pytest.fixture(scope="module")
+def installation() -> Iterator[Installation]:
+    installation = Installation()
+    try:
+        installation.up()
+        yield installation
+    finally:
+        installation.down("-v")
+    left = installation.left()
+    assert left == {"containers": [], "networks": [], "volumes": [], "images": []}, left
+
+
+@pytest.fixture(scope="module")
+def client(installation: Installation) -> Iterator[httpx.Client]:
+    with installation.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def versions(installation: Installation) -> list[str]:
+    """Two versions of one model, logged through the published port of MLflow."""
+    mlflow.set_tracking_uri(installation.mlflow)
+    made: list[str] = []
+    for number in (1, 2):
+        with mlflow.start_run():
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(Path(__file__).with_name("adder.py")),
+                model_config={"number": number},
+                input_example=pd.DataFrame({"x": [1.0]}),
+                registered_model_name=NAME,
+                pip_requirements=[f"mlflow=={mlflow.__version__}", "pandas"],
+            )
+        made.append(str(logged.registered_model_version))
+    return made
+
+
+def config(version: str) -> dict[str, Any]:
+    return {
+        "served_entities": [
+            {
+                "name": "model",
+                "entity_name": NAME,
+                "entity_version": version,
+                "workload_size": "Small",
+                "scale_to_zero_enabled": True,
+            }
+        ]
+    }
+
+
+def score(client: httpx.Client, x: float, **kwargs: Any) -> httpx.Response:
+    body = {"dataframe_split": {"columns": ["x"], "data": [[x]]}}
+    return client.post(f"/serving-endpoints/{NAME}/invocations", json=body, **kwargs)
+
+
+def described(client: httpx.Client) -> dict[str, Any]:
+    return client.get(f"{ENDPOINTS}/{NAME}").raise_for_status().json()
+
+
+def settled(client: httpx.Client, version: str) -> Callable[[], bool]:
+    def look() -> bool:
+        endpoint = described(client)
+        if endpoint["state"]["config_update"] == "UPDATE_FAILED":
+            raise RuntimeError(json.dumps(endpoint, indent=1))
+        assert endpoint["state"]["config_update"] == "NOT_UPDATING", endpoint
+        assert endpoint["state"]["ready"] == "READY", endpoint
+        assert endpoint["config"]["served_entities"][0]["entity_version"] == version, endpoint
+        return True
+
+    return look
+
+
+def test_a_model_is_built_into_an_image_and_served_from_a_container(
+    installation: Installation, client: httpx.Client, versions: list[str]
+) -> None:
+    body = {"name": NAME, "config": config(versions[0])}
+    client.post(ENDPOINTS, json=body).raise_for_status()
+    eventually(
+        settled(client, versions[0]),
+        within=DEPLOYS_WITHIN,
+        what="the endpoint serves",
+        explain=installation.logs,
+    )
+    answer = score(client, 40.0)
+    assert (answer.status_code, answer.json()) == (200, {"predictions": [41.0]})
+    [replica] = installation.replicas()
+    told = installation.inspect(replica)
+    image = client.get(f"{ENDPOINTS}/{NAME}/served-models/model/build-logs").json()["logs"]
+    assert told["Image"] in image, "it runs what was verified"
+
+
+def test_a_replica_is_confined(installation: Installation, client: httpx.Client) -> None:
+    [replica] = installation.replicas()
+    host = installation.inspect(replica)["HostConfig"]
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert "no-new-privileges:true" in host["SecurityOpt"]
+    assert host["Memory"] == host["MemorySwap"] > 0
+    assert host["PidsLimit"] > 0
+    seen = installation.inside(
+        replica,
+        "import json, os, re\n"
+        "status = open('/proc/self/status').read()\n"
+        "try:\n  open('/anywhere', 'w'); writes = True\n"
+        "except OSError: writes = False\n"
+        "print(json.dumps({'uid': os.getuid(), 'writes': writes,"
+        " 'capabilities': re.search(r'CapEff:\\s*(\\S+)', status)[1],"
+        " 'no_new': re.search(r'NoNewPrivs:\\s*(\\d)', status)[1]}))",
+    )
+    assert seen == {"uid": 10001, "writes": False, "capabilities": "0" * 16, "no_new": "1"}
+
+
+def test_a_replica_reaches_nats_and_nothing_else(installation: Installation, client: httpx.Client) -> None:
+    [replica] = installation.replicas()
+    gateway = installation.inspect(installation.compose("ps", "-q", "gateway").strip())
+    addresses = [one["IPAddress"] for one in gateway["NetworkSettings"]["Networks"].values()]
+    host = installation.docker(
+        "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"
+    ).strip()
+    targets = [("nats", 4222), ("nats", 8222), ("postgres", 5432), ("gateway", 8080), ("mlflow", 5000)]
+    targets += [(address, 8080) for address in addresses] + [(host, 22), ("192.0.2.1", 80)]
+    reached = installation.inside(
+        replica,
+        "import json, socket\n"
+        "def reach(host, port):\n"
+        "  try: socket.create_connection((host, port), 2).close()\n"
+        "  except ConnectionRefusedError: return host != 'nats'\n"  # an answer, from where there should be none
+        "  except OSError: return False\n"
+        "  return True\n"
+        f"print(json.dumps([target for target in {targets!r} if reach(*target)]))",
+    )
+    assert reached == [["nats", 4222]]
+
+
+def test_what_the_model_prints_is_in_its_log(installation: Installation, client: httpx.Client) -> None:
+    assert score(client, -2.0).status_code == 200
+
+    def printed() -> bool:
+        logs = client.get(f"{ENDPOINTS}/{NAME}/served-models/model/logs").json()["logs"]
+        assert "the model was here" in logs, logs
+        return True
+
+    eventually(printed, within=30, what="what the model printed")
+
+
+def test_an_update_under_load_loses_no_request(
+    installation: Installation, client: httpx.Client, versions: list[str]
+) -> None:
+    answers: list[tuple[int, float]] = []
+    going = True
+
+    def load() -> None:
+        while going:
+            answer = score(client, 1.0)
+            answers.append((answer.status_code, answer.json().get("predictions", [0])[0]))
+            time.sleep(0.04)  # below the quota of 200 a second
+
+    with ThreadPoolExecutor(4) as threads:
+        running = [threads.submit(load) for _ in range(4)]
+        try:
+            client.put(f"{ENDPOINTS}/{NAME}/config", json=config(versions[1])).raise_for_status()
+            eventually(
+                settled(client, versions[1]),
+                within=DEPLOYS_WITHIN,
+                what="version 2 serves",
+                explain=installation.logs,
+            )
+        finally:
+            going = False
+        for one in running:
+            one.result()
+    assert {status for status, _ in answers} == {200}
+    assert {value for _, value in answers} == {2.0, 3.0}
+    eventually(lambda: len(installation.replicas()) == 1, within=60, what="the old replica is gone")
+
+
+def test_a_killed_container_is_replaced_and_named(installation: Installation, client: httpx.Client) -> None:
+    [replica] = installation.replicas()
+    installation.docker("kill", replica)
+
+    def answered_by_another() -> bool:
+        assert score(client, 1.0).status_code == 200
+        [now] = installation.replicas()
+        assert now != replica
+        return True
+
+    eventually(answered_by_another, within=90, what="another replica answers", explain=installation.logs)
+
+
+def test_a_controller_that_was_killed_finds_the_replicas_it_made(
+    installation: Installation, client: httpx.Client
+) -> None:
+    before = installation.replicas()
+    installation.docker("kill", installation.compose("ps", "-q", "controller").strip())
+    assert score(client, 1.0).status_code == 200
+    installation.compose("up", "--detach", "--wait", "gateway")
+
+    def manages_again() -> bool:
+        client.patch(
+            f"{ENDPOINTS}/{NAME}/tags", json={"add_tags": [{"key": "seen", "value": "1"}]}
+        ).raise_for_status()
+        assert described(client)["state"]["ready"] == "READY"
+        return True
+
+    eventually(manages_again, within=60, what="the controller is back", explain=installation.logs)
+    time.sleep(5)  # more than two looks at the engine: nothing may be made or removed
+    assert installation.replicas() == before
+
+
+def test_nats_made_anew_is_found_by_all(installation: Installation, client: httpx.Client) -> None:
+    installation.compose("up", "--detach", "--wait", "--force-recreate", "--no-deps", "nats")
+
+    def scores() -> bool:
+        assert score(client, 1.0).status_code == 200
+        return True
+
+    eventually(scores, within=90, what="scoring goes on", explain=installation.logs)
+
+
+def test_to_zero_and_back(installation: Installation, client: httpx.Client) -> None:
+    tag = {"add_tags": [{"key": "servery.scale_to_zero_seconds", "value": "5"}]}
+    client.patch(f"{ENDPOINTS}/{NAME}/tags", json=tag).raise_for_status()
+    eventually(
+        lambda: installation.replicas() == [], within=90, what="no replica is left", explain=installation.logs
+    )
+    answer = score(client, 7.0)
+    assert (answer.status_code, answer.json()) == (200, {"predictions": [9.0]})
+    assert len(installation.replicas()) == 1
+
+
+def test_what_was_there_is_there_after_down_and_up(installation: Installation, client: httpx.Client) -> None:
+    installation.down()
+    assert installation.replicas() == []
+    installation.up()
+
+    def scores() -> bool:
+        assert score(client, 1.0).json() == {"predictions": [3.0]}
+        return True
+
+    eventually(scores, within=120, what="the endpoint serves again", explain=installation.logs)
+
+
+def test_a_deleted_endpoint_leaves_no_container(installation: Installation, client: httpx.Client) -> None:
+    client.delete(f"{ENDPOINTS}/{NAME}").raise_for_status()
+    eventually(
+        lambda: installation.replicas() == [], within=90, what="no replica is left", explain=installation.logs
+    )
