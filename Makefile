@@ -8,7 +8,7 @@ RUN_SERVERY := $(BIN)/servery
 # Files of tests that run side by side; each has a Servery, a NATS and a Postgres of its own.
 JOBS ?= 2
 
-.PHONY: help install demo down test unit contract integration resilience e2e bench lint format types imports schemas compatibility check clean
+.PHONY: help install demo down compose-down test unit contract integration resilience e2e bench lint format types imports schemas compatibility check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9_-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ resilience: install ## Processes killed, frozen, out of memory: who notices, and
 
 e2e: install ## The whole system through `servery up`
 	@$(BIN)/python -m pytest tests/end_to_end
+
+compose-down: ## Take a compose installation down, its replicas included (ARGS="servery -v": its data, too)
+	@deploy/docker/down.sh $(ARGS)
 
 bench: install ## Speed, scale and overload beside other servers; ONLY=part,part or QUICK=1 (docs/benchmarks.md)
 	@$(BIN)/python -m tests.benchmarks
