@@ -16,7 +16,7 @@ from servery_common.contracts import permissions, subjects
 from servery_common.contracts.builds import BuildRequested, BuildStarted
 from servery_common.contracts.permissions import SERVICES, Permissions, inbox_prefix, of_replica
 from servery_common.contracts.quotas import WorkspaceQuota
-from servery_common.contracts.replicas import Done, StopReplica
+from servery_common.contracts.replicas import Done, StopReplica, WorkerHeartbeat
 from servery_common.messaging.bus import connect_bus
 from servery_common.nats_credentials import Authority, make_user
 from servery_common.settings import NatsSettings
@@ -308,3 +308,32 @@ async def test_a_gateway_may_not_write_what_it_follows(
 def test_every_bucket_is_among_those_that_gateways_follow() -> None:
     declared = {name for key, name in vars(subjects).items() if key.endswith("_BUCKET")}
     assert set(permissions._BUCKETS) == declared
+
+
+async def test_a_signal_in_anothers_name_is_dropped(
+    server: NatsServer, authority: Authority, tmp_path: Path
+) -> None:
+    heard: list[str] = []
+
+    async def take(heartbeat: WorkerHeartbeat) -> None:
+        heard.append(heartbeat.worker_id)
+
+    def own(worker_id: str) -> WorkerHeartbeat:
+        return WorkerHeartbeat(worker_id=worker_id, incarnation="i", capacity_slots=4)
+
+    async with (
+        service(server, authority, tmp_path, "controller") as controller,
+        service(server, authority, tmp_path, "worker") as worker,
+    ):
+        await controller.on_signal(
+            subjects.ALL_WORKER_HEARTBEATS,
+            WorkerHeartbeat,
+            take,
+            sender=lambda heartbeat: heartbeat.worker_id,
+        )
+        await worker.signal(subjects.worker_heartbeat(MINE), own(THEIRS))
+        await worker.signal(subjects.worker_heartbeat(MINE), own(MINE))
+        async with asyncio.timeout(10):
+            while not heard:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    assert heard == [MINE]
