@@ -1,11 +1,19 @@
+import json
+from datetime import UTC, datetime, timedelta
+
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from servery_builder.domain.explain_image import explain_image
 from servery_builder.images.container_verifier import _died, _take
 from servery_builder.images.layers import environment_layer, interpreter_folder, model_layer
+from servery_builder.images.pruning import KnownImage, choose_removed, total_bytes
+from servery_builder.images.sbom import Package, bill_of_materials
 from servery_common.contracts.builds import FailureCode
 from servery_common.contracts.replicas import ModelVerified, VerifyProgress
 
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 LABELS = {"servery.installation": "here"}
 
 
@@ -78,3 +86,43 @@ def test_a_verification_that_died_says_of_what():
         _died({"OOMKilled": True, "ExitCode": 137}, "", 4 * 2**30)
     )
     assert "code 3: ValueError: x" in str(_died({"ExitCode": 3}, "Traceback\nValueError:  x\n", 1))
+
+
+def test_the_bill_of_materials_names_the_model_and_its_packages_and_fits_the_schema():
+    packages = [Package("scikit-learn", "1.9.1"), Package("PyYAML", "6.0.4")]
+    bill = bill_of_materials("iris", "3", "b1", "3.11", packages, NOW)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill) is None
+    told = json.loads(bill)
+    assert (told["metadata"]["component"]["name"], told["metadata"]["component"]["version"]) == ("iris", "3")
+    urls = {one.get("purl") for one in told["components"]}
+    assert urls == {None, "pkg:pypi/scikit-learn@1.9.1", "pkg:pypi/pyyaml@6.0.4"}
+
+
+GB = 10**9
+ENVIRONMENT = KnownImage("env", NOW - timedelta(days=9), 1 * GB, ("base", "env"), None)
+
+
+def model(name: str, days: float, *, on: KnownImage = ENVIRONMENT) -> KnownImage:
+    size = on.size_bytes + GB // 10
+    return KnownImage(name, NOW - timedelta(days=days), size, (*on.layers, name), f"build-{name}")
+
+
+def test_layers_that_models_share_count_once():
+    assert total_bytes([ENVIRONMENT, model("a", 3), model("b", 2)]) == GB + 2 * (GB // 10)
+
+
+def test_the_oldest_that_nobody_needs_go_until_the_rest_is_small_enough():
+    images = [ENVIRONMENT, model("a", 3), model("b", 2), model("c", 1)]
+    assert choose_removed(images, set(), 2 * GB, NOW) == []
+    assert choose_removed(images, set(), GB + GB // 10, NOW) == ["a", "b"]
+    assert choose_removed(images, {"build-a"}, GB + GB // 10, NOW) == ["b", "c"]
+
+
+def test_an_environment_goes_only_after_everything_on_it():
+    images = [ENVIRONMENT, model("a", 3), model("b", 2)]
+    assert choose_removed(images, set(), 0, NOW) == ["a", "b", "env"]
+    assert choose_removed(images, {"build-b"}, 0, NOW) == ["a"]
+
+
+def test_what_was_just_made_stays():
+    assert choose_removed([ENVIRONMENT, model("a", 0.01)], set(), 0, NOW) == []

@@ -16,14 +16,11 @@ from servery_builder.environments.bytecode import BytecodeCompiler
 from servery_builder.environments.interpreters import Interpreters
 from servery_builder.environments.uv import Uv
 from servery_builder.environments.virtualenv import VirtualenvCache
-from servery_builder.images.buildkit import BuildKit
-from servery_builder.images.container_verifier import ContainerVerifier
-from servery_builder.images.engine import Engine
-from servery_builder.images.image_builder import ImageBuilder
+from servery_builder.images.wiring import ContainerParts, container_parts
 from servery_builder.pipeline import Pipeline
 from servery_builder.settings import BuilderSettings
 from servery_builder.store import BuildStore
-from servery_builder.verification import ModelEnvironments, Verifier, WorkerVerifier
+from servery_builder.verification import ModelEnvironments, WorkerVerifier
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.port import Bus
 from servery_common.postgres import Pool, create_pool, migrate, outbox
@@ -42,7 +39,7 @@ class Builder:
     orders: BuildOrders
     runner: BuildRunner
     compiler: BytecodeCompiler
-    verifier: Verifier
+    containers: ContainerParts | None
     outbox_hint: asyncio.Event
 
 
@@ -54,16 +51,14 @@ def build_app(settings: BuilderSettings, pool: Pool, bus: Bus, environment: Mapp
     registry = MlflowRegistry(settings.mlflow_tracking_uri)
     uv = Uv(environment)
     compiler = BytecodeCompiler()
-    images, verifier = (
-        _containers(settings, compiler) if settings.images == "docker" else (None, WorkerVerifier(bus))
-    )
+    containers = container_parts(settings, compiler, bus) if settings.images == "docker" else None
     pipeline = Pipeline(
         registry,
         ModelCache(models_dir, registry),
         VirtualenvCache(environments_dir, uv, Interpreters(uv, environments_dir)),
         ModelEnvironments(bus),
-        verifier,
-        images,
+        WorkerVerifier(bus) if containers is None else containers.verifier,
+        None if containers is None else containers.images,
         compiler if settings.compile_bytecode else None,
         settings.registry_patience.total_seconds(),
     )
@@ -75,25 +70,9 @@ def build_app(settings: BuilderSettings, pool: Pool, bus: Bus, environment: Mapp
         BuildOrders(store, ordered),
         BuildRunner(store, pipeline, settings, secrets, ordered, outbox_hint),
         compiler,
-        verifier,
+        containers,
         outbox_hint,
     )
-
-
-def _containers(
-    settings: BuilderSettings, compiler: BytecodeCompiler
-) -> tuple[ImageBuilder, ContainerVerifier]:
-    engine = Engine()
-    labels = {"servery.installation": settings.image_installation}
-    builder = ImageBuilder(
-        engine,
-        BuildKit(settings.image_buildx),
-        compiler,
-        base=settings.image_base,
-        artifacts=settings.artifacts_dir.resolve(),
-        labels=labels,
-    )
-    return builder, ContainerVerifier(engine, labels, settings.verification_memory_bytes)
 
 
 async def main(context: ServiceContext) -> None:
@@ -112,8 +91,9 @@ async def run(context: ServiceContext, settings: BuilderSettings, pool: Pool, bu
     """Run the builder on a database and a bus that are there."""
     builder = build_app(settings, pool, bus, os.environ)
     context.spawn("mlflow", builder.registry.start())
-    if isinstance(builder.verifier, ContainerVerifier):
-        await builder.verifier.remove_leftovers()
+    if builder.containers is not None:
+        await builder.containers.verifier.remove_leftovers()
+        context.spawn("image pruning", builder.containers.pruner.run())
     await builder.api.serve(bus)
     relay = context.spawn("outbox", outbox.relay(pool, bus, builder.outbox_hint, NAME))
     orders = context.spawn("orders", builder.orders.consume(bus))

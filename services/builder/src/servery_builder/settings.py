@@ -61,6 +61,13 @@ class BuilderSettings(BaseSettings):
     image_buildx: str | None = None
     """Path of ``docker-buildx``; by default looked for on the path and among Docker's plugins."""
 
+    image_cache_bytes: int = Field(default=50 * 1024**3, ge=0)
+    """What images of models and environments may take together. Beyond it those that no endpoint needs are removed, the
+    oldest first."""
+
+    image_prune_interval: timedelta = timedelta(minutes=10)
+    """How often to look what they take."""
+
     verification_memory_bytes: int = Field(default=4 * 1024**3, ge=256 * 1024**2)
     """What a model may hold while it is verified in a container: as much as a replica of the type CPU."""
 

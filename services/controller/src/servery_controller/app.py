@@ -14,7 +14,7 @@ import structlog
 
 from servery_common.backoff import full_jitter
 from servery_common.contracts import subjects
-from servery_common.contracts.builds import ReadModelEnvironment
+from servery_common.contracts.builds import ReadBuildsInUse, ReadModelEnvironment
 from servery_common.contracts.management import HttpCall
 from servery_common.contracts.metrics import GatewayMetrics
 from servery_common.contracts.routes import EndpointsChanged
@@ -48,6 +48,7 @@ from servery_controller.consumers import BuildEvents, MetricsReports
 from servery_controller.domain.metrics_book import MetricsBook
 from servery_controller.domain.planning import Limits
 from servery_controller.encryption import Cipher
+from servery_controller.endpoints.builds_in_use import BuildsInUseReports
 from servery_controller.endpoints.endpoint_changes import ChangeSignals, EndpointChanges
 from servery_controller.endpoints.endpoint_service import EndpointService
 from servery_controller.endpoints.endpoint_settings import EndpointSettings
@@ -194,6 +195,12 @@ async def _serve(
         subjects.controller_model_environment(),
         ReadModelEnvironment,
         ModelEnvironments(pool, environments).handle,
+        queue=subjects.CONTROLLER_QUEUE,
+    )
+    await bus.serve(
+        subjects.controller_builds_in_use(),
+        ReadBuildsInUse,
+        BuildsInUseReports(pool).handle,
         queue=subjects.CONTROLLER_QUEUE,
     )
     await bus.serve(subjects.controller_http(), HttpCall, api.handle, queue=subjects.CONTROLLER_QUEUE)

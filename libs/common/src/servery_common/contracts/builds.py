@@ -50,6 +50,16 @@ class ModelEnvironment(Message, type="servery.model.environment.v1"):
     variables: dict[str, str] = Field(repr=False)
 
 
+class ReadBuildsInUse(Message, type="servery.builds.in_use.read.v1"):
+    """Ask which builds endpoints need, or may go back to."""
+
+
+class BuildsInUse(Message, type="servery.builds.in_use.v1"):
+    """All that are served, at zero, stopped or on their way; what others left may be removed."""
+
+    build_ids: tuple[str, ...]
+
+
 class Artifacts(Value):
     """What a successful build leaves behind and a worker starts from. Paths are on the shared artifact volume."""
 

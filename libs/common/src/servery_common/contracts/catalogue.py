@@ -91,6 +91,7 @@ EXPLAIN = subjects.scaler_explain()
 FIND_TOKEN = subjects.controller_find_token()
 ISSUE_TOKEN = subjects.controller_issue_token()
 MODEL_TOKEN = subjects.controller_issue_model_token()
+BUILDS_IN_USE = subjects.controller_builds_in_use()
 MODEL_ENVIRONMENT = subjects.controller_model_environment()
 
 
@@ -118,6 +119,8 @@ CATALOGUE: tuple[Entry, ...] = (
     _reply(access.ModelTokenIssued, (MODEL_TOKEN,), CONTROLLER, WORKER),
     _request(builds.ReadModelEnvironment, MODEL_ENVIRONMENT, BUILDER, CONTROLLER),
     _reply(builds.ModelEnvironment, (MODEL_ENVIRONMENT,), CONTROLLER, BUILDER),
+    _request(builds.ReadBuildsInUse, BUILDS_IN_USE, BUILDER, CONTROLLER),
+    _reply(builds.BuildsInUse, (BUILDS_IN_USE,), CONTROLLER, BUILDER),
     _request(scaling.ScaleRequest, SCALE, SCALER, CONTROLLER),
     _reply(scaling.ScaleAnswer, (SCALE,), CONTROLLER, SCALER),
     _request(scaling.ExplainScaling, EXPLAIN, CONTROLLER, SCALER),

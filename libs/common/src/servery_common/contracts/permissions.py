@@ -128,6 +128,7 @@ SERVICES = {
         publish=(
             subjects.worker_verify(),
             subjects.controller_model_environment(),
+            subjects.controller_builds_in_use(),
             subjects.EVENTS_WILDCARD,
             "$JS.API.>",
             f"$JS.ACK.{subjects.JOBS_STREAM}.>",

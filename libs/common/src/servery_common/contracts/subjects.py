@@ -82,6 +82,11 @@ def controller_model_environment() -> str:
     return "servery.api.controller.model_environment"
 
 
+def controller_builds_in_use() -> str:
+    """Which builds endpoints need."""
+    return "servery.api.controller.builds_in_use"
+
+
 def builder_resolve() -> str:
     """Which model version a name and version or alias mean."""
     return "servery.api.builder.resolve"

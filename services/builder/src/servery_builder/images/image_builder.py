@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -12,6 +13,7 @@ from servery_builder.artifacts.model_cache import LocalModel
 from servery_builder.domain.build import Build, BuildError
 from servery_builder.environments.bytecode import BytecodeCompiler
 from servery_builder.environments.virtualenv import Environment
+from servery_builder.files import write_durably
 from servery_builder.images.buildkit import BuildKit
 from servery_builder.images.engine import Engine, EngineAway
 from servery_builder.images.layers import (
@@ -21,6 +23,7 @@ from servery_builder.images.layers import (
     interpreter_layer,
     model_layer,
 )
+from servery_builder.images.sbom import bill_of_materials, installed_packages
 from servery_builder.locks import locked
 from servery_common.contracts.builds import FailureCode
 
@@ -81,7 +84,20 @@ class ImageBuilder:
         except EngineAway as error:
             raise BuildError(FailureCode.IMAGE_FAILED, str(error)) from error
         say(f"Made image {layer.image} ({made}).")
+        bill = await asyncio.to_thread(self._write_bill, build, environment)
+        say(f"What it holds: {bill} (CycloneDX).")
         return made
+
+    def _write_bill(self, build: Build, environment: Environment) -> Path:
+        file = self._artifacts / "sboms" / f"{build.build_id}.cdx.json"
+        file.parent.mkdir(exist_ok=True)
+        python = next(environment.path.glob("lib/python*")).name.removeprefix("python")
+        packages = installed_packages(environment.path)
+        bill = bill_of_materials(
+            build.model_name, build.model_version, build.build_id, python, packages, datetime.now(UTC)
+        )
+        write_durably(file, bill)
+        return file
 
     async def _interpreter(self, environment: Environment, base_id: str, say: Say) -> str:
         folder = interpreter_folder(os.path.realpath(environment.python), str(self._artifacts))

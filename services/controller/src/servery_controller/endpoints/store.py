@@ -398,6 +398,18 @@ async def insert_replica(conn: Connection, replica: Replica) -> None:
     )
 
 
+async def builds_in_use(pool: Pool) -> list[str]:
+    """Return the builds that endpoints serve, serve again when they are started, or wait for."""
+    rows = await pool.fetch(
+        """SELECT DISTINCT s.build_id FROM served_entities s
+           JOIN endpoint_configs c ON c.endpoint_id = s.endpoint_id AND c.version = s.config_version
+           JOIN endpoints p ON p.id = s.endpoint_id
+           WHERE (p.deleted_at IS NULL AND c.phase IN ('PENDING', 'ROLLING', 'ACTIVE', 'STOPPED'))
+              OR EXISTS (SELECT FROM replicas r WHERE r.served_entity_id = s.id)"""
+    )
+    return [row["build_id"] for row in rows]
+
+
 async def place_replica(conn: Connection, replica_id: str, node: str | None) -> None:
     """Decide where a replica belongs; None: its node never took it, decide again."""
     await conn.execute("UPDATE replicas SET node = $2 WHERE id = $1", replica_id, node)
