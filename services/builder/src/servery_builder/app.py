@@ -20,6 +20,7 @@ from servery_builder.images.buildkit import BuildKit
 from servery_builder.images.container_verifier import ContainerVerifier
 from servery_builder.images.engine import Engine
 from servery_builder.images.image_builder import ImageBuilder
+from servery_builder.operator_metrics import Open, present_open
 from servery_builder.pipeline import Pipeline
 from servery_builder.settings import BuilderSettings
 from servery_builder.store import BuildStore
@@ -27,8 +28,10 @@ from servery_builder.verification import ModelEnvironments, Verifier, WorkerVeri
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.port import Bus
 from servery_common.postgres import Pool, create_pool, migrate, outbox
+from servery_common.postgres.pool import OUTAGE, PoolMetrics
 from servery_common.service import ServiceContext
 from servery_common.settings import NatsSettings, PostgresSettings
+from servery_common.survey import Survey, Surveys
 
 NAME = "builder"
 
@@ -43,6 +46,7 @@ class Builder:
     runner: BuildRunner
     compiler: BytecodeCompiler
     verifier: Verifier
+    queue: Survey[Open]
     outbox_hint: asyncio.Event
 
 
@@ -76,6 +80,7 @@ def build_app(settings: BuilderSettings, pool: Pool, bus: Bus, environment: Mapp
         BuildRunner(store, pipeline, settings, secrets, ordered, outbox_hint),
         compiler,
         verifier,
+        Survey("builds", store.open_builds, present_open, OUTAGE),
         outbox_hint,
     )
 
@@ -114,6 +119,10 @@ async def run(context: ServiceContext, settings: BuilderSettings, pool: Pool, bu
     context.spawn("mlflow", builder.registry.start())
     if isinstance(builder.verifier, ContainerVerifier):
         await builder.verifier.remove_leftovers()
+    if context.is_measured:
+        context.metrics.register(Surveys([builder.queue]))
+        context.metrics.register(PoolMetrics(pool))
+        context.spawn("survey of builds", builder.queue.run())
     await builder.api.serve(bus)
     relay = context.spawn("outbox", outbox.relay(pool, bus, builder.outbox_hint, NAME))
     orders = context.spawn("orders", builder.orders.consume(bus))
