@@ -30,6 +30,8 @@ for _result in ("succeeded", "failed"):
     _builds.labels(_result)
 for _code in FailureCode:
     _failures.labels(_code.value)
+for _phase in ("resolve", "fetch", "environment", "image", "verify", "publish"):
+    phase_duration.labels(_phase)
 for _environment in ("cached", "made"):
     _duration.labels(_environment)
 
