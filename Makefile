@@ -8,7 +8,7 @@ RUN_SERVERY := $(BIN)/servery
 # Files of tests that run side by side; each has a Servery, a NATS and a Postgres of its own.
 JOBS ?= 2
 
-.PHONY: help install demo down compose-down test unit contract integration resilience e2e bench lint format types imports schemas compatibility check clean
+.PHONY: help install demo down compose-down test unit contract integration resilience e2e bench lint format types imports schemas compatibility dashboards check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9_-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ imports: install ## Who may import whom
 
 schemas: install ## Regenerate message schemas, docs/events.md and docs/asyncapi.yaml
 	@$(BIN)/python -m servery_common.schemas
+
+dashboards: install ## Regenerate Grafana's dashboards
+	@$(BIN)/python -m deploy.grafana.boards
 
 compatibility: install ## Regenerate docs/compatibility.md from docs/compatibility.yaml
 	@$(BIN)/python -m tests.contract.compatibility

@@ -1,4 +1,4 @@
-"""The receiving end of OpenTelemetry: takes OTLP over HTTP, keeps the spans and the last value of each counter."""
+"""The receiving end of OpenTelemetry: takes OTLP over HTTP and keeps the spans."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -35,7 +34,6 @@ class OtlpReceiver:
 
     def __init__(self) -> None:
         self._spans: list[Span] = []
-        self._counters: dict[tuple[str, ...], int] = {}
         self._lock = threading.Lock()
         receiver = self
 
@@ -46,8 +44,6 @@ class OtlpReceiver:
                     body = gzip.decompress(body)
                 if self.path == "/v1/traces":
                     receiver._take(body)
-                if self.path == "/v1/metrics":
-                    receiver._take_metrics(body)
                 answer = ExportTraceServiceResponse().SerializeToString()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/x-protobuf")
@@ -71,16 +67,6 @@ class OtlpReceiver:
         """The spans of one trace received so far."""
         with self._lock:
             return [span for span in self._spans if span.trace_id == trace_id]
-
-    def counted(self, name: str, **attributes: str) -> int:
-        """The sum of a counter over all processes, of the series that have these attributes."""
-        wanted = {f"{key}={value}" for key, value in attributes.items()}
-        with self._lock:
-            return sum(
-                count
-                for (_, one, *labels), count in self._counters.items()
-                if one == name and wanted <= {*labels}
-            )
 
     def close(self) -> None:
         """Stop listening."""
@@ -110,18 +96,6 @@ class OtlpReceiver:
                 ]
         with self._lock:
             self._spans += taken
-
-    def _take_metrics(self, body: bytes) -> None:
-        request = ExportMetricsServiceRequest.FromString(body)
-        with self._lock:
-            for resource in request.resource_metrics:
-                instance = _attributes(resource.resource.attributes).get("service.instance.id", "")
-                for metric in (one for scope in resource.scope_metrics for one in scope.metrics):
-                    for point in metric.sum.data_points:
-                        labels = sorted(
-                            f"{key}={value}" for key, value in _attributes(point.attributes).items()
-                        )
-                        self._counters[instance, metric.name, *labels] = point.as_int
 
 
 def _attributes(pairs: Any) -> dict[str, Any]:

@@ -1,22 +1,21 @@
 """A leader frozen in the middle of a step while another takes over: what it decided before is refused, and counted."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
-import pytest
-from tests.end_to_end.otlp_receiver import OtlpReceiver
-from tests.infrastructure import running_nats
+from tests.infrastructure import free_port, running_nats
 from tests.integration.controller.peers import entity
 from tests.resilience.controllers import PATIENCE, ControllerProcess, Peers, peers
+from tests.scraping import scrape, total
 from tests.waiting import until
 
 from servery_common.contracts.replicas import EnsureReplica, StopReplica
 
-STALE = "servery.stale_writes.refused"
+STALE = "servery_stale_writes_refused_total"
 Order = EnsureReplica | StopReplica
 STEPS = {
     "create": (("POST", "", {"name": "new", "config": {"served_entities": [entity("1")]}}), EnsureReplica),
@@ -26,13 +25,6 @@ STEPS = {
     "delete": (("DELETE", "/new", None), StopReplica),
 }
 """What is asked for, and the order in whose step the leader is frozen."""
-
-
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    receiver = OtlpReceiver()
-    yield receiver
-    receiver.close()
 
 
 async def database(postgres_url: str, query: str) -> list[asyncpg.Record]:
@@ -90,20 +82,23 @@ async def end_lease(postgres_url: str) -> None:
 
 @asynccontextmanager
 async def leader_and_standby(
-    nats_url: str, postgres_url: str, directory: Path, receiver: OtlpReceiver, around: Peers
+    nats_url: str, postgres_url: str, directory: Path, metrics_port: int, around: Peers
 ) -> AsyncIterator[tuple[ControllerProcess, ControllerProcess]]:
-    """A leader that goes on by its own clock, and one that takes over as soon as it may. Both tell their counters.
+    """A leader that goes on by its own clock, and one that takes over as soon as it may. The first serves its metrics.
 
     The freeze is short then: nothing of the leader's runs into a time limit, which would end its term, too.
     """
-    telling = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_METRIC_EXPORT_INTERVAL": "200"}
     with ExitStack() as ended:
         old = ControllerProcess(
-            nats_url, postgres_url, directory / "old.log", SERVERY_LEASE_SECONDS="300", **telling
+            nats_url,
+            postgres_url,
+            directory / "old.log",
+            SERVERY_LEASE_SECONDS="300",
+            SERVERY_METRICS_PORT=str(metrics_port),
         )
         ended.callback(old.kill)
         await until(lambda: last_epoch(old) == 1, PATIENCE)
-        new = ControllerProcess(nats_url, postgres_url, directory / "new.log", **telling)
+        new = ControllerProcess(nats_url, postgres_url, directory / "new.log")
         ended.callback(new.kill)
         await until(lambda: bool(new.said("service_ready")), PATIENCE)
         await around.until(around.answers)
@@ -111,24 +106,28 @@ async def leader_and_standby(
 
 
 async def test_what_a_woken_leader_still_wants_to_write_is_refused_and_counted(
-    postgres_url: str, tmp_path: Path, receiver: OtlpReceiver
+    postgres_url: str, tmp_path: Path
 ):
+    port = free_port()
+
+    def counted() -> float:
+        return total(scrape(port), STALE, fence="lease")
+
     with running_nats() as nats:
         async with (
             peers(nats.url) as around,
-            leader_and_standby(nats.url, postgres_url, tmp_path, receiver, around) as (old, new),
+            leader_and_standby(nats.url, postgres_url, tmp_path, port, around) as (old, new),
         ):
+            assert counted() == 0
             ordered = freeze_at_the_next(EnsureReplica, around, old)
             body = {"name": "iris", "config": {"served_entities": [entity()]}}
             calling = asyncio.create_task(around.call("POST", "", body))
             await until(lambda: bool(ordered), PATIENCE)
             await end_lease(postgres_url)
             await until(lambda: last_epoch(new) == 2, PATIENCE)
-            assert receiver.counted(STALE, fence="lease") == 0
-
             old.thaw()
             await calling
-            await until(lambda: receiver.counted(STALE, fence="lease") > 0, PATIENCE)
+            await until(lambda: counted() > 0, PATIENCE)
             await around.until(around.ready, "iris")
             await assert_each_replica_runs_once(around, postgres_url)
             await until(lambda: routed_to(around, "iris") == ordered, PATIENCE)

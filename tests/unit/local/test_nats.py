@@ -23,8 +23,8 @@ def test_versions_are_compared_as_numbers() -> None:
 
 
 def test_the_server_listens_on_the_loopback_interface_with_a_password() -> None:
-    text = configuration(Path("/data/jet stream"), 4333, "secret")
+    text = configuration(Path("/data/jet stream"), 4333, 4334, "secret")
     assert 'listen: "127.0.0.1:4333"' in text
     assert 'store_dir: "/data/jet stream"' in text
     assert 'password: "secret"' in text
-    assert "http" not in text
+    assert 'http: "127.0.0.1:4334"' in text

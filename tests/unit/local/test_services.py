@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from servery_local.data_directory import Secrets
+from servery_local.errors import LocalError
 from servery_local.services import SERVICES, Addresses, variables
 
 SECRETS = Secrets(admin_token="dapi0", nats_password="n0", stack_id="s0", encryption_key="k0")
@@ -11,6 +12,7 @@ ADDRESSES = Addresses(
     gateway_port=8080,
     gateway_url="http://127.0.0.1:8080",
     nats_url="nats://127.0.0.1:4222",
+    nats_monitoring_url="http://127.0.0.1:8222",
     postgres_url="postgresql://servery@/servery?host=%2Frun",
     mlflow_url="http://127.0.0.1:5000",
 )
@@ -58,6 +60,22 @@ def test_the_stack_wins_over_the_shell() -> None:
     gateway = environments()["gateway"]
     assert gateway["SERVERY_NATS_URL"] == "nats://127.0.0.1:4222"
     assert gateway["SERVERY_DATA_DIR"] == "/data/gateway"
+
+
+def test_each_service_serves_its_metrics_on_a_port_of_its_own_and_the_gateway_has_room_for_more_processes() -> (
+    None
+):
+    assert all("SERVERY_METRICS_PORT" not in env for env in environments().values())
+    told = environments(SERVERY_METRICS_PORT="9464")
+    ports = {name: int(env["SERVERY_METRICS_PORT"]) for name, env in told.items()}
+    assert ports == {"controller": 9464, "builder": 9465, "scaler": 9466, "worker": 9467, "gateway": 9468}
+    assert told["controller"]["SERVERY_NATS_MONITORING_URL"] == "http://127.0.0.1:8222"
+
+
+@pytest.mark.parametrize("written", ["0", "65535", "-1", "http", ""])
+def test_what_is_no_port_for_metrics_is_said(written: str) -> None:
+    with pytest.raises(LocalError, match="SERVERY_METRICS_PORT"):
+        environments(SERVERY_METRICS_PORT=written)
 
 
 def test_models_call_back_where_the_operator_says_or_else_where_this_machine_finds_the_gateway() -> None:

@@ -20,17 +20,21 @@ from servery_local.ports import LOOPBACK
 from servery_local.probes import nats_with_jetstream
 
 NAME = "nats"
+MONITORING = "nats_monitoring"
+"""What its second port is written down as."""
 USER = "servery"
 OLDEST_VERSION = (2, 14, 3)
 """Older servers lose JetStream data or clients in ways the services do not work around."""
 
 
-def component(data: Path, port: int, password: str, environ: dict[str, str]) -> ChildSpec:
+def component(
+    data: Path, port: int, monitoring_port: int, password: str, environ: dict[str, str]
+) -> ChildSpec:
     """Return how to run the server with its streams in `data`; writes its configuration there."""
     data.mkdir(mode=0o700, exist_ok=True)
     config = data / "nats.conf"
     config.touch(mode=0o600)
-    config.write_text(configuration(data / "jetstream", port, password))
+    config.write_text(configuration(data / "jetstream", port, monitoring_port, password))
     server = find_server()
     require_version(server)
     return ChildSpec(
@@ -49,11 +53,18 @@ def url(port: int) -> str:
     return f"nats://{LOOPBACK}:{port}"
 
 
-def configuration(store: Path, port: int, password: str) -> str:
+def monitoring_url(port: int) -> str:
+    """Return where the server tells how it is."""
+    return f"http://{LOOPBACK}:{port}"
+
+
+def configuration(store: Path, port: int, monitoring_port: int, password: str) -> str:
     """Return the server's configuration file."""
     return f"""\
 # Written anew by `servery up`.
 listen: "{LOOPBACK}:{port}"
+# Tells how the server is, to this machine alone; the controller shows it where metrics are served.
+http: "{LOOPBACK}:{monitoring_port}"
 server_name: "servery"
 
 jetstream {{

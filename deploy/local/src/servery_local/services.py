@@ -13,6 +13,7 @@ from pathlib import Path
 from servery_local import environment, nats
 from servery_local.child import ChildSpec
 from servery_local.data_directory import DataDirectory, Secrets
+from servery_local.errors import LocalError
 
 DRAIN_WITHIN = 6.0
 """Seconds for requests in flight to end: the person who typed `servery down` is waiting."""
@@ -27,6 +28,7 @@ class Addresses:
     gateway_url: str
     """Where clients on this machine find it."""
     nats_url: str
+    nats_monitoring_url: str
     postgres_url: str
     mlflow_url: str
 
@@ -41,6 +43,11 @@ class Service:
     stop_grace: float = 10.0
     stop_stage: int = 1
 
+
+METRICS_PORT = "SERVERY_METRICS_PORT"
+METRICS_ORDER = ("controller", "builder", "scaler", "worker", "gateway")
+"""Which service serves its metrics on which port, counted from the one that was set; the gateway last, as each of its
+processes has one of its own."""
 
 SERVICES = (
     # First to stop: it lets requests in flight end while there still are workers to answer them.
@@ -80,6 +87,16 @@ def components(
     return specs
 
 
+def metrics_port(written: str) -> int:
+    """Return the first port on which the services serve metrics. Raises LocalError for what is none."""
+    last = 65535 - len(METRICS_ORDER)
+    if not (written.isascii() and written.isdigit() and 0 < int(written) <= last):
+        raise LocalError(
+            f"{METRICS_PORT}={written} is not a port from 1 to {last}: set one, such as 9464, or unset it"
+        )
+    return int(written)
+
+
 def variables(
     service: Service,
     own: Path,
@@ -97,6 +114,10 @@ def variables(
         "SERVERY_DATA_DIR": str(own),
         "PYTHONUNBUFFERED": "1",
     }
+    if METRICS_PORT in env:
+        # One variable for all of them, which cannot share a port.
+        env[METRICS_PORT] = str(metrics_port(env[METRICS_PORT]) + METRICS_ORDER.index(service.name))
+        env["SERVERY_NATS_MONITORING_URL"] = addresses.nats_monitoring_url
     if service.has_database:
         env["SERVERY_POSTGRES_URL"] = addresses.postgres_url
     match service.name:

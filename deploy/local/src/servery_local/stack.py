@@ -99,12 +99,19 @@ async def _supervise(
         gateway_port=options.gateway_port,
         gateway_url=gateway_url(options),
         nats_url=nats.url(chosen[nats.NAME]),
+        nats_monitoring_url=nats.monitoring_url(chosen[nats.MONITORING]),
         postgres_url=postgres.url(place.sockets),
         mlflow_url=external_mlflow or mlflow.url(chosen[mlflow.NAME]),
     )
     specs = [
         postgres.component(place, environ),
-        nats.component(directory.component(nats.NAME), chosen[nats.NAME], secrets.nats_password, environ),
+        nats.component(
+            directory.component(nats.NAME),
+            chosen[nats.NAME],
+            chosen[nats.MONITORING],
+            secrets.nats_password,
+            environ,
+        ),
         *services.components(directory, secrets, addresses, environ),
     ]
     if not external_mlflow:
@@ -157,9 +164,11 @@ def _choose_ports(last: Mapping[str, int], gateway_port: int, *, own_mlflow: boo
     A port of MLflow is only ever recorded for one that was run: by it the stack knows its own address again.
     """
     nats_port = ports.pick(last.get(nats.NAME), avoid=frozenset({gateway_port}))
-    chosen = {**last, nats.NAME: nats_port}
+    taken = frozenset({gateway_port, nats_port})
+    monitoring_port = ports.pick(last.get(nats.MONITORING), avoid=taken)
+    chosen = {**last, nats.NAME: nats_port, nats.MONITORING: monitoring_port}
     if own_mlflow:
-        taken = frozenset({gateway_port, nats_port})
+        taken |= {monitoring_port}
         chosen[mlflow.NAME] = ports.pick(last.get(mlflow.NAME, mlflow.DEFAULT_PORT), avoid=taken)
     return chosen
 

@@ -1,72 +1,64 @@
-"""Counters of this process for an operator's collector, beside the traces (``tracing.py``).
+"""What every process counts of itself for the installation's operator; Prometheus reads it (``metrics_server.py``).
 
-Configured by the standard ``OTEL_…`` variables alone; without an endpoint nothing is kept. What an endpoint's users
-want to know is elsewhere: docs/metrics.md has both.
+These are the series that several services have. What only one service knows it tells with a collector of its own,
+which reads at the time of a scrape what the service has counted anyway. docs/metrics.md lists all of them.
 """
 
-import logging
-import os
-import threading
-from collections.abc import Mapping
 from typing import Literal
-from uuid import uuid4
 
-from opentelemetry import metrics
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import Resource
-
-from servery_common.tracing import OncePerInterval
+from prometheus_client import Counter, Gauge
 
 Fence = Literal["lease", "claim", "route", "worker"]
 """What held: the leader's lease, the claim on an endpoint, a route's revision, a worker's epoch."""
 
-_ENDPOINTS = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_NOISY_LOGGERS = (
-    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
-    "opentelemetry.sdk.metrics._internal.export",
-)
-_SHUTDOWN_SECONDS = 2.0
+NatsConnection = Literal["bus", "inference"]
+"""Which of a process's two connections to NATS."""
 
-_stale_writes = metrics.get_meter("servery").create_counter(
-    "servery.stale_writes.refused",
-    unit="{write}",
-    description="Writes and orders of a controller that was overtaken, which a fence refused.",
+_stale_writes = Counter(
+    "servery_stale_writes_refused",
+    "Writes and orders of a controller that was overtaken, which a fence refused.",
+    ["fence"],
 )
+_nats_connected = Gauge("servery_nats_connected", "Whether the connection to NATS is up.", ["connection"])
+_nats_losses = Counter(
+    "servery_nats_connection_losses", "How often a connection to NATS was lost.", ["connection"]
+)
+_nats_errors = Counter(
+    "servery_nats_errors",
+    "Errors that a connection to NATS told of, attempts to connect included.",
+    ["connection"],
+)
+postgres_failures = Counter(
+    "servery_postgres_acquire_failures",
+    "Times no connection to Postgres was to be had: the pool was used up, or Postgres did not answer.",
+)
+
+for _fence in ("lease", "claim", "route", "worker"):
+    _stale_writes.labels(_fence)  # a series that is there from the start shows its first increase
 
 
 def count_stale_write(fence: Fence) -> None:
     """Count one write or order that ``fence`` refused because somebody newer had acted."""
-    _stale_writes.add(1, {"fence": fence})
+    _stale_writes.labels(fence).inc()
 
 
-def configure_metering(service: str) -> None:
-    """Export this process's counters as ``servery-<service>``, if the environment names an endpoint."""
-    if not _wanted(os.environ):
-        return
-    # Counters of two processes of one service must not be taken for one series that jumps.
-    resource = Resource.create({"service.name": f"servery-{service}", "service.instance.id": uuid4().hex})
-    for name in _NOISY_LOGGERS:
-        logging.getLogger(name).addFilter(OncePerInterval(60.0))
-    reader = PeriodicExportingMetricReader(OTLPMetricExporter())
-    metrics.set_meter_provider(MeterProvider([reader], resource))
+class NatsMeter:
+    """The series of one connection to NATS."""
 
+    def __init__(self, connection: NatsConnection) -> None:
+        self._connected = _nats_connected.labels(connection)
+        self._losses = _nats_losses.labels(connection)
+        self._errors = _nats_errors.labels(connection)
 
-def shutdown_metering() -> None:
-    """Send the last counts, for at most two seconds. Safe to call when nothing was configured."""
-    provider = metrics.get_meter_provider()
-    if not isinstance(provider, MeterProvider):
-        return
-    # In a thread that may be left behind, as for traces: a dead collector must not hold up the end.
-    worker = threading.Thread(target=provider.shutdown, name="metering-shutdown", daemon=True)
-    worker.start()
-    worker.join(_SHUTDOWN_SECONDS)
+    def connected(self) -> None:
+        """It is up."""
+        self._connected.set(1)
 
+    def lost(self) -> None:
+        """It broke; somebody is trying to get it back."""
+        self._connected.set(0)
+        self._losses.inc()
 
-def _wanted(environment: Mapping[str, str]) -> bool:
-    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return False
-    if environment.get("OTEL_METRICS_EXPORTER", "otlp").strip().lower() == "none":
-        return False
-    return any(environment.get(name, "").strip() for name in _ENDPOINTS)
+    def failed(self) -> None:
+        """There was an error, or an attempt to connect failed."""
+        self._errors.inc()

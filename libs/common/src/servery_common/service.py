@@ -1,4 +1,4 @@
-"""Run a service: log, traces, signals, guarded background tasks, readiness, one orderly end.
+"""Run a service: log, traces, metrics, signals, guarded background tasks, readiness, one orderly end.
 
 ``main`` builds the service, calls ``context.ready()`` when it can take work, waits for
 ``context.stopping`` and takes itself apart in reverse order. A background task that dies takes the whole
@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import structlog
 
 from servery_common.logging import configure_logging
-from servery_common.metering import configure_metering, shutdown_metering
+from servery_common.metrics_server import serve_metrics, service_registry
 from servery_common.tracing import configure_tracing, shutdown_tracing
 
 log = structlog.get_logger(__name__)
@@ -38,6 +38,10 @@ class ServiceContext:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.metrics = service_registry(name)
+        """Takes the collectors of what this service alone can tell its operator."""
+        self.is_measured = False
+        """Whether anybody can see them: what exists for them alone need not run where not."""
         self.stopping = asyncio.Event()
         """Set once the service should end: by SIGTERM, SIGINT, or because a task died."""
         self.failed = False
@@ -111,11 +115,13 @@ async def run_service(
     """Run ``main`` until it ends or is asked to stop. Raises ``SystemExit(1)`` when it or a task failed."""
     configure_logging(name, process=process)
     configure_tracing(name)
-    configure_metering(name)
     context = ServiceContext(name)
+    metrics = None
     _handle_signals(context)
     log.info("service_started", pid=os.getpid())
     try:
+        metrics = serve_metrics(context.metrics, process=process)
+        context.is_measured = metrics is not None
         await _run_main(context, main)
     except Exception:
         log.critical("service_failed", exc_info=True)
@@ -123,7 +129,9 @@ async def run_service(
     finally:
         context.stop()
         await context.cancel_tasks()
-        await asyncio.gather(asyncio.to_thread(shutdown_tracing), asyncio.to_thread(shutdown_metering))
+        await asyncio.to_thread(shutdown_tracing)
+        if metrics is not None:
+            await asyncio.to_thread(metrics.close)
     log.info("service_stopped", failed=context.failed)
     if context.failed:
         raise SystemExit(1)

@@ -28,6 +28,8 @@ class NatsSettings(BaseSettings):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     """The own certificate, shown to the server. Read at each connect, too."""
+    monitoring_url: str | None = None
+    """The server's monitoring port (``http://host:8222``): the controller shows what is told there. None: nothing."""
 
 
 class PostgresSettings(BaseSettings):

@@ -17,6 +17,7 @@ from servery_builder.environments.interpreters import Interpreters
 from servery_builder.environments.uv import Uv
 from servery_builder.environments.virtualenv import VirtualenvCache
 from servery_builder.images.wiring import ContainerParts, container_parts
+from servery_builder.operator_metrics import Open, present_open
 from servery_builder.pipeline import Pipeline
 from servery_builder.settings import BuilderSettings
 from servery_builder.store import BuildStore
@@ -24,8 +25,10 @@ from servery_builder.verification import ModelEnvironments, WorkerVerifier
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.port import Bus
 from servery_common.postgres import Pool, create_pool, migrate, outbox
+from servery_common.postgres.pool import OUTAGE, PoolMetrics
 from servery_common.service import ServiceContext
 from servery_common.settings import NatsSettings, PostgresSettings
+from servery_common.survey import Survey, Surveys
 
 NAME = "builder"
 
@@ -40,6 +43,7 @@ class Builder:
     runner: BuildRunner
     compiler: BytecodeCompiler
     containers: ContainerParts | None
+    queue: Survey[Open]
     outbox_hint: asyncio.Event
 
 
@@ -71,6 +75,7 @@ def build_app(settings: BuilderSettings, pool: Pool, bus: Bus, environment: Mapp
         BuildRunner(store, pipeline, settings, secrets, ordered, outbox_hint),
         compiler,
         containers,
+        Survey("builds", store.open_builds, present_open, OUTAGE),
         outbox_hint,
     )
 
@@ -94,6 +99,10 @@ async def run(context: ServiceContext, settings: BuilderSettings, pool: Pool, bu
     if builder.containers is not None:
         await builder.containers.verifier.remove_leftovers()
         context.spawn("image pruning", builder.containers.pruner.run())
+    if context.is_measured:
+        context.metrics.register(Surveys([builder.queue]))
+        context.metrics.register(PoolMetrics(pool))
+        context.spawn("survey of builds", builder.queue.run())
     await builder.api.serve(bus)
     relay = context.spawn("outbox", outbox.relay(pool, bus, builder.outbox_hint, NAME))
     orders = context.spawn("orders", builder.orders.consume(bus))

@@ -13,6 +13,7 @@ from opentelemetry import trace
 
 from servery_builder.build_log import BuildLog
 from servery_builder.domain.build import BuildError, Failure, Success
+from servery_builder.operator_metrics import count_result
 from servery_builder.pipeline import Pipeline
 from servery_builder.settings import BuilderSettings
 from servery_builder.store import BuildStore, Claim
@@ -175,7 +176,9 @@ class BuildRunner:
         self._outbox_hint.set()
         if not stored:
             log.warning("build_result_dropped", build_id=build_id)
-        elif isinstance(result, Success):
+            return
+        count_result(result)
+        if isinstance(result, Success):
             log.info(
                 "build_succeeded", build_id=build_id, seconds=result.seconds, cached=result.environment_cached
             )

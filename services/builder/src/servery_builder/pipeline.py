@@ -21,6 +21,7 @@ from servery_builder.domain.explain import explain_verification
 from servery_builder.environments.bytecode import BytecodeCompiler
 from servery_builder.environments.virtualenv import Environment, VirtualenvCache
 from servery_builder.images.image_builder import ImageBuilder
+from servery_builder.operator_metrics import phase_duration
 from servery_builder.verification import ModelEnvironments, Verifier
 from servery_common.backoff import full_jitter
 from servery_common.contracts.builds import Artifacts, FailureCode, ModelResolved
@@ -75,7 +76,9 @@ class Pipeline:
             except BuildError:
                 say(f"== {name} failed after {time.monotonic() - begun:.2f} s")
                 raise
-            say(f"== {name} took {time.monotonic() - begun:.2f} s")
+            took = time.monotonic() - begun
+            phase_duration.labels(name).observe(took)
+            say(f"== {name} took {took:.2f} s")
             return result
 
         model_name = f"{build.model_name} version {build.model_version}"

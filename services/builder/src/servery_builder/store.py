@@ -105,6 +105,16 @@ class BuildStore:
         )
         return Claim(build, token, row["taken_over"], row["trace_context"], row["age_seconds"])
 
+    async def open_builds(self) -> dict[str, tuple[int, float]]:
+        """Return how many builds have not ended, and the age of the oldest in seconds, by state."""
+        rows = await self._pool.fetch(
+            f"""
+            SELECT state, count(*) AS builds, extract(epoch FROM now() - min(queued_at))::float8 AS age
+            FROM builds WHERE state IN ({_CLAIMABLE}) GROUP BY state
+            """
+        )
+        return {row["state"]: (row["builds"], row["age"]) for row in rows}
+
     async def extend(self, claim: Claim, lease: timedelta) -> bool:
         """Keep the build; False when somebody else has it."""
         status = await self._pool.execute(

@@ -71,6 +71,8 @@ from servery_controller.secrets.environment import EnvironmentResolver
 from servery_controller.secrets.service import SecretService
 from servery_controller.secrets.vault import Vault
 from servery_controller.settings import ControllerSettings
+from servery_controller.telemetry import counters
+from servery_controller.telemetry.wiring import start_telemetry
 
 log = structlog.get_logger()
 
@@ -78,10 +80,12 @@ log = structlog.get_logger()
 async def main(context: ServiceContext) -> None:
     """Run until asked to stop."""
     settings = ControllerSettings()  # pyright: ignore[reportCallIssue]  # admin_token comes from the environment
+    nats = NatsSettings()
     pool = await create_pool(PostgresSettings())  # pyright: ignore[reportCallIssue]
     try:
-        async with connect_bus(NatsSettings(), name="controller") as bus, httpx.AsyncClient() as web:
+        async with connect_bus(nats, name="controller") as bus, httpx.AsyncClient() as web:
             await migrate(pool)
+            await start_telemetry(context, pool, bus, web, nats)
             await _serve(context, settings, pool, bus, web)
     finally:
         await pool.close()
@@ -226,11 +230,14 @@ async def _lead(settings: ControllerSettings, pool: Pool, reconciler: Reconciler
             async with leadership(pool, "reconciler", uuid4().hex, seconds=settings.lease_seconds) as lease:
                 delays = full_jitter(0.2, 5.0)
                 term = Term(lease.epoch, lease.guard)
+                counters.leader.set(1)
+                counters.leader_epoch.set(lease.epoch)
                 run = asyncio.create_task(reconciler.run(term), name="reconcile")
                 sweep = asyncio.create_task(_sweep(settings, reconciler, term), name="sweep")
                 try:
                     await wait_any(run, sweep, lease.lost)
                 finally:
+                    counters.leader.set(0)
                     await cancel_until_ended(run, sweep)
                     results = await asyncio.gather(run, sweep, return_exceptions=True)
                 for error in results:

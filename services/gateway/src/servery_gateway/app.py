@@ -40,6 +40,7 @@ from servery_gateway.management import ManagementHandler
 from servery_gateway.metrics_reporter import report_metrics
 from servery_gateway.nats_transport import NatsTransport
 from servery_gateway.oauth import TokenEndpoint
+from servery_gateway.operator_metrics import GatewayMetrics
 from servery_gateway.public_routes import PublicRoutes
 from servery_gateway.quotas import WorkspaceQuotas
 from servery_gateway.rate_limits import RateLimiter
@@ -189,6 +190,17 @@ class GatewayService:
             )
         )
 
+        self.metrics = GatewayMetrics(
+            self.table,
+            self.meters,
+            self.rejections,
+            self.dispatcher,
+            self.bodies,
+            self.lag,
+            connections=lambda: len(self._server.server_state.connections),
+            why_not_ready=self.why_not_ready,
+        )
+
     @property
     def port(self) -> int:
         """The port that is listened on, also when it was chosen by the system."""
@@ -305,6 +317,7 @@ async def main(
 ) -> None:
     """Run the gateway until it is asked to stop. ``sockets``: what to listen on, instead of the settings' address."""
     service = GatewayService(GatewaySettings(), NatsSettings(), sockets)
+    context.metrics.register(service.metrics)
     await service.start(context.spawn)
     context.ready()
     ready()

@@ -122,12 +122,14 @@ class Doorkeeper:
         """Record the end; ``at`` (on ``time.perf_counter``) when the answer was ready earlier than now."""
         exchange.trace.ended(status)
         if exchange.meter is not None:
+            latency_ms = ((time.perf_counter() if at is None else at) - exchange.began) * 1000
             exchange.meter.record(
-                status,
-                ((time.perf_counter() if at is None else at) - exchange.began) * 1000,
-                queue_ms=exchange.queue_ms,
-                predict_ms=exchange.predict_ms,
+                status, latency_ms, queue_ms=exchange.queue_ms, predict_ms=exchange.predict_ms
             )
+            if exchange.trace.is_recorded:
+                exchange.meter.exemplify(
+                    exchange.trace.trace_id, latency_ms, exchange.queue_ms, exchange.predict_ms
+                )
         if status >= 400:
             self._failures.note(
                 status,

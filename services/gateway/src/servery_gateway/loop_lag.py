@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 
 import structlog
+from prometheus_client import Histogram
 
 INTERVAL = 0.05
 """Seconds between measurements."""
@@ -16,6 +17,11 @@ IN_A_ROW = 3
 """Measurements that have to be too long: together a quarter of a second or more."""
 
 log = structlog.get_logger(__name__)
+_lag = Histogram(
+    "servery_gateway_loop_lag_seconds",
+    "How late the event loop was, measured twenty times a second.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+)
 
 
 class LoopLag:
@@ -31,6 +37,7 @@ class LoopLag:
     def note(self, seconds: float) -> None:
         """The loop did something so much later than it should."""
         self._longest = max(self._longest, seconds)
+        _lag.observe(seconds)
         self._last.append(seconds)
         before = self.too_long
         self.too_long = len(self._last) == IN_A_ROW and min(self._last) > self._limit

@@ -88,6 +88,10 @@ class Rejections:
             if after is None and self._counts.pop(endpoint_id, None) is not None:
                 self.activity.remove(endpoint_id)
 
+    def look(self) -> list[tuple[str, list[tuple[str, int]]]]:
+        """Return all counts by endpoint id and reason, for a scrape, which comes in a thread."""
+        return [(endpoint_id, list(counts.items())) for endpoint_id, counts in list(self._counts.items())]
+
     def read(self) -> list[EndpointRejections]:
         """Return the totals of those endpoints that are to be reported now."""
         due = self.activity.due()

@@ -6,9 +6,13 @@ its served entity was chosen and it got an answer; nobody is left to tell when t
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from prometheus_client.core import Exemplar
 
 from servery_common.contracts.metrics import LATENCY_BUCKETS_MS, EntityMetrics, Histogram, RequestCounts
 from servery_common.contracts.routes import EndpointRoute
@@ -20,12 +24,21 @@ IDLE_ROUNDS = 30
 """A served entity without a request in the last minute is reported in one report of so many."""
 
 
+class Durations(NamedTuple):
+    """A histogram as it is now. Not copied: it goes on counting."""
+
+    counts: list[int]
+    sum_ms: float
+    exemplars: Mapping[int, Exemplar]
+
+
 class LatencyHistogram:
     """Durations in fixed buckets."""
 
-    __slots__ = ("_counts", "_sum_ms")
+    __slots__ = ("_counts", "_exemplars", "_sum_ms")
 
     def __init__(self) -> None:
+        self._exemplars: dict[int, Exemplar] = {}
         self._counts = [0] * (len(LATENCY_BUCKETS_MS) + 1)
         self._sum_ms = 0.0
 
@@ -34,9 +47,29 @@ class LatencyHistogram:
         self._counts[bisect_left(LATENCY_BUCKETS_MS, milliseconds)] += 1
         self._sum_ms += milliseconds
 
+    def exemplify(self, milliseconds: float, trace_id: str) -> None:
+        """A duration that was recorded is of a request that was traced: the newest of its bucket is kept."""
+        self._exemplars[bisect_left(LATENCY_BUCKETS_MS, milliseconds)] = Exemplar(
+            {"trace_id": trace_id}, milliseconds / 1000, time.time()
+        )
+
+    def look(self) -> Durations:
+        """Return what is recorded, for a scrape, which comes in a thread."""
+        return Durations(self._counts, self._sum_ms, self._exemplars)
+
     def read(self) -> Histogram:
         """Return what was recorded so far."""
         return Histogram(counts=tuple(self._counts), sum_ms=round(self._sum_ms, 3))
+
+
+class EntityCounts(NamedTuple):
+    """One served entity as it is now."""
+
+    requests: int
+    client_errors: int
+    server_errors: int
+    phases: Mapping[str, Durations]
+    """How long answers took: ``total``, and of it ``queue`` and ``predict``."""
 
 
 class EntityMeter:
@@ -87,6 +120,29 @@ class EntityMeter:
             self._queue_time.record(queue_ms)
         if predict_ms is not None:
             self._prediction.record(predict_ms)
+
+    def exemplify(
+        self, trace_id: str, latency_ms: float, queue_ms: float | None, predict_ms: float | None
+    ) -> None:
+        """The request that was just recorded was traced."""
+        self._latency.exemplify(latency_ms, trace_id)
+        if queue_ms is not None:
+            self._queue_time.exemplify(queue_ms, trace_id)
+        if predict_ms is not None:
+            self._prediction.exemplify(predict_ms, trace_id)
+
+    def look(self) -> EntityCounts:
+        """Return what is counted, for a scrape, which comes in a thread."""
+        return EntityCounts(
+            self._requests,
+            self._client_errors,
+            self._server_errors,
+            {
+                "total": self._latency.look(),
+                "queue": self._queue_time.look(),
+                "predict": self._prediction.look(),
+            },
+        )
 
     def read(self, now: float, *, in_flight: int, queued: int) -> EntityMetrics:
         """Return everything; to be called every few seconds, which is how exact the last minute is."""

@@ -9,18 +9,30 @@ from collections.abc import Mapping
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from prometheus_client import Histogram
 
+from servery_common.contracts.metrics import LATENCY_BUCKETS_MS
 from servery_common.tracing import RootSampling, extract, root_sampling
 
 tracer = trace.get_tracer(__name__)
 
 SCORING_SPAN = "POST /serving-endpoints/{name}/invocations"
 
+_stages = Histogram(
+    "servery_gateway_sampled_stage_duration_seconds",
+    "Stages of requests that were sampled for a trace: admit, queue, transport.",
+    ["stage"],
+    buckets=[bound / 1000 for bound in LATENCY_BUCKETS_MS],
+)
+
 
 class RequestTrace:
     """The trace of one request. Times are taken by the methods; call them in the order of the request's life."""
 
     __slots__ = ()
+
+    is_recorded = False
+    """Whether the trace can be looked at later."""
 
     @property
     def trace_id(self) -> str:
@@ -56,6 +68,8 @@ class _ContextOnly(RequestTrace):
 
 class _Sampled(RequestTrace):
     __slots__ = ("_root", "_stage_began", "_tracer", "_transport")
+
+    is_recorded = True
 
     def __init__(self, tracer: trace.Tracer, root: Span, began: int) -> None:
         self._tracer = tracer
@@ -95,6 +109,7 @@ class _Sampled(RequestTrace):
     def ended(self, status: int) -> None:
         if self._transport is not None:
             self._transport.end()
+            self._measure("transport", time.time_ns())
         self._root.set_attribute("http.response.status_code", status)
         if status >= 500:
             self._root.set_status(Status(StatusCode.ERROR))
@@ -106,7 +121,13 @@ class _Sampled(RequestTrace):
             name, context=trace.set_span_in_context(self._root), start_time=self._stage_began
         )
         span.end(now)
+        self._measure(name, now)
         self._stage_began = now
+
+    def _measure(self, name: str, now: int) -> None:
+        # A clock that was set back in between measures nothing.
+        seconds = max(0, now - self._stage_began) / 1e9
+        _stages.labels(name).observe(seconds, {"trace_id": self.trace_id})
 
 
 UNTRACED = RequestTrace()

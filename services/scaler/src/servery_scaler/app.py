@@ -6,6 +6,7 @@ from servery_common.messaging.bus import connect_bus
 from servery_common.service import ServiceContext
 from servery_common.settings import NatsSettings
 from servery_scaler.collector import LoadCollector
+from servery_scaler.operator_metrics import ScalerMetrics
 from servery_scaler.scale_requests import ScaleRequests
 from servery_scaler.settings import ScalerSettings
 from servery_scaler.ticker import Ticker
@@ -18,6 +19,7 @@ async def main(context: ServiceContext) -> None:
         collector = LoadCollector()
         requests = ScaleRequests(bus)
         ticker = Ticker(bus, collector, requests, settings.policy())
+        context.metrics.register(ScalerMetrics(ticker.desired, collector.gateways))
         await bus.on_signal(subjects.ALL_GATEWAY_LOADS, GatewayLoad, collector.heard)
         await bus.on_signal(subjects.ALL_GATEWAY_WAKES, GatewayWake, ticker.woken)
         await bus.serve(

@@ -126,6 +126,11 @@ class LoadCollector:
         waiting += sum(held.values())
         return Demand(running, waiting, ended, worked / timed if timed else 0.0, resumed_at)
 
+    def gateways(self) -> int:
+        """Return how many gateways report now."""
+        now = self._clock()
+        return sum(now - one.heard_at <= STALE_SECONDS for one in list(self._gateways.values()))
+
     def _active(self, served_entity_id: str, now: float) -> None:
         self._active_at[served_entity_id] = now
         self._stirred.add(served_entity_id)

@@ -13,6 +13,7 @@ from servery_common.contracts.scaling import ScaleAnswer, ScaleRequest
 from servery_common.errors import ServeryError
 from servery_common.messaging.port import Bus
 from servery_scaler.autoscaler import ScaleDecision
+from servery_scaler.operator_metrics import requests
 
 log = structlog.get_logger()
 
@@ -97,11 +98,13 @@ class ScaleRequests:
                 subjects.controller_scale(), request, ScaleAnswer, timeout=SCALE_SECONDS
             )
         except ServeryError as error:
+            requests.labels("failed").inc()
             log.warning("scale_postponed", served_entity_id=entity_id, reason=error.message)
             return
         finally:
             self._room.release()
             self._under_way.discard(entity_id)
+        requests.labels("accepted" if answer.accepted else "declined").inc()
         before = self._asked.get(entity_id)
         asked = _Asked(self._clock(), decision.desired_replicas, entity.desired_replicas, answer.accepted)
         self._asked[entity_id] = asked

@@ -15,6 +15,7 @@ from servery_scaler.agenda import Agenda
 from servery_scaler.autoscaler import ScaleDecision, ScalingPolicy
 from servery_scaler.collector import LoadCollector
 from servery_scaler.entity_watch import EntityWatch
+from servery_scaler.operator_metrics import Desired, decisions, tick_duration
 from servery_scaler.scale_requests import ScaleRequests, Wish
 
 
@@ -44,6 +45,8 @@ class Ticker:
         """Those that are being served, by id."""
         self._watches: dict[str, EntityWatch] = {}
         self._agenda = Agenda()
+        self._decided: dict[str, int] = {}
+        """What was last decided, by served entity id."""
         self.caught_up = asyncio.Event()
 
     async def follow_routes(self) -> None:
@@ -62,7 +65,8 @@ class Ticker:
         """Tick for ever."""
         while True:
             await asyncio.sleep(tick_seconds)
-            self.tick()
+            with tick_duration.time():
+                self.tick()
 
     def routed(self, endpoint_id: str, route: EndpointRoute | None) -> None:
         """Take a routing snapshot in; None: the endpoint is gone. Only what is being served is scaled."""
@@ -144,7 +148,23 @@ class Ticker:
         _, entity = self._entities[entity_id]
         watch = self._watches[entity_id]
         watch.see(now, entity, self._collector.demand(entity_id))
-        return watch.decide(now, entity, self._collector.active_at(entity_id), keep=keep)
+        decision = watch.decide(now, entity, self._collector.active_at(entity_id), keep=keep)
+        if keep:
+            change = decision.desired_replicas - entity.desired_replicas
+            decisions.labels("up" if change > 0 else "down" if change < 0 else "none").inc()
+            self._decided[entity_id] = decision.desired_replicas
+        return decision
+
+    def desired(self) -> list[Desired]:
+        """Return what was last decided, and what the route has, for a scrape, which comes in a thread."""
+        return [
+            (
+                (route.workspace_id, route.name, entity.name),
+                self._decided.get(entity_id, entity.desired_replicas),
+                entity.desired_replicas,
+            )
+            for entity_id, (route, entity) in list(self._entities.items())
+        ]
 
     def _to_zero_at(self, now: float, entity: ServedEntityRoute, decision: ScaleDecision) -> float | None:
         if entity.min_replicas > 0 or entity.desired_replicas == 0:
@@ -156,6 +176,7 @@ class Ticker:
     def _drop(self, entity_id: str) -> None:
         self._entities.pop(entity_id, None)
         self._watches.pop(entity_id, None)
+        self._decided.pop(entity_id, None)
         self._agenda.drop(entity_id)
         self._collector.forget(entity_id)
         self._requests.forget(entity_id)

@@ -11,6 +11,7 @@ import asyncio
 import functools
 import json
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ import orjson
 import structlog
 
 from servery_common.contracts import frames
-from servery_common.contracts.replicas import ReplicaLaunch
+from servery_common.contracts.replicas import BATCH_BOUNDS, ReplicaLaunch
 from servery_common.errors import BadRequest, DeadlineExceeded, ServeryError, Unavailable
 from servery_common.timer_wheel import TimerWheel
 from servery_runner.begun import Numbers
@@ -80,6 +81,8 @@ class Agent:
         """Requests it holds at a time: more than are predicted at a time when they are predicted together."""
         self.answered = 0
         """Requests the present runner answered."""
+        self.company = [0] * (len(BATCH_BOUNDS) + 1)
+        """Requests answered, by how many were predicted together with each; since the replica began."""
 
     @property
     def in_flight(self) -> int:
@@ -323,6 +326,7 @@ class Agent:
         else:
             head = self._heads.read(record.head)
             self.answered += 1
+            self.company[bisect_left(BATCH_BOUNDS, head.company)] += 1
             self._forget(job)
             if not job.cancelled:
                 self._answers.send(job.key, head.packed, record.body)
@@ -344,6 +348,7 @@ class Agent:
         if body:
             head["status"] = error_status(said)
         self.answered += 1
+        self.company[0] += 1
         self._forget(job)
         if not job.cancelled:
             self._send_end(job, head, body)

@@ -73,6 +73,7 @@ class Replica:
             max_in_flight=self._agent.capacity,
             in_flight=self._agent.in_flight,
             restarts=self.restarts,
+            batches=tuple(self._agent.company),
         )
 
     @property

@@ -15,6 +15,10 @@ WARM_UP_VARIABLE = "SERVERY_WARM_UP"
 """Environment variable of a served entity: with ``off`` replicas do not predict the input example before they serve."""
 
 
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64)
+"""Upper bounds of the histogram of how many requests were predicted together; one more bucket holds what is above."""
+
+
 class ReplicaLaunch(Value):
     """Everything a worker needs to run one replica."""
 
@@ -84,6 +88,9 @@ class ReplicaObservation(Value):
     """Requests it accepts at a time: more than ``slots`` when it predicts several requests together."""
     in_flight: int = 0
     restarts: int = 0
+    batches: tuple[int, ...] = ()
+    """Requests answered since the replica began, by how many were predicted together (``BATCH_BOUNDS``); not
+    cumulative. A request that was predicted by itself counts as one of one."""
     cpu_percent: float | None = None
     """Of the processors the model's process may use, 0 to 100; None as long as nothing was measured."""
     memory_bytes: int | None = None

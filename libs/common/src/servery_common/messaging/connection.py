@@ -18,6 +18,7 @@ from nats import errors
 from servery_common.backoff import full_jitter
 from servery_common.messaging.client import ResilientClient
 from servery_common.messaging.inference import InferenceClient
+from servery_common.metering import NatsMeter
 from servery_common.settings import NatsSettings
 from servery_common.tls import tls_context
 
@@ -38,7 +39,9 @@ async def connect_inference(
     ``on_disconnect`` is called each time the connection is lost: fail what is in flight, nobody else will. Nothing is
     kept while disconnected. There is no back-pressure: the caller has to bound the bytes it has under way.
     """
-    client = await _connect(InferenceClient, settings, name=name, pending_size=0)
+    client = await _connect(
+        InferenceClient, settings, name=name, pending_size=0, meter=NatsMeter("inference")
+    )
     client.disconnect_callbacks.append(on_disconnect)
     return client
 
@@ -46,7 +49,8 @@ async def connect_inference(
 @contextlib.asynccontextmanager
 async def client_connection(settings: NatsSettings, *, name: str) -> AsyncGenerator[ResilientClient]:
     """A connection for everything but scoring frames, closed at the end after what is buffered went out."""
-    client = await _connect(ResilientClient, settings, name=name, pending_size=2 * 1024 * 1024)
+    meter = NatsMeter("bus")
+    client = await _connect(ResilientClient, settings, name=name, pending_size=2 * 1024 * 1024, meter=meter)
     try:
         yield client
     finally:
@@ -54,16 +58,19 @@ async def client_connection(settings: NatsSettings, *, name: str) -> AsyncGenera
         await client.close()
 
 
-async def _connect(kind: type[C], settings: NatsSettings, *, name: str, pending_size: int) -> C:
+async def _connect(
+    kind: type[C], settings: NatsSettings, *, name: str, pending_size: int, meter: NatsMeter
+) -> C:
     """Connect, trying until it works."""
     delays = full_jitter(0.25, 2.0)
     while True:
         client = kind()
-        _log_losses(client, name)
+        _tell_losses(client, name, meter)
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
-                await client.connect(**_options(settings, name, pending_size, client))
+                await client.connect(**_options(settings, name, pending_size, client, meter))
         except (errors.Error, OSError, TimeoutError) as error:
+            meter.failed()
             log.warning("nats_connect_failed", connection=name, error=repr(error))
             await _discard(client)
             await asyncio.sleep(next(delays))
@@ -72,6 +79,7 @@ async def _connect(kind: type[C], settings: NatsSettings, *, name: str, pending_
                 await _discard(client)
                 raise asyncio.CancelledError
             client.start_watchdog()
+            meter.connected()
             log.info("nats_connected", connection=name, server=str(client.connected_server_version))
             return client
 
@@ -86,10 +94,13 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _options(settings: NatsSettings, name: str, pending_size: int, client: ResilientClient) -> dict[str, Any]:
+def _options(
+    settings: NatsSettings, name: str, pending_size: int, client: ResilientClient, meter: NatsMeter
+) -> dict[str, Any]:
     failures = _Failures(name)
 
     async def on_error(error: Exception) -> None:
+        meter.failed()
         failures.note(error)
 
     async def on_reconnect() -> None:
@@ -136,16 +147,18 @@ class _Failures:
             log.warning("nats_error", connection=self._name, kind=kind, error=str(error), count=count)
 
 
-def _log_losses(client: ResilientClient, name: str) -> None:
+def _tell_losses(client: ResilientClient, name: str, meter: NatsMeter) -> None:
     lost_at = 0.0
 
     def lost() -> None:
         nonlocal lost_at
         lost_at = time.monotonic()
+        meter.lost()
         log.warning("nats_connection_lost", connection=name)
 
     def back() -> None:
         seconds = round(time.monotonic() - lost_at, 3)
+        meter.connected()
         log.info("nats_connection_restored", connection=name, seconds=seconds)
 
     client.disconnect_callbacks.append(lost)

@@ -6,13 +6,18 @@ bound, so that a dead database shows as an error within seconds and not as a han
 
 import asyncio
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from servery_common.backoff import full_jitter
+from servery_common.metering import postgres_failures
+from servery_common.metric_families import gauge, single
 from servery_common.settings import PostgresSettings
 
 log = structlog.get_logger(__name__)
@@ -48,6 +53,36 @@ class Pool(asyncpg.Pool):
     def acquire(self, *, timeout: float | None = None) -> Any:
         """Like asyncpg's, but waits at most two seconds unless told otherwise. Raises TimeoutError."""
         return super().acquire(timeout=ACQUIRE_SECONDS if timeout is None else timeout)
+
+    # What every way to a connection ends in, asyncpg's own queries on the pool included.
+    async def _acquire(self, timeout: float | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        try:
+            return await super()._acquire(timeout)
+        except OUTAGE:
+            postgres_failures.inc()
+            raise
+
+
+class PoolMetrics(Collector):
+    """How much of a pool is used."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def collect(self) -> Iterable[Metric]:
+        """Implement Collector."""
+        size, idle = self._pool.get_size(), self._pool.get_idle_size()
+        yield gauge(
+            "servery_postgres_pool_connections",
+            "Connections of this process to Postgres.",
+            ("state",),
+            ((("used",), size - idle), (("idle",), idle)),
+        )
+        yield single(
+            "servery_postgres_pool_max_connections",
+            "Most connections this process may have (SERVERY_POSTGRES_POOL_SIZE).",
+            self._pool.get_max_size(),
+        )
 
 
 async def create_pool(settings: PostgresSettings) -> Pool:

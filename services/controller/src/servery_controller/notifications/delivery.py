@@ -19,6 +19,7 @@ from servery_controller.domain.happenings import Notice
 from servery_controller.notifications import notification_store
 from servery_controller.notifications.notification_sinks import SEND_SECONDS, DeliveryFailed, Sink
 from servery_controller.notifications.notification_store import Pending, UnreadableNotice, read_notice
+from servery_controller.telemetry import counters
 
 log = structlog.get_logger()
 
@@ -97,6 +98,7 @@ class Notifications:
                 return
             ids["endpoint_id"] = notice.endpoint_id
             problem = await self._send(pending, notice)
+            counters.notifications.labels(pending.sink, "sent" if problem is None else "failed").inc()
             if problem is None:
                 await notification_store.delivered(self._pool, pending)
                 log.info("notification_sent", **ids)

@@ -6,6 +6,7 @@ last change a person made; a route is put only over the one that was there when 
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -50,6 +51,7 @@ from servery_controller.reconcile.hints import Hints
 from servery_controller.reconcile.rollout_watch import RolloutWatch
 from servery_controller.reconcile.route_publisher import RoutePublisher
 from servery_controller.secrets.environment import EnvironmentResolver
+from servery_controller.telemetry.counters import reconcile_duration
 
 log = structlog.get_logger()
 tracer = trace.get_tracer(__name__)
@@ -112,6 +114,7 @@ class ReconcileStep:
         """Step one endpoint that was claimed. Never raises: what failed is logged and tried again."""
         generation: int | None = None
         look_again = BUSY
+        began, result = time.monotonic(), "done"
         with tracer.start_as_current_span("reconcile", attributes={"servery.endpoint_id": endpoint_id}):
             try:
                 over = self._routes.revision(endpoint_id)  # before the load: see RoutePublisher
@@ -127,10 +130,13 @@ class ReconcileStep:
                     if step.route is not None or step.withdraw_route:
                         generation = deployment.endpoint.generation
             except (ServeryError, StaleLeader, *OUTAGE) as error:
+                result = "postponed"
                 log.warning("reconcile_postponed", endpoint_id=endpoint_id, reason=str(error) or repr(error))
             except Exception:
+                result = "failed"
                 log.exception("reconcile_failed", endpoint_id=endpoint_id)
             finally:
+                reconcile_duration.labels(result).observe(time.monotonic() - began)
                 await self._release(endpoint_id, lock_token, generation, look_again)
 
     async def _observe(self, deployment: Deployment) -> Observation:

@@ -1,0 +1,1 @@
+"""What the controller tells the installation's operator (docs/metrics.md)."""
