@@ -32,11 +32,14 @@ class Installation:
     """Comes up with ``up`` and goes with ``down``, replicas included."""
 
     def __init__(self) -> None:
-        self.project = f"servery-test-{uuid.uuid4().hex[:8]}"
+        own = uuid.uuid4().hex[:8]
+        self.project = f"servery-test-{own}"
+        self.version = f"test-{own}"
+        """Tag of the images: another run on this engine may be of other sources."""
         self.gateway_port, self.mlflow_port = free_port(), free_port()
         self.environment = {
             **os.environ,
-            "SERVERY_VERSION": "test",
+            "SERVERY_VERSION": self.version,
             "SERVERY_GATEWAY_PORT": str(self.gateway_port),
             "SERVERY_MLFLOW_PORT": str(self.mlflow_port),
             "SERVERY_PUBLIC_URL": f"http://localhost:{self.gateway_port}",
@@ -51,6 +54,11 @@ class Installation:
     def down(self, *options: str) -> None:
         """Take everything down."""
         self._run(str(ROOT / "deploy" / "docker" / "down.sh"), self.project, *options)
+        if "-v" in options:
+            images = self.docker(
+                "images", "--filter", f"reference=*:{self.version}", "--format", "{{.Repository}}"
+            ).split()
+            self.docker("rmi", *(f"{image}:{self.version}" for image in images))
 
     def compose(self, *arguments: str) -> str:
         """Run docker compose."""
@@ -66,6 +74,18 @@ class Installation:
             headers={"authorization": f"Bearer {token}"},
             timeout=60,
         )
+
+    def start_collector(self) -> str:
+        """Start what plays the collector's part, at its address; return the container's name."""
+        name = f"{self.project}-collector"
+        script = Path(__file__).with_name("collector.py")
+        self.docker(
+            "run", "--detach", "--name", name, "--network", f"{self.project}_telemetry",
+            "--network-alias", "otel-collector", "--volume", f"{script}:/collector.py:ro",
+            "--label", f"servery.installation={self.project}", "--entrypoint", "python",
+            f"servery-gateway:{self.version}", "/collector.py",
+        )  # fmt: skip
+        return name
 
     def replicas(self) -> list[str]:
         """The names of running replica containers."""

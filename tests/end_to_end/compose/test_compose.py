@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -162,6 +163,25 @@ def test_a_replica_reaches_nats_and_nothing_else(installation: Installation, cli
         f"print(json.dumps([target for target in {targets!r} if reach(*target)]))",
     )
     assert reached == [["nats", 4222]]
+
+
+def test_a_trace_goes_from_admission_to_the_model(installation: Installation, client: httpx.Client) -> None:
+    collector = installation.start_collector()
+    trace = uuid.uuid4().hex
+    answer = score(client, 1.0, headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+    assert answer.status_code == 200
+
+    def whole() -> bool:
+        told = [json.loads(line) for line in installation.docker("logs", collector).splitlines()]
+        spans = {(span["service"], span["name"]) for span in told if span["trace"] == trace}
+        assert {
+            ("servery-gateway", "admit"),
+            ("servery-worker", "serve"),
+            ("servery-worker", "predict"),
+        } <= spans, spans
+        return True
+
+    eventually(whole, within=60, what="the whole trace at the collector", explain=installation.logs)
 
 
 def test_what_the_model_prints_is_in_its_log(installation: Installation, client: httpx.Client) -> None:

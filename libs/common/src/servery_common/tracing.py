@@ -20,7 +20,7 @@ from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -42,12 +42,16 @@ _propagator = TraceContextTextMapPropagator()
 
 def configure_tracing(service: str) -> None:
     """Export the spans of this process as ``servery-<service>``, if the environment names an endpoint."""
-    if not _wanted(os.environ):
-        return
+    if _wanted(os.environ):
+        record_spans(service, OTLPSpanExporter())
+
+
+def record_spans(service: str, exporter: SpanExporter) -> None:
+    """Hand the spans of this process to ``exporter``, in a thread and in batches. Once in a process."""
     provider = TracerProvider(
         resource=Resource.create({"service.name": f"servery-{service}"}), id_generator=_trace_ids
     )
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     for name in _NOISY_LOGGERS:
         logging.getLogger(name).addFilter(OncePerInterval(60.0))
     trace.set_tracer_provider(provider)

@@ -17,6 +17,7 @@ from servery_common.contracts import subjects
 from servery_common.contracts.builds import ReadBuildsInUse, ReadModelEnvironment
 from servery_common.contracts.management import HttpCall
 from servery_common.contracts.metrics import GatewayMetrics
+from servery_common.contracts.replicas import WorkerSpans
 from servery_common.contracts.routes import EndpointsChanged
 from servery_common.contracts.scaling import GatewayWake, ScaleRequest
 from servery_common.messaging.bus import connect_bus
@@ -44,6 +45,7 @@ from servery_controller.compute.docker_settings import DockerSettings
 from servery_controller.compute.docker_wiring import docker_backend
 from servery_controller.compute.placer import ComputeQuotas, Placer
 from servery_controller.compute.process import ProcessBackend
+from servery_controller.compute.span_relay import SpanRelay
 from servery_controller.consumers import BuildEvents, MetricsReports
 from servery_controller.domain.metrics_book import MetricsBook
 from servery_controller.domain.planning import Limits
@@ -180,6 +182,13 @@ async def _serve(
 
     await bus.on_signal(
         subjects.ALL_GATEWAY_METRICS, GatewayMetrics, MetricsReports(book, time.monotonic).heard
+    )
+    await bus.on_signal(
+        subjects.ALL_WORKER_SPANS,
+        WorkerSpans,
+        SpanRelay.of_environment(web).heard,
+        sender=lambda spans: spans.worker_id,
+        queue=subjects.CONTROLLER_QUEUE,
     )
     await bus.on_signal(subjects.ALL_GATEWAY_WAKES, GatewayWake, Wakes(scaling, time.monotonic).heard)
     await bus.on_signal(subjects.endpoints_changed(), EndpointsChanged, ChangeSignals(hints).heard)

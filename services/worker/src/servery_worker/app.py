@@ -18,6 +18,7 @@ from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.connection import connect_inference
 from servery_common.service import ServiceContext
 from servery_common.settings import NatsSettings
+from servery_common.tracing import record_spans
 from servery_runner.limits import Limits
 from servery_worker import overlay
 from servery_worker.heartbeat import Heartbeat
@@ -29,6 +30,7 @@ from servery_worker.replicas import Replicas
 from servery_worker.replies import Replies
 from servery_worker.rewarming import Rewarming
 from servery_worker.settings import WorkerSettings
+from servery_worker.span_exporter import BusSpanExporter
 from servery_worker.starts import Starts
 from servery_worker.usage import UsageMeter, read_limits
 from servery_worker.verify import Verifier
@@ -50,6 +52,8 @@ async def main(context: ServiceContext) -> None:
         inference = await connect_inference(
             nats_settings, name="worker-inference", on_disconnect=_on_disconnect
         )
+        if settings.serves_one:
+            record_spans("worker", BusSpanExporter(bus, worker_id))
         replies = Replies(inference)
         parents = WarmParents(
             overlay=overlay_directory,

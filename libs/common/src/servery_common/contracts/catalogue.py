@@ -72,6 +72,7 @@ VERIFY = subjects.worker_verify()
 ENSURE = "servery.api.worker.ensure.<worker_id>"
 STOP = "servery.api.worker.stop.<worker_id>"
 REPLICA_LOG = "servery.api.worker.log.<worker_id>"
+SPANS = "servery.signals.worker.spans.<worker_id>"
 HEARTBEAT = "servery.signals.worker.heartbeat.<worker_id>"
 METRICS = "servery.signals.gateway.metrics.<gateway_id>"
 CHANGED = subjects.endpoints_changed()
@@ -141,6 +142,7 @@ CATALOGUE: tuple[Entry, ...] = (
     _reply(replicas.Done, (ENSURE, STOP), WORKER, CONTROLLER),
     _request(replicas.ReadReplicaLog, REPLICA_LOG, CONTROLLER, WORKER),
     _reply(replicas.ReplicaLog, (REPLICA_LOG,), WORKER, CONTROLLER),
+    Entry(replicas.WorkerSpans, Guarantee.SIGNAL, (SPANS,), (WORKER,), (CONTROLLER,)),
     Entry(replicas.WorkerHeartbeat, Guarantee.SIGNAL, (HEARTBEAT,), (WORKER,), (CONTROLLER,)),
     Entry(scaling.GatewayLoad, Guarantee.SIGNAL, (LOAD,), (GATEWAY,), (SCALER,)),
     Entry(scaling.GatewayWake, Guarantee.SIGNAL, (WAKE,), (GATEWAY,), (CONTROLLER, SCALER)),

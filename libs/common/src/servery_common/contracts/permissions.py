@@ -45,6 +45,7 @@ def of_replica(replica_id: str) -> Permissions:
         publish=(
             f"servery.replies.*.{subjects.token(replica_id)}",
             subjects.worker_heartbeat(replica_id),
+            subjects.worker_spans(replica_id),
         ),
         subscribe=(
             subjects.infer(replica_id),
@@ -117,6 +118,7 @@ SERVICES = {
         subscribe=(
             "servery.api.controller.>",
             subjects.ALL_WORKER_HEARTBEATS,
+            subjects.ALL_WORKER_SPANS,
             subjects.ALL_GATEWAY_METRICS,
             subjects.ALL_GATEWAY_WAKES,
             subjects.endpoints_changed(),
@@ -139,7 +141,7 @@ SERVICES = {
     "worker": Permissions(
         publish=(
             "servery.replies.*.*",
-            "servery.signals.worker.heartbeat.*",
+            "servery.signals.worker.*.*",
             subjects.controller_issue_model_token(),
         ),
         subscribe=(

@@ -128,6 +128,14 @@ class WorkerHeartbeat(Message, type="servery.worker.heartbeat.v1"):
     """What those of them without runners may hold together; beyond it the least recently used are ended."""
 
 
+class WorkerSpans(Message, type="servery.worker.spans.v1", ser_json_bytes="base64", val_json_bytes="base64"):
+    """Spans that ended in a worker which reaches NATS but no collector."""
+
+    worker_id: str
+    otlp: bytes
+    """An ``ExportTraceServiceRequest`` of OTLP, as protobuf."""
+
+
 class VerifyModel(Message, type="servery.model.verify.v1"):
     """Load the model in its environment and predict its input example, in an untrusted process."""
 

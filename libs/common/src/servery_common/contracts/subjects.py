@@ -147,6 +147,11 @@ def worker_heartbeat(worker_id: str) -> str:
     return f"servery.signals.worker.heartbeat.{token(worker_id)}"
 
 
+def worker_spans(worker_id: str) -> str:
+    """Spans of a worker that reaches no collector."""
+    return f"servery.signals.worker.spans.{token(worker_id)}"
+
+
 def gateway_load(gateway_id: str) -> str:
     """Demand one gateway sees per served entity, once a second."""
     return f"servery.signals.gateway.load.{token(gateway_id)}"
@@ -188,6 +193,7 @@ def build_event(happened: str, build_id: str) -> str:
 
 
 ALL_WORKER_HEARTBEATS = "servery.signals.worker.heartbeat.*"
+ALL_WORKER_SPANS = "servery.signals.worker.spans.*"
 ALL_GATEWAY_METRICS = "servery.signals.gateway.metrics.*"
 ALL_GATEWAY_LOADS = "servery.signals.gateway.load.*"
 ALL_GATEWAY_WAKES = "servery.signals.gateway.wake.*"

@@ -152,6 +152,7 @@ class NatsBus(Bus):
         handler: Callable[[M], Awaitable[None]],
         *,
         sender: Callable[[M], str] | None = None,
+        queue: str = "",
     ) -> None:
         async def take(msg: Msg) -> None:
             headers = msg.headers or {}
@@ -175,7 +176,7 @@ class NatsBus(Bus):
             except Exception:
                 log.error("signal_handler_failed", subject=msg.subject, exc_info=True)
 
-        self._signals.append(await self._client.subscribe(subject, cb=take))
+        self._signals.append(await self._client.subscribe(subject, queue=queue, cb=take))
         await self._client.settle()
 
     async def publish(self, subject: str, message: Message, *, event_id: str) -> None:

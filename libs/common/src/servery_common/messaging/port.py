@@ -121,11 +121,12 @@ class Bus(Protocol):
         handler: Callable[[M], Awaitable[None]],
         *,
         sender: Callable[[M], str] | None = None,
+        queue: str = "",
     ) -> None:
         """Handle signals from now on, one after the other. A failing handler is logged.
 
         ``sender`` returns who a message says it is from. That has to be the last token of its subject, which is what
-        credentials allow; any other message is dropped.
+        credentials allow; any other message is dropped. Of the members of a ``queue`` one hears each.
         """
         ...
 

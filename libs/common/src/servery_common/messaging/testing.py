@@ -117,6 +117,7 @@ class InMemoryBus(Bus):
         handler: Callable[[M], Awaitable[None]],
         *,
         sender: Callable[[M], str] | None = None,
+        queue: str = "",
     ) -> None:
         self._listeners.append((subject, message, handler))
 
