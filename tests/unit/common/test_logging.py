@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import structlog
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
 from servery_common.logging import configure_logging
@@ -42,6 +43,25 @@ def test_an_event_is_one_json_line_with_its_context(capsys: pytest.CaptureFixtur
         "trace_id": f"{0xA:032x}",
         "span_id": f"{0xB:016x}",
     }
+
+
+def test_every_line_within_a_span_names_it_whoever_logs(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("test")
+    tracer = TracerProvider().get_tracer("test")
+    structlog.get_logger("x").info("before")
+    with tracer.start_as_current_span("outer") as outer:
+        structlog.get_logger("x").info("own")
+        with tracer.start_as_current_span("inner") as inner:
+            logging.getLogger("asyncpg").warning("a library's")
+            structlog.get_logger("x").info("another's", trace_id="of another trace")
+    structlog.get_logger("x").info("after")
+    before, own, library, other, after = lines(capsys)
+    trace_id = f"{outer.get_span_context().trace_id:032x}"
+    assert (own["trace_id"], own["span_id"]) == (trace_id, f"{outer.get_span_context().span_id:016x}")
+    assert (library["trace_id"], library["span_id"]) == (trace_id, f"{inner.get_span_context().span_id:016x}")
+    assert other["trace_id"] == "of another trace"
+    assert "span_id" not in other, "it would be one of a trace it does not belong to"
+    assert "trace_id" not in {**before, **after}
 
 
 def test_one_process_of_several_says_which_it_is(capsys: pytest.CaptureFixture[str]) -> None:
