@@ -14,7 +14,12 @@ from servery_common.errors import Unavailable
 from servery_common.messaging.testing import InMemoryBus
 from servery_controller.compute.container_spec import INCARNATION, Access, Machine, node_of
 from servery_controller.compute.containers import SeenContainer
-from servery_controller.compute.docker_backend import FRESH_SECONDS, SILENT_SECONDS, DockerBackend
+from servery_controller.compute.docker_backend import (
+    FRESH_SECONDS,
+    PENDING_SECONDS,
+    SILENT_SECONDS,
+    DockerBackend,
+)
 from servery_controller.compute.worker_reports import LOST_SECONDS, WorkerReports
 from servery_controller.domain.capacity import Room
 
@@ -273,3 +278,86 @@ async def test_a_worker_that_fell_silent_shows_nothing_any_more(rig: Rig):
     await rig.turn(LOST_SECONDS + 1)
     assert rig.state() is None
     assert rig.backend.ready_replicas() == frozenset()
+
+
+async def test_a_silent_container_is_given_up_and_its_node_goes(rig: Rig):
+    node = rig.backend.place("r1", slots=4, environment_key="k")
+    await rig.backend.ensure(node, launch())
+    await rig.turn()
+    await rig.turn(SILENT_SECONDS + 1)
+    assert rig.state() is ReplicaState.FAILED
+    await rig.turn(2)
+    assert rig.engine.removed == ["r1"]
+    assert node not in rig.backend.observe().nodes
+
+
+async def test_silence_while_this_controller_heard_nobody_counts_for_nothing(rig: Rig):
+    await rig.make()
+    rig.bus.fail()
+    for _ in range(10):
+        await rig.turn(SILENT_SECONDS / 5)
+    rig.bus.fail(False)
+    await rig.turn(5)
+    assert rig.engine.there
+    assert "r1" not in rig.engine.removed
+
+
+async def test_a_container_that_was_made_and_not_started_is_started(rig: Rig):
+    rig.backend.place("r1", slots=4, environment_key="k")
+    rig.engine.there["r1"] = SeenContainer("r1", "e1", "s1", alive=True, started=False)
+    await rig.turn()
+    await rig.backend.ensure(node_of("r1"), launch())
+    assert rig.engine.created == ["r1"]
+
+
+async def test_one_that_is_unwanted_before_its_worker_has_it_is_seen_to_wait(rig: Rig):
+    node = rig.backend.place("r1", slots=4, environment_key="k")
+    await rig.backend.ensure(node, launch())
+    await rig.turn()
+    assert rig.backend.observe().waiting == {"r1"}
+    await rig.beat("r1", ReplicaState.STARTING)
+    assert rig.backend.observe().waiting == frozenset()
+
+
+async def test_a_place_nobody_asks_for_any_more_is_free_again(rig: Rig):
+    for name in ("r1", "r2"):
+        rig.backend.place(name, slots=4, environment_key="k")
+    assert rig.backend.room(4) == Room(8, 8)
+    await rig.turn(PENDING_SECONDS + 1)
+    assert rig.backend.room(4) == Room(8, 0)
+
+
+async def test_what_a_worker_says_of_other_replicas_is_ignored(rig: Rig):
+    await rig.make("r1")
+    rig.backend.place("r2", slots=4, environment_key="k")
+    await rig.backend.ensure(node_of("r2"), launch(replica_id="r2"))
+    await rig.turn()
+    lies = (observed("r1", ReplicaState.FAILED), observed("r2", ReplicaState.READY, entity_id="not mine"))
+    heartbeat = WorkerHeartbeat(worker_id="r2", incarnation=INCARNATION, capacity_slots=4, replicas=lies)
+    await rig.bus.signal(subjects.worker_heartbeat("r2"), heartbeat)
+    seen = rig.backend.observe().replicas
+    assert seen["r1"].state is ReplicaState.READY
+    assert (seen["r2"].endpoint_id, seen["r2"].served_entity_id) == ("e1", "s1")
+
+
+async def test_a_replica_never_gets_a_second_container(rig: Rig):
+    await rig.make()
+    rig.engine.end("r1")
+    await rig.turn()
+    await rig.turn(2)
+    assert rig.engine.removed == ["r1"]
+    await rig.backend.ensure(node_of("r1"), launch())
+    assert rig.engine.created == ["r1"]
+
+
+async def test_networks_that_cannot_be_repaired_hide_no_death(rig: Rig):
+    await rig.make()
+
+    def fails(_client) -> None:
+        raise Unavailable("NATS is away")
+
+    rig.engine.repair = fails
+    rig.engine.end("r1")
+    await rig.turn()
+    assert rig.state() is ReplicaState.FAILED
+    assert rig.backend.observe().complete

@@ -17,6 +17,9 @@ M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Message)
 
 
+Sender = Callable[[Any], str] | None
+
+
 class InMemoryBus(Bus):
     """See ``Bus``. ``published`` and ``signals`` hold what was sent, as ``(subject, message)``;
     ``events`` holds what is stored."""
@@ -28,7 +31,7 @@ class InMemoryBus(Bus):
         self._connected = True
         self._event_ids: set[str] = set()
         self._served: dict[str, tuple[type[Message], Callable[[Any], AsyncIterator[Message]]]] = {}
-        self._listeners: list[tuple[str, type[Message], Callable[[Any], Awaitable[None]]]] = []
+        self._listeners: list[tuple[str, type[Message], Callable[[Any], Awaitable[None]], Sender]] = []
         self.events: list[Event] = []
         self._stored_hint = asyncio.Event()
         self._revision = 0
@@ -106,9 +109,11 @@ class InMemoryBus(Bus):
         if not self._connected:
             return
         self.signals.append((subject, message))
-        for pattern, cls, handler in list(self._listeners):
+        for pattern, cls, handler, sender in list(self._listeners):
             if matches(pattern, subject):
-                await handler(envelope.decode(cls, envelope.encode(message)))
+                received = envelope.decode(cls, envelope.encode(message))
+                if sender is None or sender(received) == subject.rpartition(".")[2]:
+                    await handler(received)
 
     async def on_signal(
         self,
@@ -119,7 +124,7 @@ class InMemoryBus(Bus):
         sender: Callable[[M], str] | None = None,
         queue: str = "",
     ) -> None:
-        self._listeners.append((subject, message, handler))
+        self._listeners.append((subject, message, handler, sender))
 
     async def publish(self, subject: str, message: Message, *, event_id: str) -> None:
         repeated = event_id in self._event_ids

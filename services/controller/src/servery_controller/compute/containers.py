@@ -33,6 +33,8 @@ class SeenContainer:
     served_entity_id: str
     alive: bool
     """Created or running; it has not ended."""
+    started: bool = True
+    """False while it is only created: whoever made it may have died before it was started."""
     reason: str = ""
     """Why it has ended, for people."""
     log: str = ""
@@ -60,11 +62,14 @@ class Containers:
         seen: dict[str, SeenContainer] = {}
         ended: dict[str, SeenContainer] = {}
         for container in client.containers.list(all=True, filters=filters, ignore_removed=True):
-            if container.status in ("exited", "dead"):
+            refused = container.status == "created" and container.attrs["State"].get("Error")
+            if container.status in ("exited", "dead") or refused:
                 one = self._ended.get(container.id) or _ended(container)
                 ended[container.id] = one
             else:
-                one = _seen(container, alive=container.status != "removing")
+                one = _seen(
+                    container, alive=container.status != "removing", started=container.status != "created"
+                )
             seen[one.replica_id] = one
         self._ended = ended
         return seen
@@ -98,7 +103,11 @@ class Containers:
                     f"Another container has the name {options['name']}: remove it (docker rm -f {options['name']})."
                 ) from error
         if container.status == "created":
-            container.start()
+            try:
+                container.start()
+            except docker.errors.APIError:
+                container.remove(force=True, v=True)
+                raise
 
     def remove(self, client: Any, replica_id: str) -> str:
         """Remove a replica's container, running or not; return its last lines."""
@@ -124,10 +133,12 @@ class Containers:
         return _log(container, tail)
 
 
-def _seen(container: Any, *, alive: bool, reason: str = "", log: str = "") -> SeenContainer:
+def _seen(
+    container: Any, *, alive: bool, started: bool = True, reason: str = "", log: str = ""
+) -> SeenContainer:
     labels = container.labels
     return SeenContainer(
-        labels[REPLICA], labels.get(ENDPOINT, ""), labels.get(SERVED_ENTITY, ""), alive, reason, log
+        labels[REPLICA], labels.get(ENDPOINT, ""), labels.get(SERVED_ENTITY, ""), alive, started, reason, log
     )
 
 

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import docker.errors
@@ -40,6 +40,9 @@ LONGEST_PAUSE_SECONDS = 60.0
 FORGIVEN_SECONDS = 120.0
 """A served entity none of whose containers ended for so long begins with the first pause again."""
 KEPT_LOGS = 50
+PENDING_SECONDS = 30.0
+"""A place that nobody asked for again for so long is free again: each step asks for what is missing."""
+REMEMBERED = 10_000
 STOP_MARGIN_SECONDS = 5.0
 
 
@@ -79,9 +82,14 @@ class DockerBackend:
         self._away = "The Docker engine was not asked yet."
         self._seen: Mapping[str, SeenContainer] = {}
         self._seen_at = float("-inf")
-        self._first_seen: dict[str, float] = {}
-        self._pending: dict[str, int] = {}
-        """Replicas with a place whose container is not made yet, and their slots."""
+        self._heard_at: dict[str, float] = {}
+        """When a container's worker was last heard; before the first time, when the container was first seen."""
+        self._pending: dict[str, float] = {}
+        """Replicas with a place whose container is not made yet, and when somebody last wanted it."""
+        self._over: OrderedDict[str, None] = OrderedDict()
+        """Replicas that had a container: they never get another one."""
+        self._ended: dict[str, SeenContainer] = {}
+        """Containers that have ended or are given up, and why."""
         self._stopping: dict[str, float] = {}
         """Until when a replica that is stopped may finish."""
         self._ended_until: dict[str, float] = {}
@@ -114,7 +122,7 @@ class DockerBackend:
                 f"The machine has no room for another replica: all of its {room.slots} slots are taken. Delete an"
                 " endpoint, or set SERVERY_CONTROLLER_DOCKER_CAPACITY_SLOTS."
             )
-        self._pending[replica_id] = slots
+        self._pending[replica_id] = self._clock()
         return node_of(replica_id)
 
     def forget_placement(self, replica_id: str) -> None:
@@ -126,38 +134,44 @@ class DockerBackend:
         if self._machine is None or not self._fresh:
             return Room(0, 0)
         total = self._capacity_slots or self._machine.cpus * self._slots_per_cpu
-        held = sum(1 for one in self._seen.values() if one.alive) + len(
-            self._pending.keys() - self._seen.keys()
-        )
+        held = len(self._seen.keys() - self._ended.keys()) + len(self._pending.keys() - self._seen.keys())
         return Room(total // slots * slots, min(held, total // slots) * slots)
 
     def ready_replicas(self) -> Collection[str]:
         """See ComputeBackend."""
-        return self._reports.ready_replicas()
+        return {
+            worker.worker_id
+            for worker in self._reports.heard_lately()
+            if (told := worker.replicas.get(worker.worker_id)) is not None
+            and told.state is ReplicaState.READY
+        }
 
     async def ensure(self, node: str, launch: ReplicaLaunch) -> None:
         """See ComputeBackend."""
         replica_id = launch.replica_id
         seen = self._seen.get(replica_id)
-        if seen is not None and not seen.alive:
+        if replica_id in self._ended or (seen is None and replica_id in self._over):
             return  # another one takes its place soon
-        if seen is None:
-            self._pending.setdefault(replica_id, launch.slots)
-            machine = self._machine
-            if machine is None:
-                raise Unavailable(self._away)
-            access = self._access(replica_id)
-            try:
-                await self._engine.call(
-                    lambda client: self._containers.create(client, launch, access, machine)
-                )
-            except docker.errors.APIError as error:
-                raise Unavailable(f"The engine did not start the container: {_said(error)}") from error
-            self._look_now.set()
+        if seen is None or not seen.started:
+            await self._make(launch)
             return
         worker = self._reports.workers.get(replica_id)
         if worker is not None and replica_id not in worker.replicas:
             await self._reports.ensure(replica_id, launch)
+
+    async def _make(self, launch: ReplicaLaunch) -> None:
+        if self._machine is None:
+            raise Unavailable(self._away)
+        self._pending[launch.replica_id] = self._clock()
+        machine = self._machine
+        try:
+            access = self._access(launch.replica_id)
+            await self._engine.call(lambda client: self._containers.create(client, launch, access, machine))
+        except docker.errors.APIError as error:
+            raise Unavailable(f"The engine did not start the container: {_said(error)}") from error
+        except OSError as error:
+            raise Unavailable(f"There are no credentials for replicas yet: {error}") from error
+        self._look_now.set()
 
     async def stop(self, replica_id: str, grace: timedelta, epoch: int) -> None:
         """See ComputeBackend. The container is removed once its worker holds the replica no more, or has none."""
@@ -172,22 +186,31 @@ class DockerBackend:
     def observe(self) -> Observation:
         """See ComputeBackend."""
         replicas: dict[str, ReplicaObservation] = {}
-        held = self._reports.replicas()
+        waiting: set[str] = set()
         for replica_id, seen in self._seen.items():
-            if not seen.alive:
-                replicas[replica_id] = _failed(seen, seen.reason)
-            elif replica_id in held:
-                replicas[replica_id] = held[replica_id]
-            elif self._clock() - self._first_seen.get(replica_id, self._clock()) > SILENT_SECONDS:
-                replicas[replica_id] = _failed(
-                    seen,
-                    f"The replica's container runs, but nothing was heard of it for {SILENT_SECONDS:.0f} s.",
-                )
+            ended = self._ended.get(replica_id)
+            if ended is not None:
+                replicas[replica_id] = _failed(ended)
+            elif (told := self._held(seen)) is not None:
+                replicas[replica_id] = told
+            else:
+                waiting.add(replica_id)
         return Observation(
             replicas=replicas,
             nodes=frozenset(node_of(replica_id) for replica_id in self._seen.keys() | self._pending.keys()),
             complete=self._reports.settled and self._fresh,
             builds={},
+            waiting=frozenset(waiting),
+        )
+
+    def _held(self, seen: SeenContainer) -> ReplicaObservation | None:
+        """What the worker in a container tells of its replica. What else it tells is not its business."""
+        worker = self._reports.workers.get(seen.replica_id)
+        told = None if worker is None else worker.replicas.get(seen.replica_id)
+        if told is None:
+            return None
+        return told.model_copy(
+            update={"endpoint_id": seen.endpoint_id, "served_entity_id": seen.served_entity_id}
         )
 
     async def logs(self, replica_id: str, tail: int) -> str:
@@ -216,29 +239,56 @@ class DockerBackend:
             if self._machine is None:
                 self._machine = await self._engine.call(self._containers.machine)
             seen = await self._engine.call(self._containers.list)
+        except (ServeryError, docker.errors.APIError) as error:
+            self._is_away(error)
+            return
+        self._away = ""
+        self._take_over(seen)
+        try:
             await self._engine.call(self._networks.repair)
         except (ServeryError, docker.errors.APIError) as error:
-            why = error.message if isinstance(error, ServeryError) else _said(error)
-            if why != self._away:
-                log.warning("engine_away", reason=why)
-            self._away = why
-            if not isinstance(error, docker.errors.APIError):
-                return
-            seen = self._seen
-        before, self._seen, self._seen_at = self._seen, seen, self._clock()
-        for replica_id in seen:
-            self._first_seen.setdefault(replica_id, self._clock())
-            self._pending.pop(replica_id, None)
-        self._first_seen = {r: at for r, at in self._first_seen.items() if r in seen}
+            log.warning("networks_not_repaired", reason=str(error))
+
+    def _is_away(self, error: ServeryError | docker.errors.APIError) -> None:
+        why = error.message if isinstance(error, ServeryError) else _said(error)
+        if why != self._away:
+            log.warning("engine_away", reason=why)
+        self._away = why
+
+    def _take_over(self, seen: Mapping[str, SeenContainer]) -> None:
+        now = self._clock()
+        before, self._seen, self._seen_at = self._seen, seen, now
+        self._heard_at = {r: self._heard_at.get(r, now) for r in seen}
+        self._pending = {
+            r: at for r, at in self._pending.items() if r not in seen and now - at < PENDING_SECONDS
+        }
         for replica_id, one in seen.items():
-            was = before.get(replica_id)
-            if not one.alive and (was is None or was.alive):
+            self._over[replica_id] = None
+            if not one.alive and replica_id not in self._ended:
                 self._has_ended(one)
+        while len(self._over) > REMEMBERED:
+            self._over.popitem(last=False)
+        self._ended = {r: one for r, one in self._ended.items() if r in seen}
         changed = [one for r, one in {**before, **seen}.items() if before.get(r) != seen.get(r)]
         self._reports.tell(one.endpoint_id for one in changed)
 
+    def _give_up_silent(self) -> None:
+        """A container whose worker is not heard, though others could be, is as good as ended."""
+        if not self._reports.settled:
+            # Nobody is heard: from when they can be again, they have their time.
+            self._heard_at = dict.fromkeys(self._heard_at, self._clock())
+            return
+        for replica_id, at in self._heard_at.items():
+            if self._clock() - at > SILENT_SECONDS and replica_id not in self._ended:
+                reason = (
+                    f"The replica's container runs, but nothing was heard of it for {SILENT_SECONDS:.0f} s."
+                )
+                self._has_ended(replace(self._seen[replica_id], alive=False, reason=reason))
+                self._reports.tell([self._seen[replica_id].endpoint_id])
+
     def _has_ended(self, one: SeenContainer) -> None:
         now = self._clock()
+        self._ended[one.replica_id] = one
         self._keep_log(one.replica_id, one.log)
         self._reports.forget(one.replica_id)
         deaths = self._deaths.get(one.served_entity_id)
@@ -251,12 +301,12 @@ class DockerBackend:
     async def _act(self) -> None:
         """Remove containers whose time has come, and notice workers that fell silent."""
         self._reports.forget_lost()
+        self._give_up_silent()
         now = self._clock()
-        held = self._reports.replicas()
         for replica_id, seen in list(self._seen.items()):
             until = self._stopping.get(replica_id)
-            stopped = until is not None and (replica_id not in held or now > until)
-            over = not seen.alive and now >= self._ended_until.get(replica_id, now)
+            stopped = until is not None and (self._held(seen) is None or now > until)
+            over = replica_id in self._ended and now >= self._ended_until.get(replica_id, now)
             if stopped or over:
                 await self._remove(replica_id, seen)
         self._stopping = {r: until for r, until in self._stopping.items() if r in self._seen}
@@ -275,6 +325,7 @@ class DockerBackend:
             return
         self._keep_log(replica_id, lines or seen.log)
         self._seen = {r: one for r, one in self._seen.items() if r != replica_id}
+        self._ended.pop(replica_id, None)
         self._reports.forget(replica_id)
         self._reports.tell([seen.endpoint_id])
         log.info("container_removed", replica_id=replica_id)
@@ -291,7 +342,7 @@ class DockerBackend:
         seen = self._seen.get(worker.worker_id)
         if seen is None:
             return
-        self._first_seen[worker.worker_id] = self._clock()
+        self._heard_at[worker.worker_id] = self._clock()
         if not worker.replicas:
             if worker.worker_id in self._stopping:
                 self._look_now.set()
@@ -299,13 +350,13 @@ class DockerBackend:
                 self._reports.tell([seen.endpoint_id])
 
 
-def _failed(seen: SeenContainer, reason: str) -> ReplicaObservation:
+def _failed(ended: SeenContainer) -> ReplicaObservation:
     return ReplicaObservation(
-        replica_id=seen.replica_id,
-        endpoint_id=seen.endpoint_id,
-        served_entity_id=seen.served_entity_id,
+        replica_id=ended.replica_id,
+        endpoint_id=ended.endpoint_id,
+        served_entity_id=ended.served_entity_id,
         state=ReplicaState.FAILED,
-        reason=reason,
+        reason=ended.reason,
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import docker
@@ -13,6 +14,7 @@ from servery_common.errors import Unavailable
 T = TypeVar("T")
 
 TIMEOUT_SECONDS = 20
+THREADS = 6
 
 
 class Engine:
@@ -20,13 +22,14 @@ class Engine:
 
     def __init__(self) -> None:
         self._client: Any = None
+        # Its own: an engine that hangs must not take the threads in which names are looked up.
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="engine")
 
     async def call(self, what: Callable[[Any], T]) -> T:
         """Run ``what`` with a client. Raises Unavailable, for people, or docker.errors.APIError when it was refused."""
-        return await asyncio.to_thread(self.call_here, what)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, what)
 
-    def call_here(self, what: Callable[[Any], T]) -> T:
-        """Like ``call``, in this thread, which waits."""
+    def _call(self, what: Callable[[Any], T]) -> T:
         try:
             if self._client is None:
                 self._client = docker.from_env(timeout=TIMEOUT_SECONDS)
@@ -36,8 +39,13 @@ class Engine:
                 raise
             raise Unavailable(why_away(error)) from error
         except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
-            self._client = None
+            self._drop()
             raise Unavailable(why_away(error)) from error
+
+    def _drop(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
 
 def why_away(error: Exception) -> str:

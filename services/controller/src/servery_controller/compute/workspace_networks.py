@@ -1,6 +1,8 @@
 """A network for each workspace, which leads to NATS and nowhere else."""
 
+import contextlib
 import ipaddress
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,12 +15,8 @@ from servery_controller.compute.container_spec import INSTALLATION, WORKSPACE
 
 log = structlog.get_logger()
 
-_NO_HOST = {
-    # The bridge has no address, so that what listens on the machine itself is not reached through it. Engines from 27
-    # on know the second name, older ones the first; each leaves alone what it does not know.
-    "com.docker.network.bridge.inhibit_ipv4": "true",
-    "com.docker.network.bridge.gateway_mode_ipv4": "isolated",
-}
+_NO_HOST = {"com.docker.network.bridge.inhibit_ipv4": "true"}
+"""The bridge has no address, so that what listens on the machine itself is not reached through it."""
 
 ALIAS = "nats"
 """The name replicas know NATS by."""
@@ -35,35 +33,63 @@ class WorkspaceNetworks:
         self._nats_container = nats_container
         self._pool = ipaddress.ip_network(pool)
         self._prefix_length = prefix_length
+        self._one_at_a_time = threading.Lock()
+        """Engines make two networks of one name when they are asked twice at once."""
 
     def ensure(self, client: Any, workspace_id: str) -> str:
-        """Return the name of the workspace's network; it exists, leads nowhere, and NATS is in it."""
+        """Return the id of the workspace's network; it exists, leads nowhere, and NATS is in it.
+
+        Raises Unavailable when the name is somebody else's.
+        """
         name = f"{self._installation}-workspace-{workspace_id}"
-        network = self._find(client, name)
-        if network is not None and not _is_right(network, self._installation):
-            # Left half-made, or somebody else's of this name. What is in it is not ours.
-            log.warning("network_made_anew", network=name)
-            for container_id in network.attrs.get("Containers") or {}:
-                network.disconnect(container_id, force=True)
-            network.remove()
-            network = None
-        if network is None:
-            network = self._make(client, name, workspace_id)
-        self._connect_nats(client, network)
-        return name
+        with self._one_at_a_time:
+            network = self._find(client, name)
+            if network is None:
+                self._make(client, name, workspace_id)
+                # Another controller may have made one at the same time: both take the same of the two.
+                network = self._find(client, name)
+            if network is None:
+                raise Unavailable(f"The network {name} was removed while a replica was about to join it.")
+            self._connect_nats(client, network)
+            return network.id
 
     def repair(self, client: Any) -> None:
         """Connect NATS again to every network, after its container was replaced."""
-        for network in client.networks.list(filters={"label": [f"{INSTALLATION}={self._installation}"]}):
-            network.reload()
-            self._connect_nats(client, network)
+        with self._one_at_a_time:
+            for network in client.networks.list(filters={"label": [f"{INSTALLATION}={self._installation}"]}):
+                network.reload()
+                self._connect_nats(client, network)
 
     def _find(self, client: Any, name: str) -> Any:
+        """The network of this name, of several the one with the lowest id. Those that are not right go, if empty."""
+        found: list[Any] = []
         for network in client.networks.list(names=[name]):
-            if network.name == name:
-                network.reload()
-                return network
-        return None
+            if network.name != name:
+                continue
+            network.reload()
+            if (network.attrs.get("Labels") or {}).get(INSTALLATION) != self._installation:
+                raise Unavailable(
+                    f"Another network has the name {name}: remove it (docker network rm {name}), or choose another"
+                    " SERVERY_CONTROLLER_DOCKER_INSTALLATION."
+                )
+            found.append(network)
+        found.sort(key=lambda network: (not _is_right(network), network.id))
+        for other in found[1:] if found and _is_right(found[0]) else found:
+            self._remove_if_empty(client, other)
+        return found[0] if found and _is_right(found[0]) else None
+
+    def _remove_if_empty(self, client: Any, network: Any) -> None:
+        """Of a network left half-made or made by an older release. Replicas in it keep it until they have gone."""
+        nats = self._nats(client).id
+        if set(network.attrs.get("Containers") or {}) - {nats}:
+            return
+        log.warning("network_removed", network=network.name, id=network.id)
+        with contextlib.suppress(docker.errors.APIError):  # it was not in it
+            network.disconnect(nats, force=True)
+        try:
+            network.remove()
+        except docker.errors.APIError as error:
+            log.warning("network_not_removed", network=network.name, reason=str(error.explanation))
 
     def _make(self, client: Any, name: str, workspace_id: str) -> Any:
         taken = list(_taken(client))
@@ -76,7 +102,6 @@ class WorkspaceNetworks:
                     driver="bridge",
                     internal=True,
                     options=_NO_HOST,
-                    check_duplicate=True,
                     labels={INSTALLATION: self._installation, WORKSPACE: workspace_id},
                     ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=str(subnet))]),
                 )
@@ -121,12 +146,10 @@ class WorkspaceNetworks:
         return found[0]
 
 
-def _is_right(network: Any, installation: str) -> bool:
-    told = network.attrs
+def _is_right(network: Any) -> bool:
     return (
-        bool(told.get("Internal"))
-        and (told.get("Labels") or {}).get(INSTALLATION) == installation
-        and _NO_HOST.items() <= (told.get("Options") or {}).items()
+        bool(network.attrs.get("Internal"))
+        and _NO_HOST.items() <= (network.attrs.get("Options") or {}).items()
     )
 
 

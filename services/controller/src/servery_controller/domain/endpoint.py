@@ -223,5 +223,7 @@ class Observation:
     """False while not every node can be expected to have reported: then absence proves nothing."""
     builds: Mapping[str, BuildStatus]
     """By build id; a build that could not be asked about is absent."""
+    waiting: frozenset[str] = frozenset()
+    """Replicas that have something which runs for them, but are not held by it yet."""
     health: Mapping[str, EntityHealth] = field(default_factory=dict[str, EntityHealth])
     """By served entity id, during a rollout."""

@@ -67,7 +67,8 @@ def plan_unwanted(deployment: Deployment, seen: Observation) -> tuple[tuple[Repl
         if not replica.stopping:
             continue
         observed = seen.replicas.get(replica.id)
-        if observed is not None and observed.state is not ReplicaState.STOPPED:
+        running = observed is not None and observed.state is not ReplicaState.STOPPED
+        if running or replica.id in seen.waiting:
             stop.append(replica)
         elif seen.complete:
             gone.append(replica.id)

@@ -91,7 +91,7 @@ class Reconciler:
         for endpoint_id in set(routed) - known:
             log.warning("orphan_route_withdrawn", endpoint_id=endpoint_id)
             await self._routes.withdraw(endpoint_id)
-        for replica_id in seen.replicas.keys() - wanted:
+        for replica_id in (seen.replicas.keys() | seen.waiting) - wanted:
             log.warning("orphan_replica_stopped", replica_id=replica_id)
             try:
                 await self._backend.stop(replica_id, ORPHAN_GRACE, term.epoch)
