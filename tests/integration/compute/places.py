@@ -106,7 +106,7 @@ class Place:
         await self.stop_by_id(launch.replica_id)
 
     async def stop_by_id(self, replica_id: str) -> None:
-        await self.backend.stop(replica_id, timedelta(seconds=10), epoch=1)
+        await self.backend.stop(replica_id, timedelta(seconds=10), epoch=0)
 
     async def client(self) -> ScoringClient:
         return await ScoringClient(self.nats).start()
