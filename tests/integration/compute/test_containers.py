@@ -1,7 +1,9 @@
 """What only containers can show: why one ended, and what a replica can and cannot reach."""
 
 import asyncio
+import ipaddress
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -55,21 +57,35 @@ async def test_a_container_out_of_memory_says_so(containers: InContainers, monke
 async def test_a_replica_reaches_nats_and_nothing_else(containers: InContainers):
     one = await containers.make()
     other = await containers.make(containers.launch(workspace_id="8"))
-    addresses = containers.container(other.replica_id).attrs["NetworkSettings"]["Networks"]
-    [network] = addresses.values()
-    targets: list[Any] = [
-        ("nats", 4222),
-        ("1.1.1.1", 443),
-        ("172.17.0.1", 22),
-        (network["IPAddress"], 4222),
-        (network["Gateway"] or "10.213.0.1", 2375),
-    ]
-    told = json.loads(await containers.inside(one.replica_id, TRIES.format(targets=targets)))
-    assert told == [True, False, False, False, False]
-    names = "import socket\ntry:\n socket.gethostbyname('pypi.org'); print('found')\nexcept OSError:\n print('none')"
-    assert await containers.inside(one.replica_id, names) == "none"
-    routes = await containers.inside(one.replica_id, "print(open('/proc/net/route').read())")
-    assert all(line.split()[1] != "00000000" for line in routes.splitlines()[1:]), "there is no way out"
+    listener = containers.container(other.replica_id)
+    [network] = listener.attrs["NetworkSettings"]["Networks"].values()
+    await asyncio.to_thread(listener.exec_run, ["python", "-m", "http.server", "8000"], detach=True)
+    own = TRIES.format(targets=[("127.0.0.1", 8000)])
+
+    async def listens() -> bool:
+        return await containers.inside(other.replica_id, own) == "[true]"
+
+    await eventually(listens, 20)
+    with socket.create_server(("0.0.0.0", 0)) as machine:
+        bridge = (
+            containers.engine.networks.get("bridge").attrs["IPAM"]["Config"][0].get("Gateway", "172.17.0.1")
+        )
+        own_network = containers.container(one.replica_id).attrs["NetworkSettings"]["Networks"]
+        [mine] = own_network.values()
+        subnet = ipaddress.ip_interface(f"{mine['IPAddress']}/{mine['IPPrefixLen']}").network
+        port = machine.getsockname()[1]
+        targets: list[Any] = [
+            ("nats", 4222),
+            (network["IPAddress"], 8000),
+            (bridge, port),
+            (str(subnet[1]), port),
+            ("1.1.1.1", 443),
+        ]
+        told = json.loads(await containers.inside(one.replica_id, TRIES.format(targets=targets)))
+    names = ("nats", "another workspace's replica", "the machine", "its bridge", "the internet")
+    assert dict(zip(names, told, strict=True)) == dict.fromkeys(names, False) | {"nats": True}
+    script = "import socket\ntry:\n socket.gethostbyname('pypi.org'); print(1)\nexcept OSError:\n print(0)"
+    assert await containers.inside(one.replica_id, script) == "0"
 
 
 async def test_a_replica_may_do_nothing_but_serve(containers: InContainers):
@@ -108,12 +124,14 @@ async def test_a_half_made_network_is_put_right(containers: InContainers):
 async def test_nats_that_left_the_network_is_connected_again(containers: InContainers):
     launch = await containers.make()
     name = f"{containers.installation}-workspace-7"
-    network = containers.engine.networks.list(names=[name])[0]
-    await asyncio.to_thread(network.disconnect, containers.settings.nats_container, force=True)
+    [network] = await asyncio.to_thread(containers.engine.networks.list, names=[name])
     script = TRIES.format(targets=[("nats", 4222)])
 
     async def reached() -> bool:
         return await containers.inside(launch.replica_id, script) == "[true]"
 
+    await containers.end()
+    await asyncio.to_thread(network.disconnect, containers.settings.nats_container or "", force=True)
     assert not await reached()
+    await containers.start()
     await eventually(reached, 20)

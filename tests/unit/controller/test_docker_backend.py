@@ -3,6 +3,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import docker.errors
 import pytest
 from tests.factories import observed
 from tests.unit.controller.test_container_spec import launch
@@ -25,6 +26,7 @@ class Machinery:
     def __init__(self) -> None:
         self.now = 100.0
         self.away: str | None = None
+        self.unrepaired: Exception | None = None
         self.there: dict[str, SeenContainer] = {}
         self.created: list[str] = []
         self.removed: list[str] = []
@@ -55,7 +57,8 @@ class Machinery:
         return ""
 
     def repair(self, _client) -> None:
-        pass
+        if self.unrepaired is not None:
+            raise self.unrepaired
 
     def end(self, replica_id: str, reason: str = "it was killed") -> None:
         self.there[replica_id] = replace(self.there[replica_id], alive=False, reason=reason, log="printed\n")
@@ -273,3 +276,14 @@ async def test_a_worker_that_fell_silent_shows_nothing_any_more(rig: Rig):
     await rig.turn(LOST_SECONDS + 1)
     assert rig.state() is None
     assert rig.backend.ready_replicas() == frozenset()
+
+
+@pytest.mark.parametrize("error", [Unavailable("NATS has no container"), docker.errors.APIError("conflict")])
+async def test_a_network_that_cannot_be_repaired_hides_no_container(rig: Rig, error: Exception):
+    rig.engine.unrepaired = error
+    await rig.make()
+    assert rig.state() is ReplicaState.READY
+    rig.engine.end("r1")
+    await rig.turn()
+    assert rig.state() is ReplicaState.FAILED
+    assert rig.backend.observe().complete

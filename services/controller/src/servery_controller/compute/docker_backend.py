@@ -216,15 +216,9 @@ class DockerBackend:
             if self._machine is None:
                 self._machine = await self._engine.call(self._containers.machine)
             seen = await self._engine.call(self._containers.list)
-            await self._engine.call(self._networks.repair)
         except (ServeryError, docker.errors.APIError) as error:
-            why = error.message if isinstance(error, ServeryError) else _said(error)
-            if why != self._away:
-                log.warning("engine_away", reason=why)
-            self._away = why
-            if not isinstance(error, docker.errors.APIError):
-                return
-            seen = self._seen
+            self._complain("engine_away", error)
+            return
         before, self._seen, self._seen_at = self._seen, seen, self._clock()
         for replica_id in seen:
             self._first_seen.setdefault(replica_id, self._clock())
@@ -236,6 +230,16 @@ class DockerBackend:
                 self._has_ended(one)
         changed = [one for r, one in {**before, **seen}.items() if before.get(r) != seen.get(r)]
         self._reports.tell(one.endpoint_id for one in changed)
+        try:
+            await self._engine.call(self._networks.repair)
+        except (ServeryError, docker.errors.APIError) as error:
+            self._complain("networks_not_repaired", error)  # what containers there are is known all the same
+
+    def _complain(self, event: str, error: ServeryError | docker.errors.APIError) -> None:
+        why = error.message if isinstance(error, ServeryError) else _said(error)
+        if why != self._away:
+            log.warning(event, reason=why)
+        self._away = why
 
     def _has_ended(self, one: SeenContainer) -> None:
         now = self._clock()
