@@ -1,0 +1,137 @@
+"""What only containers can show: why one ended, and what a replica can and cannot reach."""
+
+import asyncio
+import ipaddress
+import json
+import socket
+from typing import Any
+
+import pytest
+from tests.integration.compute.places import InContainers, eventually
+
+from servery_common.contracts.states import ReplicaState
+from servery_common.errors import Unavailable
+from servery_controller.compute import container_spec
+
+pytestmark = pytest.mark.docker
+
+TRIES = """
+import json, socket
+def reaches(host, port):
+    try:
+        socket.create_connection((host, port), 2).close()
+        return True
+    except OSError:
+        return False
+print(json.dumps([reaches(host, port) for host, port in {targets}]))
+"""
+
+
+async def ended(place: InContainers, replica_id: str) -> str:
+    await place.until(lambda: place.state(replica_id) is ReplicaState.FAILED, 20)
+    seen = place.seen(replica_id)
+    assert seen is not None
+    return seen.reason or ""
+
+
+async def test_a_killed_container_is_failed_with_the_reason_and_its_lines_stay(containers: InContainers):
+    launch = await containers.make()
+    await containers.kill(launch.replica_id)
+    assert "was killed" in await ended(containers, launch.replica_id)
+    await containers.until_nothing_is_left(launch.replica_id)
+    assert await containers.backend.logs(launch.replica_id, 10)
+
+
+async def test_a_container_out_of_memory_says_so(containers: InContainers, monkeypatch: pytest.MonkeyPatch):
+    limit = 768 * 1024**2
+    monkeypatch.setitem(container_spec.MEMORY_BY_WORKLOAD_TYPE, "CPU", limit)
+    launch = await containers.make()
+    # Memory nobody can give back: files on tmpfs count, and stay when whoever wrote them was ended.
+    command = ["sh", "-c", "while :; do head -c 1000000000 /dev/zero >/tmp/full; done"]
+    container = containers.container(launch.replica_id)
+    filling = asyncio.create_task(asyncio.to_thread(container.exec_run, command))
+    assert "needed more than its 0.8 GiB" in await ended(containers, launch.replica_id)
+    await asyncio.gather(filling, return_exceptions=True)
+
+
+async def test_a_replica_reaches_nats_and_nothing_else(containers: InContainers):
+    one = await containers.make()
+    other = await containers.make(containers.launch(workspace_id="8"))
+    listener = containers.container(other.replica_id)
+    [network] = listener.attrs["NetworkSettings"]["Networks"].values()
+    await asyncio.to_thread(listener.exec_run, ["python", "-m", "http.server", "8000"], detach=True)
+    own = TRIES.format(targets=[("127.0.0.1", 8000)])
+
+    async def listens() -> bool:
+        return await containers.inside(other.replica_id, own) == "[true]"
+
+    await eventually(listens, 20)
+    with socket.create_server(("0.0.0.0", 0)) as machine:
+        bridge = (
+            containers.engine.networks.get("bridge").attrs["IPAM"]["Config"][0].get("Gateway", "172.17.0.1")
+        )
+        own_network = containers.container(one.replica_id).attrs["NetworkSettings"]["Networks"]
+        [mine] = own_network.values()
+        subnet = ipaddress.ip_interface(f"{mine['IPAddress']}/{mine['IPPrefixLen']}").network
+        port = machine.getsockname()[1]
+        targets: list[Any] = [
+            ("nats", 4222),
+            (network["IPAddress"], 8000),
+            (bridge, port),
+            (str(subnet[1]), port),
+            ("1.1.1.1", 443),
+        ]
+        told = json.loads(await containers.inside(one.replica_id, TRIES.format(targets=targets)))
+    names = ("nats", "another workspace's replica", "the machine", "its bridge", "the internet")
+    assert dict(zip(names, told, strict=True)) == dict.fromkeys(names, False) | {"nats": True}
+    script = "import socket\ntry:\n socket.gethostbyname('pypi.org'); print(1)\nexcept OSError:\n print(0)"
+    assert await containers.inside(one.replica_id, script) == "0"
+
+
+async def test_a_replica_may_do_nothing_but_serve(containers: InContainers):
+    launch = await containers.make()
+    status = await containers.inside(launch.replica_id, "print(open('/proc/1/status').read())")
+    told = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert {told[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapInh")} == {"0" * 16}
+    assert told["NoNewPrivs"] == "1"
+    assert told["Uid"].split() == ["10001"] * 4
+    script = "try:\n open('/opt/x', 'w')\nexcept OSError as e:\n print(e.errno)\nopen('/tmp/x', 'w')"
+    assert await containers.inside(launch.replica_id, script) == "30", "EROFS, though not for /tmp"
+
+
+async def test_an_image_that_is_gone_is_a_clear_error(containers: InContainers):
+    gone = containers.artifacts.model_copy(update={"image": "sha256:" + "0" * 64})
+    for artifacts, says in (
+        (gone, "not there any more"),
+        (gone.model_copy(update={"image": None}), "no image"),
+    ):
+        launch = containers.launch(artifacts=artifacts)
+        node = containers.backend.place(launch.replica_id, slots=2, environment_key="k")
+        with pytest.raises(Unavailable, match=says):
+            await containers.backend.ensure(node, launch)
+        containers.backend.forget_placement(launch.replica_id)
+
+
+async def test_a_half_made_network_is_put_right(containers: InContainers):
+    name = f"{containers.installation}-workspace-7"
+    await asyncio.to_thread(containers.engine.networks.create, name)
+    await containers.make()
+    [network] = await asyncio.to_thread(containers.engine.networks.list, names=[name])
+    assert network.attrs["Internal"]
+    assert network.attrs["Labels"]["servery.installation"] == containers.installation
+
+
+async def test_nats_that_left_the_network_is_connected_again(containers: InContainers):
+    launch = await containers.make()
+    name = f"{containers.installation}-workspace-7"
+    [network] = await asyncio.to_thread(containers.engine.networks.list, names=[name])
+    script = TRIES.format(targets=[("nats", 4222)])
+
+    async def reached() -> bool:
+        return await containers.inside(launch.replica_id, script) == "[true]"
+
+    await containers.end()
+    await asyncio.to_thread(network.disconnect, containers.settings.nats_container or "", force=True)
+    assert not await reached()
+    await containers.start()
+    await eventually(reached, 20)
