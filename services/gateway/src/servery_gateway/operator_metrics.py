@@ -23,11 +23,12 @@ from servery_gateway.routing_table import RoutingTable
 
 BOUNDS = tuple(bound / 1000 for bound in LATENCY_BUCKETS_MS)
 ENDPOINT = ("workspace", "endpoint")
-ENTITY = (*ENDPOINT, "served_entity")
+ENTITY = (*ENDPOINT, "served_entity", "served_entity_id")
+"""With the id, for a name may be that of two: of the old version and the new one while a rollout moves traffic."""
 
 
 class _Entity(NamedTuple):
-    labels: tuple[str, str, str]
+    labels: tuple[str, str, str, str]
     id: str
     counts: EntityCounts
 
@@ -70,7 +71,7 @@ class GatewayMetrics(Collector):
             for entity in route.served_entities:
                 meter = self._meters.of(entity.served_entity_id)
                 if meter is not None:
-                    labels = (route.workspace_id, route.name, entity.name)
+                    labels = (route.workspace_id, route.name, entity.name, entity.served_entity_id)
                     yield _Entity(labels, entity.served_entity_id, meter.look())
 
     def _requests(self, entities: Iterable[_Entity]) -> Metric:

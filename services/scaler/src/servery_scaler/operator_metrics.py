@@ -8,8 +8,8 @@ from prometheus_client.registry import Collector
 
 from servery_common.metric_families import gauge, single
 
-Desired = tuple[tuple[str, str, str], int, int]
-"""Workspace, endpoint and served entity; the replicas decided on, and those the route has."""
+Desired = tuple[tuple[str, str, str, str], int, int]
+"""Workspace, endpoint, served entity and its id; the replicas decided on, and those the route has."""
 
 tick_duration = Histogram(
     "servery_scaler_tick_duration_seconds",
@@ -37,7 +37,7 @@ class ScalerMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Implement Collector."""
-        labels = ("workspace", "endpoint", "served_entity")
+        labels = ("workspace", "endpoint", "served_entity", "served_entity_id")
         desired = self._desired()
         yield gauge(
             "servery_scaler_desired_replicas",

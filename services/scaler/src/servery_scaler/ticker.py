@@ -159,7 +159,7 @@ class Ticker:
         """Return what was last decided, and what the route has, for a scrape, which comes in a thread."""
         return [
             (
-                (route.workspace_id, route.name, entity.name),
+                (route.workspace_id, route.name, entity.name, entity_id),
                 self._decided.get(entity_id, entity.desired_replicas),
                 entity.desired_replicas,
             )
