@@ -64,7 +64,8 @@ def test_only_the_gateway_the_consoles_and_mlflow_are_published_and_on_loopback(
     ports = PARTS_OF_IT[name].get("ports", [])
     assert bool(ports) == (name in PUBLISHED)
     for port in ports:
-        assert port.startswith("${SERVERY_BIND:-127.0.0.1}:${SERVERY_"), port
+        bind = "SERVERY_BIND" if name == "gateway" else "SERVERY_CONSOLES_BIND"
+        assert port.startswith(f"${{{bind}:-127.0.0.1}}:${{SERVERY_"), port
 
 
 def test_the_databases_have_no_way_out() -> None:

@@ -114,7 +114,8 @@ async def test_an_image_that_is_gone_is_a_clear_error(containers: InContainers):
 
 async def test_a_half_made_network_is_put_right(containers: InContainers):
     name = f"{containers.installation}-workspace-7"
-    await asyncio.to_thread(containers.engine.networks.create, name)
+    labels = {"servery.installation": containers.installation}
+    await asyncio.to_thread(containers.engine.networks.create, name, labels=labels)
     await containers.make()
     [network] = await asyncio.to_thread(containers.engine.networks.list, names=[name])
     assert network.attrs["Internal"]

@@ -63,6 +63,21 @@ def test_the_older_layout_of_uv_is_understood() -> None:
     assert explain_install(output, python_version="3.12.1").code == "PACKAGE_NOT_FOUND"
 
 
+@pytest.mark.parametrize(
+    "output",
+    [
+        "error: No solution found when resolving dependencies\n  cause: Because docopt==0.6.2 has no usable wheels\n\n"
+        "hint: Wheels are required for `docopt` because building from source is disabled for all packages (i.e., with"
+        " `--no-build`)",
+        "error: Building source distributions is disabled, but attempted to build `docopt`",
+    ],
+)
+def test_a_package_without_a_wheel_is_named_where_none_is_built(output: str) -> None:
+    reason = explain_install(output, python_version="3.11.7").reason
+    assert reason.startswith("docopt has no wheel")
+    assert "SERVERY_BUILDER_WHEELS_ONLY" in reason
+
+
 def test_an_unknown_output_is_quoted_and_never_empty() -> None:
     assert "the moon is full" in explain_install("error: the moon is full\n", python_version="3.12").reason
     assert "uv printed nothing" in explain_install("", python_version="3.12").reason

@@ -28,7 +28,9 @@ def test_a_layer_copies_one_folder_to_the_same_path_and_runs_nothing():
 
 
 def test_an_environment_image_is_another_one_for_another_worker():
-    names = {environment_layer(key, "/e", "w", base, LABELS).image for key in "ab" for base in ("1", "2")}
+    names = {
+        environment_layer(key, f"/e/{key}", "w", base, LABELS).image for key in "ab" for base in ("1", "2")
+    }
     assert len(names) == 4
 
 
@@ -82,9 +84,7 @@ def test_lines_of_a_verification_are_told_apart():
 
 
 def test_a_verification_that_died_says_of_what():
-    assert "needs more memory than the 4.0 GiB" in str(
-        _died({"OOMKilled": True, "ExitCode": 137}, "", 4 * 2**30)
-    )
+    assert "than the 4.0 GiB" in str(_died({"OOMKilled": True, "ExitCode": 137}, "", 4 * 2**30))
     assert "code 3: ValueError: x" in str(_died({"ExitCode": 3}, "Traceback\nValueError:  x\n", 1))
 
 

@@ -59,7 +59,9 @@ def build_app(settings: BuilderSettings, pool: Pool, bus: Bus, environment: Mapp
     pipeline = Pipeline(
         registry,
         ModelCache(models_dir, registry),
-        VirtualenvCache(environments_dir, uv, Interpreters(uv, environments_dir)),
+        VirtualenvCache(
+            environments_dir, uv, Interpreters(uv, environments_dir), wheels_only=settings.wheels_only
+        ),
         ModelEnvironments(bus),
         WorkerVerifier(bus) if containers is None else containers.verifier,
         None if containers is None else containers.images,

@@ -49,6 +49,10 @@ class BuilderSettings(BaseSettings):
     log_limit_bytes: int = Field(default=1024 * 1024, ge=64 * 1024)
     """Bytes of log kept per build: the first and the last half."""
 
+    wheels_only: bool = False
+    """Take packages as wheels and build none from source: building one runs its code, as this builder. To be set where
+    the builder has an engine's socket."""
+
     images: Literal["none", "docker"] = "none"
     """``docker``: each model version becomes an image of the engine at ``DOCKER_HOST`` or its usual socket."""
 
@@ -68,8 +72,9 @@ class BuilderSettings(BaseSettings):
     image_prune_interval: timedelta = timedelta(minutes=10)
     """How often to look what they take."""
 
-    verification_memory_bytes: int = Field(default=4 * 1024**3, ge=256 * 1024**2)
-    """What a model may hold while it is verified in a container: as much as a replica of the type CPU."""
+    verification_memory_bytes: int | None = Field(default=None, ge=256 * 1024**2)
+    """What a model may hold while it is verified in a container; by default nine tenths of the engine's machine. What a
+    replica may hold its ``workload_type`` says, which is found out when it starts."""
 
     compile_bytecode: bool = True
     """Compile a new environment's packages after its first build. Starting from compiled packages is two to three times

@@ -141,6 +141,21 @@ def _unreachable(flat: str, _python: str) -> Failure | None:
     )
 
 
+def _not_from_source(flat: str, _python: str) -> Failure | None:
+    found = re.search(
+        rf"Wheels are required for `(?P<name>{_NAME})`|attempted to build `(?P<built>{_NAME})`", flat
+    )
+    if not found or "disabled" not in flat:
+        return None
+    name = found["name"] or found["built"]
+    return Failure(
+        FailureCode.INSTALL_FAILED,
+        f"{name} has no wheel for this Python and platform, and this builder builds none from source: pin a version"
+        " that has one, put a wheel into your index, or set SERVERY_BUILDER_WHEELS_ONLY=false if you trust whoever registers"
+        " models.",
+    )
+
+
 def _unauthorized(flat: str, _python: str) -> Failure | None:
     found = re.search(
         r"HTTP status client error \((?P<status>401|403)[^)]*\) for url \((?P<url>[^)]+)\)", flat
@@ -335,6 +350,7 @@ _RULES: tuple[Callable[[str, str], Failure | None], ...] = (
     _disk_full,
     _offline,
     _missing_file,
+    _not_from_source,
     # Before the network rules: a source build's own output may mention a failed connection.
     _build_from_source,
     _unreachable,

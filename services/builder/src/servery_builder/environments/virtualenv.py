@@ -48,7 +48,9 @@ class Environment:
 class VirtualenvCache:
     """All environments on the artifact volume."""
 
-    def __init__(self, root: Path, uv: Uv, interpreters: Interpreters) -> None:
+    def __init__(self, root: Path, uv: Uv, interpreters: Interpreters, *, wheels_only: bool = False) -> None:
+        """``wheels_only``: nothing is built from source, as building a package runs its code."""
+        self._only = ("--only-binary", ":all:") if wheels_only else ()
         self._root = root
         self._uv = uv
         self._interpreters = interpreters
@@ -104,7 +106,7 @@ class VirtualenvCache:
 
         async def install(*arguments: str) -> None:
             python = str(path / "bin" / "python")
-            await run(["pip", "install", "--color", "never", "--python", python, *arguments])
+            await run(["pip", "install", "--color", "never", "--python", python, *self._only, *arguments])
 
         await run(
             ["venv", "--quiet", "--no-project", "--color", "never", "--python", interpreter.path, str(path)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,9 @@ from servery_common.contracts.replicas import ModelVerified, VerifyModel, Verify
 log = structlog.get_logger(__name__)
 
 _OUT = 1
+_MARGIN_SECONDS = 30.0
+_ENDS_LABEL = "servery.verification.ends"
+"""Epoch seconds after which nobody waits for it."""
 _LONGEST_ERROR = 2000
 COMMAND = ("python", "-m", "servery_worker.verification")
 
@@ -24,7 +28,8 @@ COMMAND = ("python", "-m", "servery_worker.verification")
 class ContainerVerifier:
     """Runs the worker's own verification in a container."""
 
-    def __init__(self, engine: Engine, labels: dict[str, str], memory_bytes: int) -> None:
+    def __init__(self, engine: Engine, labels: dict[str, str], memory_bytes: int | None) -> None:
+        """Without ``memory_bytes`` a model may hold nine tenths of what the engine's machine has."""
         self._engine = engine
         self._labels = {**labels, "servery.verification": "true"}
         self._memory_bytes = memory_bytes
@@ -44,20 +49,22 @@ class ContainerVerifier:
             raise BuildError(FailureCode.IMAGE_FAILED, f"The model cannot be verified: {error}") from error
         try:
             verdict, errors = await asyncio.wait_for(
-                asyncio.to_thread(_run, container, request, tell, ended), request.timeout_seconds + 30
+                asyncio.to_thread(_run, container, request, tell, ended),
+                request.timeout_seconds + _MARGIN_SECONDS,
             )
             if verdict is not None:
                 return verdict
             state = await self._engine.call(lambda _: _state(container))
         except (EngineAway, docker.errors.APIError, TimeoutError) as error:
-            raise BuildError(FailureCode.IMAGE_FAILED, f"The model was not verified: {error!r}") from error
+            why = str(error) or f"it did not end within {request.timeout_seconds:g} s"
+            raise BuildError(FailureCode.IMAGE_FAILED, f"The model was not verified: {why}") from error
         finally:
             ended.set()
             await asyncio.shield(self._remove(container))
-        raise _died(state, errors, self._memory_bytes)
+        raise _died(state, errors, int(container.attrs["HostConfig"]["Memory"]))
 
     async def remove_leftovers(self) -> None:
-        """Remove what a builder that was killed left."""
+        """Remove what builders that were killed left: whose time is over, as another builder may use the others."""
         wanted = [f"{name}={value}" for name, value in self._labels.items()]
         try:
             found = await self._engine.call(
@@ -67,9 +74,11 @@ class ContainerVerifier:
             log.warning("leftovers_not_looked_for", reason=str(error))
             return
         for container in found:
-            await self._remove(container)
+            if float(container.labels.get(_ENDS_LABEL, 0)) < time.time():
+                await self._remove(container)
 
     def _create(self, client: Any, request: VerifyModel) -> Any:
+        memory = self._memory_bytes or int(client.info()["MemTotal"]) * 9 // 10
         return client.containers.create(
             request.artifacts.image,
             entrypoint=list(COMMAND),
@@ -80,12 +89,16 @@ class ContainerVerifier:
             user="10001:10001",
             cap_drop=["ALL"],
             security_opt=["no-new-privileges:true"],
-            mem_limit=self._memory_bytes,
-            memswap_limit=self._memory_bytes,
+            mem_limit=memory,
+            memswap_limit=memory,
             pids_limit=512,
             init=True,
             healthcheck={"test": ["NONE"]},
-            labels={**self._labels, "servery.build": request.build_id},
+            labels={
+                **self._labels,
+                "servery.build": request.build_id,
+                _ENDS_LABEL: str(time.time() + request.timeout_seconds + _MARGIN_SECONDS),
+            },
         )
 
     async def _remove(self, container: Any) -> None:
@@ -142,11 +155,11 @@ def _state(container: Any) -> dict[str, Any]:
 
 
 def _died(state: dict[str, Any], errors: str, memory_bytes: int) -> BuildError:
-    if state.get("OOMKilled") or state.get("ExitCode") == 137:
+    if state.get("OOMKilled"):
         return BuildError(
             FailureCode.LOAD_FAILED,
-            f"The model needs more memory than the {memory_bytes / 2**30:.1f} GiB a replica of its size has: choose a"
-            " larger workload_type, or log a smaller model.",
+            f"The model needs more memory to load than the {memory_bytes / 2**30:.1f} GiB it may have here: log a"
+            " smaller model, or raise SERVERY_BUILDER_VERIFICATION_MEMORY_BYTES.",
         )
     last = " ".join(errors.splitlines()[-1].split())[:300] if errors.strip() else "it printed nothing"
     return BuildError(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 import docker
@@ -11,6 +12,7 @@ import requests.exceptions
 T = TypeVar("T")
 
 _TIMEOUT_SECONDS = 30
+_THREADS = 4
 
 
 class EngineAway(Exception):
@@ -22,15 +24,19 @@ class Engine:
 
     def __init__(self) -> None:
         self._client: Any = None
+        # Its own: an engine that hangs must not take the threads in which names are looked up.
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="engine")
 
     async def call(self, what: Callable[[Any], T]) -> T:
         """Run ``what`` with a docker-py client, in a thread. Raises EngineAway."""
         try:
-            return await asyncio.to_thread(self._call, what)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, what)
         except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
             if isinstance(error, docker.errors.APIError) and error.is_client_error():
                 raise
-            self._client = None
+            client, self._client = self._client, None
+            if client is not None:
+                client.close()
             raise EngineAway(why_away(error)) from error
 
     async def image_id(self, name: str) -> str | None:

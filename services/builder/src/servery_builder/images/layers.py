@@ -30,8 +30,7 @@ class Layer:
 
 def interpreter_layer(folder: str, base: str, base_id: str, labels: Mapping[str, str]) -> Layer:
     """A Python that uv has downloaded."""
-    name = PurePosixPath(folder).name
-    return Layer(f"{REPOSITORY}/python:{tag(name, base_id)}", base, folder, labels)
+    return Layer(f"{REPOSITORY}/python:{tag(folder, base_id)}", base, folder, labels)
 
 
 def environment_layer(key: str, folder: str, base: str, base_id: str, labels: Mapping[str, str]) -> Layer:
@@ -40,7 +39,7 @@ def environment_layer(key: str, folder: str, base: str, base_id: str, labels: Ma
     The name has the base in it: a new release of the worker is followed by new environment images.
     """
     return Layer(
-        f"{REPOSITORY}/environment:{tag(key, base_id)}",
+        f"{REPOSITORY}/environment:{tag(folder, base_id)}",
         base,
         folder,
         {**labels, "servery.environment": key},
@@ -64,9 +63,9 @@ def model_layer(
     )
 
 
-def tag(name: str, base_id: str) -> str:
-    """Return a tag that is another one for another content of ``name`` or of the base."""
-    return hashlib.sha256(f"{name}\n{base_id}".encode()).hexdigest()[:32]
+def tag(folder: str, base_id: str) -> str:
+    """Return a tag that is another one for another folder, whose name follows from its content, or another base."""
+    return hashlib.sha256(f"{folder}\n{base_id}".encode()).hexdigest()[:32]
 
 
 def interpreter_folder(python: str, artifacts: str) -> str | None:

@@ -107,8 +107,12 @@ def _holds(entity: ServedEntity, deployment: Deployment, seen: Observation) -> b
     """
     if entity.phase is EntityPhase.IDLE:
         return True
+    if entity.phase is not EntityPhase.RECOVERING:
+        return False
     states = {o.state for o in observed_replicas(entity, deployment, seen)}
-    return entity.phase is EntityPhase.RECOVERING and states == {ReplicaState.STARTING}
+    # One with a place that nobody shows yet was just ordered; without any, there may be no room for long.
+    coming = any(r.node is not None and not r.stopping for r in deployment.replicas_of(entity.id))
+    return coming and states <= {ReplicaState.STARTING}
 
 
 def _problem(entity: ServedEntity, deployment: Deployment, seen: Observation) -> str:
