@@ -151,8 +151,8 @@ def _not_from_source(flat: str, _python: str) -> Failure | None:
     return Failure(
         FailureCode.INSTALL_FAILED,
         f"{name} has no wheel for this Python and platform, and this builder builds none from source: pin a version"
-        " that has one, put a wheel into your index, or set SERVERY_BUILDER_WHEELS_ONLY=false if you trust whoever registers"
-        " models.",
+        " that has one, put a wheel into your index, or set SERVERY_BUILDER_WHEELS_ONLY=false if you trust whoever"
+        " registers models.",
     )
 
 
