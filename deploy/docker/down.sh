@@ -3,7 +3,7 @@
 # With -v its data goes, too. Images stay, but those of models and environments with -v.
 set -eu
 cd "$(dirname "$0")/../.."
-project=${1:-servery}
+project=${1:-${COMPOSE_PROJECT_NAME:-servery}}
 [ $# -gt 0 ] && shift
 
 docker compose -p "$project" down --timeout 30 "$@"

@@ -149,3 +149,10 @@ def test_grafana_finds_its_sources_where_they_run() -> None:
             source["jsonData"].get("exemplarTraceIdDestinations", []) if "jsonData" in source else []
         ):
             assert linked["datasourceUid"] in uids
+
+
+def test_variables_that_clients_set_do_not_reach_the_services() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert not re.search(r"\$\{?(MLFLOW_|DATABRICKS_)", text), (
+        "they name what a person's shell reaches, not a container"
+    )

@@ -122,6 +122,50 @@ async def test_a_half_made_network_is_put_right(containers: InContainers):
     assert network.attrs["Labels"]["servery.installation"] == containers.installation
 
 
+async def test_replicas_that_come_at_once_share_one_network(containers: InContainers):
+    await asyncio.gather(*[containers.make() for _ in range(3)])
+    name = f"{containers.installation}-workspace-7"
+    networks = await asyncio.to_thread(containers.engine.networks.list, names=[name])
+    assert [network.name for network in networks] == [name]
+
+
+async def test_somebody_elses_network_is_named_and_left_alone(containers: InContainers):
+    name = f"{containers.installation}-workspace-9"
+    theirs = await asyncio.to_thread(containers.engine.networks.create, name)
+    try:
+        launch = containers.launch(workspace_id="9")
+        node = containers.backend.place(launch.replica_id, slots=2, environment_key="k")
+        with pytest.raises(Unavailable, match=f"Another network has the name {name}"):
+            await containers.backend.ensure(node, launch)
+        assert await asyncio.to_thread(containers.engine.networks.list, ids=[theirs.id])
+    finally:
+        await asyncio.to_thread(theirs.remove)
+
+
+async def test_a_container_that_was_made_and_not_started_is_started(containers: InContainers):
+    """As a controller leaves it that is killed in between."""
+    launch = containers.launch()
+    node = containers.backend.place(launch.replica_id, slots=2, environment_key="k")
+    await containers.backend.ensure(node, launch)
+    container = containers.container(launch.replica_id)
+    options = container.attrs["Config"]
+    await asyncio.to_thread(container.remove, force=True)
+    await asyncio.to_thread(
+        containers.engine.containers.create,
+        options["Image"],
+        name=container.name,
+        labels=options["Labels"],
+        environment=options["Env"],
+        network=next(iter(container.attrs["NetworkSettings"]["Networks"])),
+    )
+    await containers.end()
+    await containers.start()
+    async with asyncio.timeout(60):
+        while containers.state(launch.replica_id) is not ReplicaState.READY:
+            await containers.backend.ensure(node, launch)
+            await asyncio.sleep(0.2)
+
+
 async def test_nats_that_left_the_network_is_connected_again(containers: InContainers):
     launch = await containers.make()
     name = f"{containers.installation}-workspace-7"

@@ -111,7 +111,8 @@ class ApiClient:
                 raise LocalError(f"no answer from {self._http.base_url}: {reason}") from error
             raise LocalError(
                 f"nothing answers at {self._http.base_url}, which is the address in {self._origin}: {reason}\n"
-                f"Correct it, `unset {self._origin}`, or name a stack of this machine with --data-dir."
+                f"If it is just starting, try again. Else correct it, `unset {self._origin}`, or name a stack of this"
+                " machine with --data-dir."
             ) from error
         if not response.is_success:
             raise parse_error(response)

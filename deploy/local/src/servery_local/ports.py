@@ -40,7 +40,8 @@ def require_free(port: int, host: str) -> None:
             "Choose another address with --host and --port."
         )
     raise PortTaken(
-        f"port {port} on {host} is taken{_holder(port)}.\nChoose another one for the gateway with --port."
+        f"port {port} on {host} is taken{_holder(port)}.\nChoose another one for the gateway with --port, or with"
+        " SERVERY_GATEWAY_PORT in front of the command."
     )
 
 

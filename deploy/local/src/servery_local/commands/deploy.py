@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -25,11 +25,14 @@ from servery_local.errors import LocalError
 from servery_local.invocation import command
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from rich.console import Console
 
     from servery_local.client import EndpointsClient
+
+T = TypeVar("T")
 
 POLL_INTERVAL = 1.0
 DEPLOYMENT_TIMEOUT = 20 * 60
@@ -175,7 +178,7 @@ class _Follower:
                     f"{_ways_on(name, self._data_dir)}"
                 )
             time.sleep(POLL_INTERVAL)
-            self.endpoint = self._client.get(name)
+            self.endpoint = self._or_what_is_known(lambda: self._client.get(name), self.endpoint)
 
     def _show_message(self, entity: str, message: str) -> None:
         if message and self._messages.get(entity) != message:
@@ -186,10 +189,23 @@ class _Follower:
     def _show_log(self, entity: str, told: str) -> None:
         from servery_local.deployment import abridge, unseen
 
-        log = self._client.build_logs(self.endpoint["name"], entity)
+        known = self._logs.get(entity, "")
+        log = self._or_what_is_known(lambda: self._client.build_logs(self.endpoint["name"], entity), known)
         new = abridge(unseen(self._logs.get(entity, ""), log), (told,))
         self._console.print(new, end="", markup=False, style="dim", soft_wrap=True)
         self._logs[entity] = log
+
+    @staticmethod
+    def _or_what_is_known(ask: Callable[[], T], known: T) -> T:
+        """A service that is away for a moment, as in an upgrade, ends no deployment."""
+        from servery_local.client import ApiError
+
+        try:
+            return ask()
+        except ApiError as error:
+            if error.status != 503:
+                raise
+            return known
 
 
 def _update(client: EndpointsClient, name: str, config: dict[str, Any], data_dir: Path) -> dict[str, Any]:
