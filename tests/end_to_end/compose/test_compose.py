@@ -49,9 +49,11 @@ def client(installation: Installation) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def versions(installation: Installation) -> list[str]:
+def versions(installation: Installation) -> Iterator[list[str]]:
     """Two versions of one model, logged through the published port of MLflow."""
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     mlflow.set_tracking_uri(installation.mlflow)
+    mlflow.set_registry_uri(installation.mlflow)  # other tests of this process name another one
     made: list[str] = []
     for number in (1, 2):
         with mlflow.start_run():
@@ -64,7 +66,9 @@ def versions(installation: Installation) -> list[str]:
                 pip_requirements=[f"mlflow=={mlflow.__version__}", "pandas"],
             )
         made.append(str(logged.registered_model_version))
-    return made
+    yield made
+    mlflow.set_tracking_uri(before[0])
+    mlflow.set_registry_uri(before[1])
 
 
 def config(version: str) -> dict[str, Any]:
