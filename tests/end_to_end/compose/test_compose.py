@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 from tests.end_to_end.compose.installation import Installation, why_no_engine
 from tests.end_to_end.deadlines import eventually
+from tests.models import zoo
 
 pytestmark = [
     pytest.mark.docker,
@@ -49,26 +50,22 @@ def client(installation: Installation) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def versions(installation: Installation) -> Iterator[list[str]]:
+def versions(installation: Installation) -> list[str]:
     """Two versions of one model, logged through the published port of MLflow."""
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    mlflow.set_tracking_uri(installation.mlflow)
-    mlflow.set_registry_uri(installation.mlflow)  # other tests of this process name another one
     made: list[str] = []
-    for number in (1, 2):
-        with mlflow.start_run():
-            logged = mlflow.pyfunc.log_model(
-                name="model",
-                python_model=str(Path(__file__).with_name("adder.py")),
-                model_config={"number": number},
-                input_example=pd.DataFrame({"x": [1.0]}),
-                registered_model_name=NAME,
-                pip_requirements=[f"mlflow=={mlflow.__version__}", "pandas"],
-            )
-        made.append(str(logged.registered_model_version))
-    yield made
-    mlflow.set_tracking_uri(before[0])
-    mlflow.set_registry_uri(before[1])
+    with zoo.using(installation.mlflow):
+        for number in (1, 2):
+            with mlflow.start_run():
+                logged = mlflow.pyfunc.log_model(
+                    name="model",
+                    python_model=str(Path(__file__).with_name("adder.py")),
+                    model_config={"number": number},
+                    input_example=pd.DataFrame({"x": [1.0]}),
+                    registered_model_name=NAME,
+                    pip_requirements=[f"mlflow=={mlflow.__version__}", "pandas"],
+                )
+            made.append(str(logged.registered_model_version))
+    return made
 
 
 def config(version: str) -> dict[str, Any]:

@@ -397,7 +397,10 @@ class Dispatcher:
         ticket.wait = None
         if ticket.outcome.done() or ticket.attempt:
             return
-        if ticket.pool.has_replica() or ticket.pool.holding:
+        hope = ticket.pool.has_replica() or ticket.pool.holding
+        if hope or (ticket.held and not ticket.waits_on):
+            # One try to start has ended and the next has not begun, or the reason is on its way: that is told soon.
+            ticket.waits_on = not hope
             ticket.wait = self._waits.add(ticket, self._loop.time() + self.limits.replica_wait)
         else:
             self._end(ticket, Unavailable(messages.NO_REPLICA, retry_after=1, reason="no_replica"))

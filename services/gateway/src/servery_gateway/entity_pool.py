@@ -248,6 +248,8 @@ class Ticket:
     silences: int = 0
     held: bool = False
     """It waits since before there was a replica."""
+    waits_on: bool = False
+    """It was held, and waits once more although nothing says that a replica comes."""
 
     @property
     def is_over(self) -> bool:
