@@ -171,11 +171,12 @@ def test_reports_tell_of_those_that_were_active_and_of_a_few_others(gateway: Gat
     gateway.loop.run(2.5)
     gateway.answer(1500)
     told = gateway.load(3.0)
-    assert len(told) == few + 1
+    # It may have its turn among the others just now.
+    assert len(told.keys() - {"s1500"}) in (few - 1, few)
     assert (told["s1500"].in_flight, told["s1500"].requests) == (0.5, 1)
     told = gateway.load(4.0)
     assert (told["s1500"].in_flight, told["s1500"].requests) == (0.0, 0)  # Idle again, which is news.
-    assert len(told) == few + 1
+    assert len(told.keys() - {"s1500"}) in (few - 1, few)
     assert len(gateway.load(5.0)) == few
 
 
@@ -207,8 +208,9 @@ def test_who_had_a_request_is_told_of_until_the_last_minute_is_empty(gateway: Ga
         if "s1500" not in told:
             break
         counted.append(told["s1500"].last_minute.requests)
-    assert counted[-1] == 0
-    assert set(counted[:-1]) == {1}
+    busy = counted.count(1)
+    # Told idle once, and a second time if its turn among the idle ones comes just then.
+    assert counted in ([1] * busy + [0], [1] * busy + [0, 0])
     assert len(counted) >= WINDOW_SECONDS / 2
 
 
