@@ -190,11 +190,10 @@ def test_a_guarded_rollout_that_is_canceled_moves_the_traffic_back(
         _cancel(steady, name)
         canceled_at = time.monotonic()
         await_gone(new)
-        gone_at = time.monotonic()
-        figure("seconds until its process had gone", round(gone_at - canceled_at, 1))
+        figure("seconds until its process had gone", round(time.monotonic() - canceled_at, 1))
         load.await_more()
     assert load.failures() == []
-    assert {one.version for one in load.scored if one.sent_at > gone_at} == {"1"}
+    assert {one.version for one in load.scored if one.sent_at > canceled_at} == {"1"}
 
 
 def _update(client: Client, name: str, entities: list[dict[str, Any]], **config: Any) -> None:
