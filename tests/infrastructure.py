@@ -81,6 +81,19 @@ class NatsServer:
             )
         wait_for_port(self.port, self._process)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "it does not run"
+        return self._process.pid
+
+    def log(self) -> str:
+        """All it has said."""
+        return self._log.read_text(errors="replace")
+
+    def reload(self) -> None:
+        """Have it read its configuration and certificates again."""
+        self._signal(signal.SIGHUP)
+
     def kill(self) -> None:
         """End it as a power failure would."""
         self._signal(signal.SIGKILL)

@@ -38,7 +38,7 @@ class Installation:
         keep_server_config(self.nats, root / "nats", None, now)
         for name, rights in SERVICES.items():
             keep_certificate(self.authority, root / name, Identity(name), now)
-            keep_credentials(self.nats, root / name, name, rights, None, now)
+            keep_credentials(self.nats.account, root / name, name, rights, None, now)
         keep_account_seed(self.nats, root / "controller", None)
 
     def settings(self, url: str, name: str) -> NatsSettings:
@@ -101,7 +101,7 @@ async def test_issuing_again_changes_nothing_until_rights_change(installation: I
     now = datetime.now(UTC)
     again = Installation(installation.root)
     assert file.read_bytes() == before
-    assert keep_credentials(again.nats, file.parent, "gateway", SERVICES["scaler"], None, now)
+    assert keep_credentials(again.nats.account, file.parent, "gateway", SERVICES["scaler"], None, now)
     assert file.read_bytes() != before
 
 

@@ -1,17 +1,23 @@
 """Issue everything at the first start, then look once an hour whether something ends."""
 
 import asyncio
+import ipaddress
+import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import structlog
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from servery_common.service import ServiceContext, wait_any
 from servery_credentials.installation import Installation
 from servery_credentials.reloading import reload_nats
 
 log = structlog.get_logger(__name__)
+
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
 class CredentialsSettings(BaseSettings):
@@ -25,12 +31,40 @@ class CredentialsSettings(BaseSettings):
     """Is told to read its certificate again."""
     check_seconds: float = 3600.0
     """How often to look."""
+    compute_plane_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names or addresses, with commas between, at which the control plane reaches a compute plane in another network
+    (docs/leaf-nodes.md). Empty: there is none."""
+
+    @field_validator("compute_plane_hosts", mode="before")
+    @classmethod
+    def _are_hosts(cls, written: object) -> object:
+        return hosts(written) if isinstance(written, str) else written
+
+
+def hosts(written: str) -> tuple[str, ...]:
+    """Read ``gpu.example,10.0.0.7``. Raises ValueError that says what would be right."""
+    found = tuple(filter(None, (each.strip() for each in written.split(","))))
+    for host in found:
+        if not _NAME.fullmatch(host) and not _is_address(host):
+            raise ValueError(
+                f"'{host}' is neither a name nor an address: write it as gpu.example or 10.0.0.7, without"
+                " scheme and port"
+            )
+    return found
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 async def main(context: ServiceContext) -> None:
     """Run until asked to stop."""
     settings = CredentialsSettings()
-    installation = Installation(settings.directory)
+    installation = Installation(settings.directory, settings.compute_plane_hosts)
     untold = False
     while not context.stopping.is_set():
         replaced = await asyncio.to_thread(installation.keep, datetime.now(UTC))

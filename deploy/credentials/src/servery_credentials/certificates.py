@@ -4,6 +4,7 @@ A certificate and its key are in one file, ``tls.pem``, so that they are replace
 handshake; NATS and Postgres are told (``reloading``). The authority's key never leaves its own directory.
 """
 
+import ipaddress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -30,9 +31,11 @@ class Identity:
     name: str
     """Subject of its certificate. Postgres takes it for the user's name."""
     hosts: tuple[str, ...] = ()
-    """Names it is reached by, if others connect to it."""
+    """Names or addresses it is reached by, if others connect to it."""
     owner: int | None = None
     """User id that reads its files."""
+    lifetime: timedelta = LIFETIME
+    renew_before: timedelta = RENEW_BEFORE
 
 
 class CertificateAuthority:
@@ -53,9 +56,9 @@ class CertificateAuthority:
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if identity.hosts:
             usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
-        names = [x509.DNSName(host) for host in identity.hosts or (identity.name,)]
+        names = [_general_name(host) for host in identity.hosts or (identity.name,)]
         builder = (
-            _builder(identity.name, self._certificate.subject, key.public_key(), now, LIFETIME)
+            _builder(identity.name, self._certificate.subject, key.public_key(), now, identity.lifetime)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -119,7 +122,7 @@ def why_renewed(authority: CertificateAuthority, file: Path, identity: Identity,
         return "there is none"
     except ValueError:
         return "it cannot be read"
-    if certificate.not_valid_after_utc - now < RENEW_BEFORE:
+    if certificate.not_valid_after_utc - now < identity.renew_before:
         return f"it ends at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
     if not authority.has_signed(certificate):
         return "another authority has signed it"
@@ -130,7 +133,16 @@ def why_renewed(authority: CertificateAuthority, file: Path, identity: Identity,
 
 def _hosts_of(certificate: x509.Certificate) -> set[str]:
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return set(names.get_values_for_type(x509.DNSName))
+    return set(names.get_values_for_type(x509.DNSName)) | {
+        str(address) for address in names.get_values_for_type(x509.IPAddress)
+    }
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _builder(

@@ -24,3 +24,9 @@ def write(path: Path, content: bytes, *, mode: int = 0o400, owner: int | None = 
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def keep(path: Path, content: str, owner: int | None) -> None:
+    """See that the file has this content."""
+    if not path.exists() or path.read_text() != content:
+        write(path, content.encode(), owner=owner)

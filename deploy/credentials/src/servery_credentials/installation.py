@@ -7,15 +7,21 @@ environment variables, which its entry point reads.
 import base64
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
 from servery_common.contracts.permissions import SERVICES
-from servery_credentials import nats_accounts
-from servery_credentials.certificates import Identity, keep_certificate, open_authority
-from servery_credentials.files import write
+from servery_common.nats_credentials import Authority
+from servery_credentials import compute_plane, nats_accounts
+from servery_credentials.certificates import (
+    CertificateAuthority,
+    Identity,
+    keep_certificate,
+    open_authority,
+)
+from servery_credentials.files import keep, write
 
 SERVERY_USER = 10001
 POSTGRES_USER = 999
@@ -93,8 +99,10 @@ class Passwords:
 class Installation:
     """The credentials below ``root``. Its own, the authority's keys among them, are in ``root/ca``."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, compute_plane_hosts: Sequence[str] = ()) -> None:
+        """``compute_plane_hosts``: how the control plane reaches a compute plane in another network."""
         self.root = root
+        self._compute_plane_hosts = tuple(compute_plane_hosts)
 
     def keep(self, now: datetime) -> set[str]:
         """Make what is missing and renew what ends; return the parts whose certificate was replaced."""
@@ -108,16 +116,34 @@ class Installation:
         owners = {part.name: part.owner for part in PARTS}
         for name, variables in passwords.variables().items():
             for variable, value in variables.items():
-                _keep(self.root / name / "env" / variable, value, owners[name])
-        _keep(self.root / "postgres-init" / "10-users.sql", passwords.first_sql(), POSTGRES_USER)
-        self._keep_nats(owners, now)
+                keep(self.root / name / "env" / variable, value, owners[name])
+        keep(self.root / "postgres-init" / "10-users.sql", passwords.first_sql(), POSTGRES_USER)
+        nats = nats_accounts.open_nats_authority(self.root / "ca")
+        if self._compute_plane_hosts and self._keep_compute_plane(authority, nats, owners["nats"], now):
+            replaced.add(compute_plane.NAME)
+        self._keep_nats(nats, owners, now)
         return replaced
 
-    def _keep_nats(self, owners: Mapping[str, int | None], now: datetime) -> None:
-        nats = nats_accounts.open_nats_authority(self.root / "ca")
-        nats_accounts.keep_server_config(nats, self.root / "nats", owners["nats"], now)
+    def _keep_compute_plane(
+        self, authority: CertificateAuthority, nats: Authority, owner: int | None, now: datetime
+    ) -> bool:
+        account = compute_plane.open_account(self.root / "ca")
+        nats_accounts.keep_server_config(nats, self.root / "nats", owner, now, account)
+        compute_plane.keep_link(account, self.root / "nats" / compute_plane.NAME, owner, now)
+        made = self.root / "controller" / compute_plane.NAME
+        compute_plane.keep_replicas(authority, account, made, REPLICA, now)
+        server = compute_plane.server(self._compute_plane_hosts, owner)
+        return compute_plane.keep_server(
+            authority, nats, account, self.root / compute_plane.NAME, server, now
+        )
+
+    def _keep_nats(self, nats: Authority, owners: Mapping[str, int | None], now: datetime) -> None:
+        if not self._compute_plane_hosts:
+            nats_accounts.keep_server_config(nats, self.root / "nats", owners["nats"], now)
         for name in SERVICES.keys() & owners.keys():
-            nats_accounts.keep_credentials(nats, self.root / name, name, SERVICES[name], owners[name], now)
+            nats_accounts.keep_credentials(
+                nats.account, self.root / name, name, SERVICES[name], owners[name], now
+            )
         nats_accounts.keep_account_seed(nats, self.root / "controller", owners["controller"])
         nats_accounts.keep_system_credentials(nats, self.root / "ca", now)
 
@@ -126,8 +152,3 @@ class Installation:
         if not file.exists():
             write(file, json.dumps(asdict(Passwords.draw())).encode())
         return Passwords(**json.loads(file.read_bytes()))
-
-
-def _keep(file: Path, content: str, owner: int | None) -> None:
-    if not file.exists() or file.read_text() != content:
-        write(file, content.encode(), owner=owner)

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-from servery_common.contracts.permissions import Permissions
-from servery_common.nats_credentials import Authority, KeyPair, make_user
+from servery_common.contracts.permissions import COMPUTE_PLANE, Permissions
+from servery_common.nats_credentials import Authority, ConnectsAs, KeyPair, make_user
 from servery_credentials.files import write
 
 
@@ -21,13 +22,38 @@ def open_nats_authority(directory: Path) -> Authority:
     return Authority(*(KeyPair.of(seeds[name]) for name in ("operator", "account", "system")))
 
 
-def keep_server_config(authority: Authority, directory: Path, owner: int | None, now: datetime) -> bool:
-    """See that the server is told of this authority, in ``accounts.conf``; True when it was not."""
-    return _once(directory / "accounts.conf", lambda: authority.server_config(now), owner)
+def keep_server_config(
+    authority: Authority,
+    directory: Path,
+    owner: int | None,
+    now: datetime,
+    compute_plane: KeyPair | None = None,
+) -> bool:
+    """See that the server is told of this authority, in ``accounts.conf``; True when it was not.
+
+    With ``compute_plane``, the account of one in another network, it is told of that, too.
+    """
+    file, noted = directory / "accounts.conf", directory / "accounts.noted"
+    wanted = "" if compute_plane is None else _passage_to(compute_plane)
+    if file.exists() and (noted.read_text() if noted.exists() else "") == wanted:
+        return False
+    write(file, authority.server_config(now, compute_plane).encode(), owner=owner)
+    write(noted, wanted.encode(), mode=0o444, owner=owner)
+    return True
+
+
+def _passage_to(compute_plane: KeyPair) -> str:
+    return json.dumps({"compute_plane": compute_plane.public, **asdict(COMPUTE_PLANE)})
 
 
 def keep_credentials(
-    authority: Authority, directory: Path, name: str, rights: Permissions, owner: int | None, now: datetime
+    account: KeyPair,
+    directory: Path,
+    name: str,
+    rights: Permissions,
+    owner: int | None,
+    now: datetime,
+    connects_as: ConnectsAs = "STANDARD",
 ) -> bool:
     """See that there is a ``nats.creds`` with these rights; True when it was written.
 
@@ -40,12 +66,13 @@ def keep_credentials(
             "publish": rights.publish,
             "subscribe": rights.subscribe,
             "answers": rights.answers,
-            "by": authority.account.public,
+            "by": account.public,
         }
     ).encode()
     if noted.exists() and noted.read_bytes() == wanted and (directory / "nats.creds").exists():
         return False
-    write(directory / "nats.creds", make_user(authority.account, name, rights, now).encode(), owner=owner)
+    credentials = make_user(account, name, rights, now, connects_as=connects_as)
+    write(directory / "nats.creds", credentials.encode(), owner=owner)
     write(noted, wanted, mode=0o444, owner=owner)
     return True
 

@@ -9,19 +9,23 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import nkeys
 
-from servery_common.contracts.permissions import Permissions
+from servery_common.contracts.permissions import COMPUTE_PLANE, Permissions
 
 ANSWER_WITHIN = timedelta(minutes=15)
 """How long after a message its reply subject may be used: longer than any call waits."""
 _HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
 _NO_LIMITS = {"subs": -1, "data": -1, "payload": -1}
+_STORAGE = {"mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1}
+
+ConnectsAs = Literal["STANDARD", "LEAFNODE"]
+"""A client, or another server: whoever has the credentials of one cannot come as the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +65,46 @@ class Authority:
             KeyPair.make(nkeys.PREFIX_BYTE_ACCOUNT),
         )
 
-    def server_config(self, now: datetime) -> str:
-        """Return the part of a server's configuration that makes it believe this authority and nobody else."""
+    def server_config(self, now: datetime, compute_plane: KeyPair | None = None) -> str:
+        """Return the part of a server's configuration that makes it believe this authority and nobody else.
+
+        With ``compute_plane``, the account of a compute plane in another network, the server knows that, too, and
+        lets pass between the two what ``permissions.COMPUTE_PLANE`` says: whatever is sent over there, it is decided
+        here.
+        """
+        if compute_plane is None:
+            return self._believing([self._account(self.account, "servery", _STORAGE, now)], now)
+        ours, theirs = self.account.public, compute_plane.public
+        passage = COMPUTE_PLANE
+        own = self._account(
+            self.account,
+            "servery",
+            _STORAGE,
+            now,
+            exports=[_export("stream", subject) for subject in passage.inward],
+            imports=[
+                *(_import("service", subject, theirs) for subject in passage.orders),
+                *(_import("stream", subject, theirs) for subject in passage.outward),
+            ],
+        )
+        other = self._account(
+            compute_plane,
+            "compute-plane",
+            {},
+            now,
+            exports=[
+                *(_export("service", subject) for subject in passage.orders),
+                *(_export("stream", subject) for subject in passage.outward),
+            ],
+            imports=[_import("stream", subject, ours) for subject in passage.inward],
+        )
+        return self._believing([own, other], now)
+
+    def compute_plane_config(self, compute_plane: KeyPair, now: datetime) -> str:
+        """Return the same part for the compute plane's own server, which knows no other account than its own."""
+        return self._believing([self._account(compute_plane, "compute-plane", {}, now)], now)
+
+    def _believing(self, accounts: Iterable[tuple[str, str]], now: datetime) -> str:
         operator = _sign(
             self.operator,
             {
@@ -72,25 +114,48 @@ class Authority:
             },
             now,
         )
-        storage = {"mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1}
+        known = [*accounts, self._account(self.system, "system", {}, now)]
         return (
             f"operator: {operator}\n"
             f"system_account: {self.system.public}\n"
             "resolver: MEMORY\n"
-            "resolver_preload: {\n"
-            f"  {self.account.public}: {self._account(self.account, 'servery', storage, now)}\n"
-            f"  {self.system.public}: {self._account(self.system, 'system', {}, now)}\n"
-            "}\n"
+            "resolver_preload: {\n" + "".join(f"  {public}: {token}\n" for public, token in known) + "}\n"
         )
 
-    def _account(self, account: KeyPair, name: str, storage: Mapping[str, int], now: datetime) -> str:
+    def _account(
+        self,
+        account: KeyPair,
+        name: str,
+        storage: Mapping[str, int],
+        now: datetime,
+        *,
+        exports: Sequence[Mapping[str, Any]] = (),
+        imports: Sequence[Mapping[str, Any]] = (),
+    ) -> tuple[str, str]:
         limits = {"imports": -1, "exports": -1, "wildcards": True, "conn": -1, "leaf": -1}
         claims = {
             "sub": account.public,
             "name": name,
-            "nats": {"type": "account", "version": 2, "limits": {**_NO_LIMITS, **limits, **storage}},
+            "nats": {
+                "type": "account",
+                "version": 2,
+                "limits": {**_NO_LIMITS, **limits, **storage},
+                **({"exports": exports} if exports else {}),
+                **({"imports": imports} if imports else {}),
+            },
         }
-        return _sign(self.operator, claims, now)
+        return account.public, _sign(self.operator, claims, now)
+
+
+def _export(kind: Literal["stream", "service"], subject: str) -> dict[str, Any]:
+    export: dict[str, Any] = {"name": subject, "subject": subject, "type": kind}
+    if kind == "service":  # an answer may come in parts
+        export |= {"response_type": "Stream", "response_threshold": _nanoseconds(ANSWER_WITHIN)}
+    return export
+
+
+def _import(kind: Literal["stream", "service"], subject: str, account: str) -> dict[str, Any]:
+    return {"name": subject, "subject": subject, "type": kind, "account": account}
 
 
 def user_token(
@@ -100,14 +165,20 @@ def user_token(
     rights: Permissions | None,
     now: datetime,
     lifetime: timedelta | None,
+    connects_as: ConnectsAs = "STANDARD",
 ) -> str:
     """Return the token of a user with this public key; without ``rights`` it may do all its account may."""
-    nats: dict[str, Any] = {"type": "user", "version": 2, **_NO_LIMITS}
+    nats: dict[str, Any] = {
+        "type": "user",
+        "version": 2,
+        **_NO_LIMITS,
+        "allowed_connection_types": [connects_as],
+    }
     if rights is not None:
         nats["pub"] = {"allow": list(rights.publish)} if rights.publish else {"deny": [">"]}
         nats["sub"] = {"allow": list(rights.subscribe)}
         if rights.answers:
-            nats["resp"] = {"max": rights.answers, "ttl": int(ANSWER_WITHIN.total_seconds() * 1e9)}
+            nats["resp"] = {"max": rights.answers, "ttl": _nanoseconds(ANSWER_WITHIN)}
     claims: dict[str, Any] = {"sub": user, "name": name, "nats": nats}
     if lifetime is not None:
         claims["exp"] = int((now + lifetime).timestamp())
@@ -115,11 +186,16 @@ def user_token(
 
 
 def make_user(
-    account: KeyPair, name: str, rights: Permissions | None, now: datetime, lifetime: timedelta | None = None
+    account: KeyPair,
+    name: str,
+    rights: Permissions | None,
+    now: datetime,
+    lifetime: timedelta | None = None,
+    connects_as: ConnectsAs = "STANDARD",
 ) -> str:
     """Return the credentials of a new user in the format clients read (a ``.creds`` file)."""
     user = KeyPair.make(nkeys.PREFIX_BYTE_USER)
-    token = user_token(account, user.public, name, rights, now, lifetime)
+    token = user_token(account, user.public, name, rights, now, lifetime, connects_as)
     return (
         f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
         f"-----BEGIN USER NKEY SEED-----\n{user.seed}\n------END USER NKEY SEED------\n"
@@ -133,6 +209,10 @@ def _sign(issuer: KeyPair, claims: Mapping[str, Any], now: datetime) -> str:
     signed = f"{_base64(_json(_HEADER))}.{_base64(_json(body))}"
     key = nkeys.from_seed(bytearray(issuer.seed.encode()))
     return f"{signed}.{_base64(key.sign(signed.encode()))}"
+
+
+def _nanoseconds(time: timedelta) -> int:
+    return int(time.total_seconds() * 1e9)
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

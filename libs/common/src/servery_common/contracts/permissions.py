@@ -58,6 +58,36 @@ def of_replica(replica_id: str) -> Permissions:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What passes between an installation and a compute plane in another network; nothing else does."""
+
+    orders: tuple[str, ...]
+    """Asked by the control plane and answered by the compute plane."""
+    inward: tuple[str, ...]
+    """Sent to the compute plane."""
+    outward: tuple[str, ...]
+    """Sent by the compute plane."""
+
+
+COMPUTE_PLANE = Passage(
+    orders=("servery.api.worker.ensure.*", "servery.api.worker.stop.*", "servery.api.worker.log.*"),
+    inward=("servery.infer.*",),
+    outward=("servery.replies.*.*", subjects.ALL_WORKER_HEARTBEATS, subjects.ALL_WORKER_SPANS),
+)
+"""What replicas in containers need (``of_replica``), for all of them."""
+_ANSWERS_BETWEEN_ACCOUNTS = "_R_.>"
+"""What NATS makes of a reply subject when an order goes from one account to another: random, and good for one order."""
+
+
+def of_link() -> Permissions:
+    """Return what the control plane's server may do on the compute plane's, to which it connects as a leaf node."""
+    return Permissions(
+        publish=(*COMPUTE_PLANE.orders, *COMPUTE_PLANE.inward),
+        subscribe=(*COMPUTE_PLANE.outward, _ANSWERS_BETWEEN_ACCOUNTS),
+    )
+
+
 def _inboxes(identity: str) -> tuple[str, ...]:
     return (f"{inbox_prefix(identity)}.>",)
 
