@@ -1,0 +1,20 @@
+#!/bin/sh
+# Bring up a compute plane through the engine of its machine (docs/leaf-nodes.md): what was issued for its server, the server, and the
+# worker's image. Run it first, after an upgrade, and when its certificate was replaced: what is there already is left as it is. The
+# control plane's container `credentials` has to run.
+set -eu
+cd "$(dirname "$0")/../.."
+socket=${SERVERY_COMPUTE_PLANE_ENGINE:-/run/servery/compute-plane}/engine.sock
+project=servery-compute-plane
+
+[ -S "$socket" ] || { echo "There is no socket $socket: open the way to the engine over there first (docs/leaf-nodes.md)." >&2; exit 1; }
+there() { docker -H "unix://$socket" "$@"; }
+unpack() { there run --rm --interactive --network none --volume "$project:/to" --entrypoint tar nats:2.15.1-alpine -C /to -xf -; }
+
+there volume create "$project" >/dev/null
+docker compose exec -T credentials tar -C /credentials/compute-plane -cf - . | unpack
+tar -C deploy/compute-plane --owner 0 --group 0 -cf - nats.conf | unpack
+there compose --project-name "$project" --file deploy/compute-plane/docker-compose.yml up --detach --wait
+# It may have run with what was there before.
+there kill --signal HUP "$project-nats-1" >/dev/null
+there compose build worker-image
