@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 socket=${SERVERY_COMPUTE_PLANE_ENGINE:-/run/servery/compute-plane}/engine.sock
-project=servery-compute-plane
+project=${SERVERY_COMPUTE_PLANE_PROJECT:-servery-compute-plane}
 
 [ -S "$socket" ] || { echo "There is no socket $socket: open the way to the engine over there first (docs/leaf-nodes.md)." >&2; exit 1; }
 there() { docker -H "unix://$socket" "$@"; }

@@ -49,6 +49,13 @@ def test_the_server_over_there_is_run_as_the_one_here() -> None:
     assert list(THERE["services"]) == ["nats"]
 
 
+def test_the_control_plane_knows_the_server_over_there_by_the_name_it_gets() -> None:
+    name = HERE["services"]["controller"]["environment"]["SERVERY_CONTROLLER_DOCKER_NATS_CONTAINER"]
+    assert name == f"{THERE['name']}-nats-1"
+    assert THERE["volumes"]["credentials"] == {"name": THERE["name"], "external": True}
+    assert THERE["name"] in (FILES / "up.sh").read_text()
+
+
 def test_nothing_but_the_link_is_published_over_there() -> None:
     [port] = THERE["services"]["nats"]["ports"]
     assert port == "${SERVERY_COMPUTE_PLANE_BIND:-0.0.0.0}:${SERVERY_COMPUTE_PLANE_PORT:-7422}:7422"

@@ -19,7 +19,7 @@ from servery_credentials.files import keep, write
 NAME = "compute-plane"
 LIFETIME = timedelta(days=365)
 RENEW_BEFORE = timedelta(days=90)
-"""Of the server's certificate: somebody has to carry it there (deploy/compute-plane/carry.sh)."""
+"""Of the server's certificate: somebody has to bring it there (deploy/compute-plane/up.sh)."""
 
 
 def server(hosts: Sequence[str], owner: int | None) -> Identity:
