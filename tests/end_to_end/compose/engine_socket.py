@@ -15,6 +15,7 @@ class EngineSocket:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        directory.chmod(0o755)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
