@@ -1,4 +1,4 @@
-"""The way to an engine in another network, as SSH opens one: a socket in a directory. Here it leads to this machine's."""
+"""The way to an engine in another network, as SSH opens one: a socket in a directory. Here it leads to this one."""
 
 import asyncio
 import contextlib

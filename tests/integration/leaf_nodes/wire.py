@@ -58,9 +58,9 @@ class Wire:
             self._server.close()
             self._server = None
         self._flows.set()
-        for end in self._ends:
-            end.transport.abort()
-        while self._ends:  # noqa: ASYNC110
+        while self._ends:
+            for end in self._ends:  # one that was accepted just before, too
+                end.transport.abort()
             await asyncio.sleep(0.01)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
