@@ -121,6 +121,7 @@ async def _serve(
         builder,
         environments,
         changed,
+        changes.published,
         settings.model_timeout_seconds,
         settings.max_endpoints_per_workspace,
     )
