@@ -250,11 +250,11 @@ async def get_served_entity(pool: Pool, served_entity_id: str) -> tuple[str, Ser
 
 
 async def claim_due(
-    pool: Pool, hints: Sequence[str], *, limit: int, lease_seconds: float
+    conn: Connection | Pool, hints: Sequence[str], *, limit: int, lease_seconds: float
 ) -> list[tuple[str, str]]:
     """Take endpoints that are due or hinted at. Returns (endpoint id, lock token) pairs."""
     token = uuid4().hex
-    rows = await pool.fetch(
+    rows = await conn.fetch(
         """UPDATE endpoints
            SET lock_token = $1, lock_expires_at = now() + make_interval(secs => $2),
                due_at = now() + make_interval(secs => $2)
