@@ -17,13 +17,15 @@ pytestmark = pytest.mark.docker
 
 TRIES = """
 import json, socket
+from concurrent.futures import ThreadPoolExecutor
 def reaches(host, port):
     try:
         socket.create_connection((host, port), 2).close()
         return True
     except OSError:
         return False
-print(json.dumps([reaches(host, port) for host, port in {targets}]))
+with ThreadPoolExecutor(8) as tries:
+    print(json.dumps(list(tries.map(lambda target: reaches(*target), {targets}))))
 """
 
 

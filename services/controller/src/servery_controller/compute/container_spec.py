@@ -85,6 +85,8 @@ def container_options(
         "labels": labels_of(installation, launch),
         "environment": environment | {name: value for name, value in secrets.items() if value},
         "network": network,
+        # A model that looks for other names finds none, and should say so soon, not after the resolver's many tries.
+        "dns_opt": ["timeout:2", "attempts:1"],
         "user": USER,
         "read_only": True,
         "tmpfs": {"/tmp": "mode=1777,size=1g"},
