@@ -30,10 +30,13 @@ def why_no_engine() -> str | None:
 
 
 def composed(**environment: str) -> Mapping[str, Any]:
-    """Return the services of the compose file as Compose reads it, with these variables set."""
-    return json.loads(
-        run("docker", "compose", "config", "--format", "json", environment={**os.environ, **environment})
-    )["services"]
+    """Return the services of the compose file as Compose reads it, with these variables and nobody's ``.env``."""
+    plain = {
+        name: value for name, value in os.environ.items() if not name.startswith(("SERVERY_", "COMPOSE_"))
+    }
+    command = ("docker", "compose", "--file", "docker-compose.yml", "--env-file", os.devnull)
+    told = run(*command, "config", "--format", "json", environment={**plain, **environment})
+    return json.loads(told)["services"]
 
 
 def can_do_tls(image: str) -> bool:

@@ -6,8 +6,8 @@ they are reached from outside.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -43,23 +43,18 @@ class Parts:
         self._composed = composed(**environment)
         self._prefix = f"servery-parts-{uuid.uuid4().hex[:8]}"
         self._network = Network()
-        self._started: list[DockerContainer] = []
         self._volumes: set[str] = set()
+        self._ends = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         self._network.create()
+        self._ends.callback(self._network.remove)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for container in reversed(self._started):
-            container.stop()
-        self._network.remove()
-        engine = docker.from_env()
-        for volume in self._volumes:
-            engine.volumes.get(volume).remove()
-        engine.close()
+        self._ends.close()
 
     def start(
         self, name: str, *, port: int | None = None, healthy: bool = True, **more: str
@@ -71,7 +66,7 @@ class Parts:
             container.with_exposed_ports(port)
         if healthy:
             container.waiting_for(HealthcheckWaitStrategy().with_startup_timeout(60).with_poll_interval(0.2))
-        self._started.append(container)
+        self._ends.callback(container.stop)
         try:
             return container.start()
         except (RuntimeError, TimeoutError) as error:
@@ -109,7 +104,9 @@ class Parts:
         source = volume["source"]
         if volume["type"] == "volume":
             source = f"{self._prefix}-{source}"
-            self._volumes.add(source)
+            if source not in self._volumes:
+                self._volumes.add(source)
+                self._ends.callback(_remove_volume, source)
         return Mount(volume["target"], source, type=volume["type"], read_only=volume.get("read_only", False))
 
 
@@ -120,9 +117,10 @@ def read(container: DockerContainer, file: str) -> bytes:
     return ran.output
 
 
-def take(container: DockerContainer, folder: str, names: tuple[str, ...], to: Path) -> Path:
-    """Copy files out of a container; return the folder they are in now."""
-    to.mkdir()
-    for name in names:
-        (to / name).write_bytes(read(container, f"{folder}/{name}"))
-    return to
+def _remove_volume(name: str) -> None:
+    engine = docker.from_env()
+    try:
+        with contextlib.suppress(docker.errors.NotFound):
+            engine.volumes.get(name).remove()
+    finally:
+        engine.close()

@@ -32,6 +32,7 @@ class Installation:
             "SERVERY_GATEWAY_PORT": str(self.gateway_port),
             "SERVERY_MLFLOW_PORT": str(self.mlflow_port),
             "SERVERY_PUBLIC_URL": f"http://localhost:{self.gateway_port}",
+            "SERVERY_POSTGRES_TLS": "on",
             "COMPOSE_PROJECT_NAME": self.project,
         }
         if override is not None:

@@ -189,6 +189,9 @@ def test_everybody_talks_to_postgres_with_tls(installation: Installation, client
         query,
     )
     assert installation.compose(*psql).split() == ["mlflow|t", "servery|t"]
+    environment = installation.compose("exec", "-T", "mlflow", "cat", "/proc/1/environ").split("\0")
+    assert "PGSSLMODE=verify-full" in environment
+    assert "PGSSLROOTCERT=/run/servery/credentials/ca.crt" in environment
 
 
 def test_a_trace_goes_from_admission_to_the_model(installation: Installation, client: httpx.Client) -> None:
