@@ -182,13 +182,9 @@ async def test_without_tls_only_who_was_told_so_comes_in(
             assert not await pool.fetchval("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
 
 
-async def test_a_build_without_tls_does_not_start_with_it(
-    engine: None, credentials_image: str, tmp_path: Path
-) -> None:
+async def test_a_build_without_tls_does_not_start_with_it(engine: None, credentials_image: str) -> None:
     if can_do_tls(composed()["postgres"]["image"]):
-        pytest.skip(
-            "the image's Postgres can do TLS: the start script is tried with another build in test_start_script.py"
-        )
+        pytest.skip("the image's Postgres can do TLS: tests/integration/deploy tries another build")
     with Parts({"credentials": credentials_image}) as parts:
         parts.start("credentials")
         postgres = parts.start("postgres", healthy=False)
