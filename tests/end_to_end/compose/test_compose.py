@@ -17,7 +17,8 @@ import httpx
 import mlflow
 import pandas as pd
 import pytest
-from tests.end_to_end.compose.installation import Installation, why_no_engine
+from tests.containers.engine import postgres_with_tls, why_no_engine
+from tests.end_to_end.compose.installation import Installation
 from tests.end_to_end.deadlines import eventually
 from tests.models import zoo
 
@@ -32,13 +33,16 @@ DEPLOYS_WITHIN = 400
 
 
 @pytest.fixture(scope="module")
-def installation() -> Iterator[Installation]:
-    installation = Installation()
-    try:
-        installation.up()
-        yield installation
-    finally:
-        installation.down("-v")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with postgres_with_tls() as postgres:
+        override = tmp_path_factory.mktemp("compose") / "override.yml"
+        override.write_text(json.dumps({"services": {"postgres": {"image": postgres}}}))
+        installation = Installation(override)
+        try:
+            installation.up()
+            yield installation
+        finally:
+            installation.down("-v")
     left = installation.left()
     assert left == {"containers": [], "networks": [], "volumes": [], "images": []}, left
 
@@ -167,6 +171,30 @@ def test_a_replica_reaches_nats_and_nothing_else(installation: Installation, cli
         "print(json.dumps([target for target, yes in zip(targets, reached) if yes]))",
     )
     assert reached == [["nats", 4222]]
+
+
+def test_everybody_talks_to_postgres_with_tls(installation: Installation, client: httpx.Client) -> None:
+    query = (
+        "SELECT usename, bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
+        " WHERE client_addr IS NOT NULL GROUP BY usename ORDER BY usename"
+    )
+    psql = (
+        "exec",
+        "-T",
+        "postgres",
+        "psql",
+        "-U",
+        "postgres",
+        "-h",
+        "/var/run/postgresql",
+        "-At",
+        "-c",
+        query,
+    )
+    assert installation.compose(*psql).split() == ["mlflow|t", "servery|t"]
+    environment = installation.compose("exec", "-T", "mlflow", "cat", "/proc/1/environ").split("\0")
+    assert "PGSSLMODE=verify-full" in environment
+    assert "PGSSLROOTCERT=/run/servery/credentials/ca.crt" in environment
 
 
 def test_a_trace_goes_from_admission_to_the_model(installation: Installation, client: httpx.Client) -> None:

@@ -28,7 +28,7 @@ class Identity:
     """A part of the installation."""
 
     name: str
-    """Subject of its certificate. Postgres takes it for the user's name."""
+    """Subject of its certificate."""
     hosts: tuple[str, ...] = ()
     """Names it is reached by, if others connect to it."""
     owner: int | None = None

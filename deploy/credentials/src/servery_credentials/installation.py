@@ -33,6 +33,7 @@ PARTS = (
 )
 REPLICA = Identity("replica", owner=SERVERY_USER)
 """All replicas show the same certificate, which the controller hands them; who one is, its NATS credentials say."""
+_POSTGRES = "postgres:5432"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Passwords:
 
     def variables(self) -> Mapping[str, Mapping[str, str]]:
         """Return the environment variables of each part."""
-        database = f"postgresql://servery:{self.servery}@postgres:5432/servery"
+        database = f"postgresql://servery:{self.servery}@{_POSTGRES}/servery"
         return {
             "postgres": {"POSTGRES_PASSWORD": self.postgres},
             "controller": {
@@ -73,9 +74,13 @@ class Passwords:
                 "SERVERY_POSTGRES_URL": database,
             },
             "builder": {"SERVERY_POSTGRES_URL": database},
-            "mlflow": {"MLFLOW_BACKEND_STORE_URI": f"postgresql://mlflow:{self.mlflow}@postgres:5432/mlflow"},
+            "mlflow": {"MLFLOW_BACKEND_STORE_URI": f"postgresql://mlflow:{self.mlflow}@{_POSTGRES}/mlflow"},
             "grafana": {"GF_SECURITY_ADMIN_PASSWORD": self.grafana},
         }
+
+    def superuser_url(self) -> str:
+        """Return how to reach Postgres as the one who may have it read its files again."""
+        return f"postgresql://postgres:{self.postgres}@{_POSTGRES}/postgres"
 
     def first_sql(self) -> str:
         """Return what Postgres runs when it makes its cluster: two users, each with a database of its own."""
@@ -98,7 +103,7 @@ class Installation:
 
     def keep(self, now: datetime) -> set[str]:
         """Make what is missing and renew what ends; return the parts whose certificate was replaced."""
-        passwords = self._passwords()
+        passwords = self.passwords()
         authority = open_authority(self.root / "ca", now)
         replaced = {
             part.name for part in PARTS if keep_certificate(authority, self.root / part.name, part, now)
@@ -121,7 +126,8 @@ class Installation:
         nats_accounts.keep_account_seed(nats, self.root / "controller", owners["controller"])
         nats_accounts.keep_system_credentials(nats, self.root / "ca", now)
 
-    def _passwords(self) -> Passwords:
+    def passwords(self) -> Passwords:
+        """Return them; they are drawn at the first call."""
         file = self.root / "ca" / "passwords.json"
         if not file.exists():
             write(file, json.dumps(asdict(Passwords.draw())).encode())
