@@ -17,11 +17,11 @@ import structlog
 
 from servery_common.contracts.replicas import ReplicaLaunch, ReplicaObservation
 from servery_common.contracts.states import ReplicaState
+from servery_common.docker_engine import Engine
 from servery_common.errors import ServeryError, Unavailable
 from servery_common.service import wait_any
 from servery_controller.compute.container_spec import Access, Machine, node_of
 from servery_controller.compute.containers import Containers, SeenContainer
-from servery_controller.compute.engine import Engine
 from servery_controller.compute.placement import WorkerView
 from servery_controller.compute.worker_reports import WorkerReports
 from servery_controller.compute.workspace_networks import WorkspaceNetworks
