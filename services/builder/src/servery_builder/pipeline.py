@@ -5,7 +5,6 @@ Each phase is named in the log with the time it took. A phase that finds somethi
 """
 
 import asyncio
-import errno
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -21,6 +20,7 @@ from servery_builder.domain.environment_spec import read_environment_spec
 from servery_builder.domain.explain import explain_verification
 from servery_builder.environments.bytecode import BytecodeCompiler
 from servery_builder.environments.virtualenv import Environment, VirtualenvCache
+from servery_builder.files import is_disk_full
 from servery_builder.images.image_builder import ImageBuilder
 from servery_builder.operator_metrics import phase_duration
 from servery_builder.patience import Patience, patiently
@@ -88,7 +88,7 @@ class Pipeline:
                     result = await work()
             except (BuildError, OSError) as error:
                 say(f"== {name} failed after {time.monotonic() - begun:.2f} s")
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                if isinstance(error, OSError) and is_disk_full(error):
                     raise BuildError(FailureCode.INTERNAL_ERROR, _disk_full(error)) from error
                 raise
             took = time.monotonic() - begun
