@@ -77,7 +77,7 @@ class BuilderSettings(BaseSettings):
     """How often to look what they take."""
 
     verification_memory_bytes: int | None = Field(default=None, ge=256 * 1024**2)
-    """What a model may hold while it is verified in a container; by default what its ``workload_type`` gives a replica."""
+    """What a model may hold while it is verified in a container; by default what its ``workload_type`` gives."""
 
     compile_bytecode: bool = True
     """Compile a new environment's packages after its first build. Starting from compiled packages is two to three times
