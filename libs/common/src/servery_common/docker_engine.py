@@ -107,16 +107,11 @@ def why_away(error: Exception, service: str) -> str:
 
 def why_failed(error: docker.errors.APIError) -> str:
     """Return what an engine said that could not do what it was asked for."""
-    said = _one_line(str(error.explanation or error))
-    if is_disk_full(said):
+    said = str(error.explanation or error)
+    if "no space left" in said.lower():
         return DISK_FULL
-    return f"The Docker engine failed: {said}"
-
-
-def is_disk_full(text: str) -> bool:
-    """Whether an engine's words mean that it has no space left."""
-    return "no space left" in text.lower()
+    return f"The Docker engine failed: {_one_line(said)}"
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:200]
+    return " ".join(text.split())[:400]
