@@ -8,6 +8,7 @@ import docker.errors
 
 from servery_common.contracts.replicas import ReplicaLaunch
 from servery_common.errors import Unavailable
+from servery_controller.compute.backend import ArtifactsGone
 from servery_controller.compute.container_spec import (
     ENDPOINT,
     INSTALLATION,
@@ -75,19 +76,14 @@ class Containers:
         return seen
 
     def create(self, client: Any, launch: ReplicaLaunch, access: Access, machine: Machine) -> None:
-        """Create and start a replica's container, if there is none. Raises Unavailable, with the reason for people."""
+        """Create and start a replica's container, if there is none. Raises ArtifactsGone or Unavailable."""
         image = launch.artifacts.image
         if image is None:
-            raise Unavailable(
-                "The model has no image, as it was built before replicas were containers: update the endpoint's config."
-            )
+            raise ArtifactsGone("The model has no image, as it was built before replicas were containers.")
         try:
             found = client.images.get(image)
         except docker.errors.ImageNotFound:
-            raise Unavailable(
-                f"The model's image {image[:19]} is not there any more: update the endpoint's config, and it is built"
-                " again."
-            ) from None
+            raise ArtifactsGone(f"The model's image {image[:19]} is not there any more.") from None
         if found.id != image:
             raise Unavailable(f"The engine has another image under the name {image[:19]} than was verified.")
         network = self._networks.ensure(client, launch.workspace_id or "none")
