@@ -15,6 +15,7 @@ from servery_common.contracts.states import ReplicaState
 from servery_common.errors import Unavailable
 from servery_common.messaging.bus import connect_bus
 from servery_common.settings import NatsSettings
+from servery_common.workload_types import GIB
 from servery_controller.compute.container_spec import INSTALLATION, container_name, labels_of, node_of
 
 pytestmark = pytest.mark.docker
@@ -157,3 +158,19 @@ async def test_a_half_made_network_is_completed_or_made_anew(
     assert network.attrs["Internal"]
     assert network.attrs["Options"]["com.docker.network.bridge.inhibit_ipv4"] == "true"
     assert len(network.attrs["Containers"]) == 2, "NATS and the replica"
+
+
+async def test_a_replica_that_does_not_fit_into_the_memory_is_told_so(containers: InContainers) -> None:
+    machine = (await asyncio.to_thread(containers.engine.info))["MemTotal"]
+    containers.settings = containers.settings.model_copy(update={"memory_overcommit": 5 * GIB / machine})
+    await containers.end()
+    await containers.start()
+    launch = await containers.make()
+    told = asks_for_a_place(containers)
+    assert "it needs 4.0 GiB, and 1.0 of 5.0 GiB are free" in told
+    await containers.end()
+    await containers.start()
+    assert asks_for_a_place(containers) == told, "counted by what there is, whoever made it"
+    await containers.stop(launch)
+    await containers.until_nothing_is_left(launch.replica_id)
+    assert containers.backend.place("r1", slots=2, environment_key="k")

@@ -21,7 +21,7 @@ class ArtifactsGone(Unavailable):
 class ComputeBackend(Protocol):
     """Make replicas exist and cease."""
 
-    def place(self, replica_id: str, *, slots: int, environment_key: str) -> str:
+    def place(self, replica_id: str, *, slots: int, environment_key: str, workload_type: str = "CPU") -> str:
         """Choose the node for a new replica. Raises Unavailable when none can take it, with the reason for people."""
         ...
 

@@ -40,6 +40,8 @@ class SeenContainer:
     """Why it has ended, for people."""
     log: str = ""
     """Its last lines, once it has ended."""
+    memory_bytes: int = 0
+    """Its limit."""
 
 
 class Containers:
@@ -134,14 +136,25 @@ def _seen(
 ) -> SeenContainer:
     labels = container.labels
     return SeenContainer(
-        labels[REPLICA], labels.get(ENDPOINT, ""), labels.get(SERVED_ENTITY, ""), alive, started, reason, log
+        labels[REPLICA],
+        labels.get(ENDPOINT, ""),
+        labels.get(SERVED_ENTITY, ""),
+        alive,
+        started,
+        reason,
+        log,
+        _memory(container),
     )
 
 
 def _ended(container: Any) -> SeenContainer:
     lines = _log(container)
-    memory = int(container.attrs["HostConfig"].get("Memory") or 0)
-    return _seen(container, alive=False, reason=verdict(container.attrs["State"], memory, lines), log=lines)
+    reason = verdict(container.attrs["State"], _memory(container), lines)
+    return _seen(container, alive=False, reason=reason, log=lines)
+
+
+def _memory(container: Any) -> int:
+    return int(container.attrs["HostConfig"].get("Memory") or 0)
 
 
 def _log(container: Any, tail: int = LOG_LINES) -> str:

@@ -29,6 +29,7 @@ def docker_backend(bus: Bus, settle_seconds: float, settings: DockerSettings) ->
         WorkerReports(bus, settle_seconds),
         access_to(settings.nats_url, settings.credentials, lambda: datetime.now(UTC)),
         capacity_slots=settings.capacity_slots,
+        memory_overcommit=settings.memory_overcommit,
     )
 
 
