@@ -1,7 +1,8 @@
 """Served entities whose model is built once more, as what its replicas are made of is gone. Pure.
 
 Images of an engine can be removed by anybody. An entity that has none any more keeps its phase, and has no artifacts
-until another build has made some: replicas that run go on, no other is started meanwhile (docs/decisions/0032-engines-that-fail-are-waited-for.md).
+until another build has made some: replicas that run go on, no other is started meanwhile
+(docs/decisions/0032-engines-that-fail-are-waited-for.md).
 """
 
 from collections.abc import Iterable
