@@ -313,6 +313,8 @@ def test_an_image_deleted_at_zero_is_built_again_and_the_endpoint_says_so(
 def test_a_container_that_needs_too_much_memory_says_so_in_the_endpoints_events(
     installation: Installation, client: httpx.Client
 ) -> None:
+    tag = {"add_tags": [{"key": "servery.scale_to_zero_seconds", "value": "600"}]}
+    client.patch(f"{ENDPOINTS}/{NAME}/tags", json=tag).raise_for_status()
     assert score(client, 7.0).status_code == 200
     [replica] = installation.replicas()
     installation.docker("update", "--memory", "768m", "--memory-swap", "768m", replica)
