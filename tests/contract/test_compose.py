@@ -193,3 +193,17 @@ def test_variables_that_clients_set_do_not_reach_the_services() -> None:
     assert not re.search(r"\$\{?(MLFLOW_|DATABRICKS_)", text), (
         "they name what a person's shell reaches, not a container"
     )
+
+
+def test_a_proxy_is_not_asked_for_what_is_inside() -> None:
+    builder = PARTS_OF_IT["builder"]["environment"]
+    spared = set(builder["NO_PROXY"].partition("$")[0].split(","))
+    for name in ("MLFLOW_TRACKING_URI", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+        assert urlsplit(default_of(builder[name])).hostname in spared
+
+
+def default_of(variable: str) -> str:
+    """What ``${NAME:-default}`` is when nobody sets it."""
+    found = re.fullmatch(r"\$\{\w+:-(.*)\}", variable)
+    assert found, variable
+    return found[1]

@@ -6,6 +6,9 @@ One story in order: each step begins where the one before has ended.
 from __future__ import annotations
 
 import json
+import re
+import socket
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,7 +21,7 @@ import mlflow
 import pandas as pd
 import pytest
 from tests.containers.engine import postgres_with_tls, why_no_engine
-from tests.end_to_end.compose.installation import Installation
+from tests.end_to_end.compose.installation import ROOT, Installation
 from tests.end_to_end.deadlines import eventually
 from tests.models import zoo
 
@@ -310,6 +313,69 @@ def test_to_zero_and_back(installation: Installation, client: httpx.Client) -> N
     answer = score(client, 7.0)
     assert (answer.status_code, answer.json()) == (200, {"predictions": [9.0]})
     assert len(installation.replicas()) == 1
+
+
+def test_an_image_deleted_at_zero_is_built_again_and_the_endpoint_says_so(
+    installation: Installation, client: httpx.Client
+) -> None:
+    eventually(
+        lambda: installation.replicas() == [], within=90, what="no replica is left", explain=installation.logs
+    )
+    ours = (
+        "--filter",
+        f"label=servery.installation={installation.project}",
+        "--filter",
+        "label=servery.build",
+    )
+    installation.docker("rmi", "--force", *installation.docker("images", "--quiet", *ours).split())
+    said: set[str] = set()
+
+    def says_so() -> bool:
+        said.add(described(client)["config"]["served_entities"][0]["state"]["deployment_state_message"])
+        assert any("gone, and built again" in message for message in said), said
+        return True
+
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(score, client, 7.0, timeout=180)
+        eventually(says_so, within=120, what="it says that it is built again", explain=installation.logs)
+        assert (answer.result().status_code, answer.result().json()) == (200, {"predictions": [9.0]})
+
+
+def test_a_container_that_needs_too_much_memory_says_so_in_the_endpoints_events(
+    installation: Installation, client: httpx.Client
+) -> None:
+    tag = {"add_tags": [{"key": "servery.scale_to_zero_seconds", "value": "600"}]}
+    client.patch(f"{ENDPOINTS}/{NAME}/tags", json=tag).raise_for_status()
+    assert score(client, 7.0).status_code == 200
+    [replica] = installation.replicas()
+    installation.docker("update", "--memory", "768m", "--memory-swap", "768m", replica)
+    # Memory nobody can give back: files on tmpfs stay when whoever wrote them was ended.
+    fill = "while :; do head -c 1000000000 /dev/zero >/tmp/full; done"
+    subprocess.run(
+        ["docker", "exec", replica, "sh", "-c", fill], capture_output=True, check=False, timeout=120
+    )
+
+    def told() -> bool:
+        events = client.get(f"{ENDPOINTS}/{NAME}/events").json()["events"]
+        assert any("needed more than its 0.8 GiB" in event["message"] for event in events), events
+        return True
+
+    eventually(told, within=60, what="the endpoint tells why", explain=installation.logs)
+
+
+def test_a_port_that_is_taken_is_named(installation: Installation, client: httpx.Client) -> None:
+    up = ["docker", "compose", "up", "--detach", "--no-deps", "gateway"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        environment = installation.environment | {"SERVERY_GATEWAY_PORT": str(port)}
+        done = subprocess.run(
+            up, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
+    assert done.returncode != 0
+    # The table in docs/compose.md has these words.
+    assert re.search(rf"{port}.*(address already in use|port is already allocated)", done.stderr), done.stderr
+    installation.compose(*up[2:], "--wait")
+    assert score(client, 7.0).status_code == 200
 
 
 def test_what_was_there_is_there_after_down_and_up(installation: Installation, client: httpx.Client) -> None:

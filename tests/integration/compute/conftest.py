@@ -19,7 +19,7 @@ from servery_common.messaging.bus import connect_bus
 from servery_common.settings import NatsSettings
 
 ROOT = Path(__file__).parents[3]
-NATS_IMAGE = "nats:2.12-alpine"
+NATS_IMAGE = "nats:2.15.1-alpine"
 
 # What the builder makes for a model, made in seconds: MLflow's own environment, and the model.
 MODEL_IMAGE = """

@@ -67,6 +67,7 @@ def build_app(settings: BuilderSettings, pool: Pool, bus: Bus, environment: Mapp
         None if containers is None else containers.images,
         compiler if settings.compile_bytecode else None,
         settings.registry_patience.total_seconds(),
+        settings.engine_patience.total_seconds(),
     )
     ordered, outbox_hint = asyncio.Event(), asyncio.Event()
     secrets = tuple(secret_values(environment.items()))

@@ -144,6 +144,8 @@ class VerifyModel(Message, type="servery.model.verify.v1"):
     """For whose creator the model acts while it is verified."""
     artifacts: Artifacts
     environment_vars: dict[str, str] = Field(default={}, repr=False)
+    workload_type: str = "CPU"
+    """What a replica of it may use: where replicas are containers, it is verified with as much memory."""
     timeout_seconds: float = 600.0
 
 

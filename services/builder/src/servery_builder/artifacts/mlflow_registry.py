@@ -7,6 +7,7 @@ seconds. Its errors become Servery's here and nowhere else.
 """
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 import structlog
 
 from servery_builder.artifacts import store_errors
+from servery_builder.files import is_disk_full
 from servery_common.contracts.builds import ModelResolved
 from servery_common.errors import Internal, InvalidParameter, NotFound, ServeryError, Unavailable
 from servery_common.redaction import Redactor
@@ -72,11 +74,18 @@ class MlflowRegistry:
     async def download(self, name: str, version: str, destination: Path) -> None:
         """Download the files of a version into a folder.
 
-        Raises ``ArtifactMissing`` when there are none and ``Unavailable`` when MLflow or its artifact store does not
-        answer.
+        Raises ``ArtifactMissing`` when there are none, ``Unavailable`` when MLflow or its artifact store does not
+        answer, and ``OSError`` when the disk is full.
         """
         client = await self._connected()
-        await self._call(lambda: _download(client, self._tracking_uri, name, version, destination))
+        try:
+            await self._call(lambda: _download(client, self._tracking_uri, name, version, destination))
+        except ServeryError as error:
+            # Of files it takes together MLflow only has the words of what was wrong.
+            if is_disk_full(error) or f"[Errno {errno.ENOSPC}]" in str(error.__cause__):
+                full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(destination.parent))
+                raise full from error
+            raise
 
     async def _connected(self) -> Any:
         if self._client is None or (self._client.done() and self._client.exception() is not None):

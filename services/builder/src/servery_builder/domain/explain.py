@@ -121,12 +121,7 @@ def _unreachable(flat: str, _python: str) -> Failure | None:
         flat,
     ):
         return None
-    url = re.search(r"https?://[^\s`'\")]+", flat)
-    where = (
-        f"The package index at {urlsplit(url.group()).netloc.rpartition('@')[2]}"
-        if url
-        else "The package index"
-    )
+    where = f"The package index{_at(flat)}"
     if "Failed to download" in flat and "/simple/" not in flat:
         where = where.replace("The package index", "The download server")
     why = (
@@ -138,6 +133,16 @@ def _unreachable(flat: str, _python: str) -> Failure | None:
         FailureCode.INSTALL_FAILED,
         f"{where} cannot be reached ({why}): check the network, UV_DEFAULT_INDEX and the proxy settings of the"
         " builder, then deploy again.",
+    )
+
+
+def _unknown_authority(flat: str, _python: str) -> Failure | None:
+    if "invalid peer certificate: UnknownIssuer" not in flat:
+        return None
+    return Failure(
+        FailureCode.INSTALL_FAILED,
+        f"The package index{_at(flat)} has its certificate of an authority that the builder does not know: give it"
+        " the authority's file (SSL_CERT_FILE), then deploy again.",
     )
 
 
@@ -353,6 +358,7 @@ _RULES: tuple[Callable[[str, str], Failure | None], ...] = (
     _not_from_source,
     # Before the network rules: a source build's own output may mention a failed connection.
     _build_from_source,
+    _unknown_authority,
     _unreachable,
     _unauthorized,
     _package_not_found,
@@ -361,6 +367,12 @@ _RULES: tuple[Callable[[str, str], Failure | None], ...] = (
     _version_not_found,
     _version_conflict,
 )
+
+
+def _at(flat: str) -> str:
+    """The first address an output names, to be read after what is there."""
+    url = re.search(r"https?://[^\s`'\")]+", flat)
+    return f" at {urlsplit(url.group()).netloc.rpartition('@')[2]}" if url else ""
 
 
 def _first_error(output: str) -> str:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from servery_builder.domain.build import BuildError
-from servery_builder.domain.explain_image import explain_image
+from servery_builder.domain.explain_image import explain_image, has_lost_engine
 from servery_builder.images.layers import Layer
 from servery_common.contracts.builds import FailureCode
+from servery_common.docker_engine import CUT_OFF, EngineAway
 
 _PLACES = (
     "/usr/local/lib/docker/cli-plugins",
@@ -30,7 +31,10 @@ class BuildKit:
         )
 
     async def build(self, layer: Layer, say: Callable[[str], None]) -> str:
-        """Make an image; return its content id (``sha256:…``). Raises BuildError. Cancelling ends it."""
+        """Make an image; return its content id (``sha256:…``). Cancelling ends it.
+
+        Raises BuildError, or EngineAway when the engine cannot be reached, or not any more.
+        """
         if self._binary is None:
             raise BuildError(
                 FailureCode.IMAGE_FAILED,
@@ -50,6 +54,8 @@ class BuildKit:
                 f"--iidfile={content_id}",
             ]
             output, code = await self._run([*arguments, f"--tag={layer.image}", layer.folder], directory, say)
+            if code and has_lost_engine(output):
+                raise EngineAway(CUT_OFF)
             if code:
                 failure = explain_image(output)
                 raise BuildError(failure.code, failure.reason)

@@ -13,9 +13,9 @@ from typing import Any
 import docker.errors
 import structlog
 
-from servery_builder.images.engine import Engine, EngineAway
 from servery_common.contracts import subjects
 from servery_common.contracts.builds import BuildsInUse, ReadBuildsInUse
+from servery_common.docker_engine import Engine
 from servery_common.errors import ServeryError
 from servery_common.messaging.port import Bus
 
@@ -88,11 +88,11 @@ class ImagePruner:
             await asyncio.sleep(self._every_seconds)
             try:
                 await self.prune(datetime.now(UTC))
-            except (EngineAway, ServeryError, docker.errors.APIError) as error:
+            except (ServeryError, docker.errors.APIError) as error:
                 log.warning("images_not_pruned", reason=str(error))
 
     async def prune(self, now: datetime) -> list[str]:
-        """Remove what may go; return the ids. Raises EngineAway, ServeryError when it is not known what is needed."""
+        """Remove what may go; return the ids. Raises ServeryError when it is not known what is needed."""
         images = await self._engine.call(self._list)
         if total_bytes(images) <= self._most_bytes:
             return []
@@ -117,7 +117,9 @@ class ImagePruner:
 
 
 def _known(image: Any) -> KnownImage:
-    created = datetime.fromisoformat(str(image.attrs["Created"])[:19]).replace(tzinfo=UTC)
+    created = datetime.fromisoformat(
+        str(image.attrs["Created"])
+    )  # with nanoseconds, of which Python takes six digits
     return KnownImage(
         id=image.id,
         created_at=created,

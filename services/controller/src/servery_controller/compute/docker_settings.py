@@ -27,6 +27,9 @@ class DockerSettings(BaseSettings):
     """Processors one replica may use at most. 0: all, shared with the others."""
     capacity_slots: int | None = Field(default=None, ge=1)
     """Slots of all replicas together; by default 32 for each processor of the engine's machine."""
+    memory_overcommit: float | None = Field(default=None, gt=0)
+    """How many times the memory of the engine's machine the limits of all replicas together may be. 1: each can use its
+    whole limit, and no other is placed. None: limits promise nothing, and only slots are counted."""
 
     @field_validator("subnets")
     @classmethod

@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from servery_common.contracts.permissions import of_replica
+from servery_common.docker_engine import Engine
 from servery_common.messaging.port import Bus
 from servery_common.nats_credentials import KeyPair, make_user
 from servery_controller.compute.container_spec import Access
 from servery_controller.compute.containers import Containers
 from servery_controller.compute.docker_backend import DockerBackend
 from servery_controller.compute.docker_settings import DockerSettings
-from servery_controller.compute.engine import Engine
 from servery_controller.compute.worker_reports import WorkerReports
 from servery_controller.compute.workspace_networks import WorkspaceNetworks
 
@@ -23,12 +23,13 @@ def docker_backend(bus: Bus, settle_seconds: float, settings: DockerSettings) ->
     """Return a backend on the engine that the environment names."""
     networks = WorkspaceNetworks(settings.installation, settings.nats_container, settings.subnets)
     return DockerBackend(
-        Engine(),
+        Engine("controller"),
         Containers(settings.installation, networks, settings.replica_cpus),
         networks,
         WorkerReports(bus, settle_seconds),
         access_to(settings.nats_url, settings.credentials, lambda: datetime.now(UTC)),
         capacity_slots=settings.capacity_slots,
+        memory_overcommit=settings.memory_overcommit,
     )
 
 

@@ -17,6 +17,12 @@ from servery_controller.domain.endpoint import (
 )
 from servery_controller.domain.endpoint_options import options_of
 from servery_controller.domain.lifecycle import ConfigEvent, EntityEvent, advance_config, advance_entity
+from servery_controller.domain.rebuilding import (
+    has_failed,
+    is_rebuilt,
+    rebuild_message,
+    with_new_artifacts,
+)
 from servery_controller.domain.rollout import (
     Advance,
     RollBack,
@@ -131,6 +137,21 @@ def give_up(entity: ServedEntity, message: str) -> ServedEntity:
 
 
 def _judge_entity(entity: ServedEntity, deployment: Deployment, seen: Observation) -> ServedEntity:
+    if not is_rebuilt(entity):
+        return _judge_phase(entity, deployment, seen)
+    entity = with_new_artifacts(entity, seen)
+    judged = _judge_phase(entity, deployment, seen)
+    if not is_rebuilt(judged) or judged.desired_replicas == 0:
+        return judged
+    message = rebuild_message(judged, seen)
+    if has_failed(judged, seen) and judged.phase is EntityPhase.STARTING:
+        return _advance_entity(judged, EntityEvent.CANNOT_START, message)
+    if has_failed(judged, seen) and judged.phase is EntityPhase.IDLE:
+        return _advance_entity(judged, EntityEvent.REPLICAS_LOST, message)
+    return replace(judged, message=message)
+
+
+def _judge_phase(entity: ServedEntity, deployment: Deployment, seen: Observation) -> ServedEntity:
     match entity.phase:
         case EntityPhase.BUILDING:
             return _judge_build(entity, deployment, seen)

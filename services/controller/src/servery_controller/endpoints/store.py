@@ -317,13 +317,13 @@ async def release(
 
 
 async def update_entity(conn: Connection, entity: ServedEntity) -> None:
-    """Write a served entity's phase, message and artifacts.
+    """Write a served entity's phase, message, artifacts and build.
 
     How many replicas it starts with is decided when it was built; from then on that is written by who scales it.
     """
     await conn.execute(
         """UPDATE served_entities
-           SET phase = $2, message = $3, artifacts = $4,
+           SET phase = $2, message = $3, artifacts = $4, build_id = $6,
                desired_replicas = CASE WHEN phase = 'BUILDING' THEN $5 ELSE desired_replicas END
            WHERE id = $1""",
         entity.id,
@@ -331,6 +331,7 @@ async def update_entity(conn: Connection, entity: ServedEntity) -> None:
         entity.message,
         entity.artifacts.model_dump() if entity.artifacts else None,
         entity.desired_replicas,
+        entity.build_id,
     )
 
 

@@ -24,7 +24,7 @@ from servery_common.postgres import outbox
 from servery_common.postgres.leases import StaleLeader
 from servery_common.postgres.pool import OUTAGE, Connection, Pool
 from servery_controller.builder_client import BuilderClient
-from servery_controller.compute.backend import ComputeBackend
+from servery_controller.compute.backend import ArtifactsGone, ComputeBackend
 from servery_controller.compute.placer import Placer
 from servery_controller.domain.endpoint import (
     ConfigPhase,
@@ -42,7 +42,9 @@ from servery_controller.domain.planning import (
     plan,
     with_environment_problem,
     with_placement_problem,
+    with_rebuild,
 )
+from servery_controller.domain.rebuilding import is_rebuilt
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
 from servery_controller.endpoints import events, store
 from servery_controller.endpoints.config_versions import build_order
@@ -141,7 +143,9 @@ class ReconcileStep:
 
     async def _observe(self, deployment: Deployment) -> Observation:
         seen = self._backend.observe()
-        build_ids = [e.build_id for e in deployment.entities if e.phase is EntityPhase.BUILDING]
+        build_ids = [
+            e.build_id for e in deployment.entities if e.phase is EntityPhase.BUILDING or is_rebuilt(e)
+        ]
         statuses = await asyncio.gather(*[self._describe(build_id) for build_id in build_ids])
         builds = {status.build_id: status for status in statuses if status is not None}
         return replace(seen, builds=builds, health=self._rollouts.health(deployment))
@@ -158,6 +162,9 @@ class ReconcileStep:
         self, deployment: Deployment, step: Plan, term: Term, lock_token: str, over: int
     ) -> tuple[Plan, _Placements]:
         """Carry out the effects. Returns the step with what they showed, for the rows."""
+        for entity in step.rebuild:
+            problem = "The model's image is gone."
+            step = with_rebuild(step, entity, problem, uuid4().hex, datetime.now(UTC))
         placements = _Placements()
         placements.new = [
             # A place is looked for at once and not by the next step: whoever woke the entity waits for it.
@@ -245,6 +252,15 @@ class ReconcileStep:
         )
         try:
             await self._backend.ensure(replica.node, launch)
+        except ArtifactsGone as error:
+            log.warning("artifacts_gone", replica_id=replica.id, reason=error.message)
+            return partial(
+                with_rebuild,
+                entity=entity,
+                problem=error.message,
+                build_id=uuid4().hex,
+                now=datetime.now(UTC),
+            )
         except ServeryError as error:
             log.warning("replica_not_ensured", replica_id=replica.id, node=replica.node, reason=error.message)
             if isinstance(error, ResourceExhausted):
