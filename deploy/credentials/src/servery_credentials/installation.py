@@ -31,8 +31,8 @@ PARTS = (
     ),
     Identity("grafana", owner=GRAFANA_USER),
 )
-REPLICA = Identity("replica", owner=SERVERY_USER)
-"""All replicas show the same certificate, which the controller hands them; who one is, its NATS credentials say."""
+REPLICAS_AUTHORITY = "replicas_ca.pem"
+"""In the controller's directory: signs what replicas show to NATS, which alone trusts it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +96,26 @@ class Installation:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was issued yet: nobody can run who would have to be told."""
+        return not (self.root / "ca" / "ca.pem").exists()
+
     def keep(self, now: datetime) -> set[str]:
         """Make what is missing and renew what ends; return the parts whose certificate was replaced."""
         passwords = self._passwords()
-        authority = open_authority(self.root / "ca", now)
+        authority = open_authority(self.root / "ca" / "ca.pem", now)
+        replicas = open_authority(
+            self.root / "controller" / REPLICAS_AUTHORITY, now, name="Servery replicas", owner=SERVERY_USER
+        )
+        clients = {"nats": replicas.pem}
         replaced = {
-            part.name for part in PARTS if keep_certificate(authority, self.root / part.name, part, now)
+            part.name
+            for part in PARTS
+            if keep_certificate(
+                authority, self.root / part.name, part, now, also_trusted=clients.get(part.name, b"")
+            )
         }
-        keep_certificate(authority, self.root / "controller" / "replica", REPLICA, now)
         keep_certificate(authority, self.root / "ca" / "own", Identity("credentials"), now)
         owners = {part.name: part.owner for part in PARTS}
         for name, variables in passwords.variables().items():
