@@ -1,5 +1,6 @@
 """Puts the Docker backend together."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from servery_common.contracts import subjects
@@ -15,10 +16,11 @@ from servery_controller.compute.worker_reports import WorkerReports
 from servery_controller.compute.workspace_networks import WorkspaceNetworks
 
 
-def docker_backend(bus: Bus, settle_seconds: float, settings: DockerSettings) -> DockerBackend:
+def docker_backend(
+    bus: Bus, settle_seconds: float, settings: DockerSettings, credentials: ReplicaCredentials | None
+) -> DockerBackend:
     """Return a backend on the engine that the environment names."""
     networks = WorkspaceNetworks(settings.installation, settings.nats_container, settings.subnets)
-    credentials = replica_credentials(settings)
 
     def access(replica_id: str) -> Access:
         if credentials is None:
@@ -43,15 +45,16 @@ def replica_credentials(settings: DockerSettings) -> ReplicaCredentials | None:
     return ReplicaCredentials(settings.credentials, lifetime, lambda: datetime.now(UTC))
 
 
-async def serve_renewals(bus: Bus, backend: DockerBackend, settings: DockerSettings) -> None:
-    """Renew the credentials of replicas from now on, where they have any."""
-    credentials = replica_credentials(settings)
+async def serve_renewals(
+    bus: Bus, credentials: ReplicaCredentials | None, runs: Callable[[str], bool]
+) -> None:
+    """Renew the credentials of replicas that run from now on, where they have any."""
     if credentials is None:
         return
     await bus.serve(
         subjects.ALL_CREDENTIAL_RENEWALS,
         RenewCredentials,
-        CredentialRenewals(credentials, backend.runs).handle,
+        CredentialRenewals(credentials, runs).handle,
         queue=subjects.CONTROLLER_QUEUE,
         sender=lambda asked: asked.replica_id,
     )
