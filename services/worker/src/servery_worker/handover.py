@@ -13,7 +13,8 @@ from servery_common.messaging.wire import MessageHandler
 
 
 class Handover:
-    """From its making, before the new subscription begins, to ``end``, after the old one did."""
+    """From its making, before the new subscription begins, over ``end``, after the old one did, until the new one has
+    brought all that the old one had brought before."""
 
     def __init__(self, handler: MessageHandler) -> None:
         """``handler`` raises nothing."""
@@ -22,6 +23,7 @@ class Handover:
         """What the old one brought and the new one did not yet."""
         self._waiting: dict[bytes, tuple[bytes, str, bytes, bytes]] = {}
         """What the new one brought and the old one did not yet, in order."""
+        self._ended = False
 
     def from_old(self, payload: memoryview, reply: str, headers: bytes, subject: bytes) -> None:
         """Take a message of the old subscription."""
@@ -35,11 +37,14 @@ class Handover:
         message = _identity(payload, reply)
         if self._ahead[message]:
             self._ahead[message] -= 1
+        elif self._ended:
+            self._handler(payload, reply, headers, subject)
         else:
             self._waiting[message] = (bytes(payload), reply, headers, subject)
 
     def end(self) -> None:
-        """The old one brings no more: handle what waits. What comes from now on needs no handover."""
+        """The old one brings no more: handle what waits, and at once what comes from now on."""
+        self._ended = True
         waiting, self._waiting = self._waiting, {}
         for payload, reply, headers, subject in waiting.values():
             self._handler(memoryview(payload), reply, headers, subject)

@@ -5,6 +5,7 @@ the new one before all that was sent on the old one has arrived, so that the par
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -19,8 +20,8 @@ from servery_worker.handover import Handover
 log = structlog.get_logger(__name__)
 
 OVERLAP_SECONDS = 0.25
-"""How long both receive: so long has a message that the server took before the new one was there, and has yet to hand
-to the old one."""
+"""So long has the server to hand a message to one connection that it took before the other one came, or went: it hands
+it to one after the other."""
 FLUSH_SECONDS = 2
 
 
@@ -95,11 +96,16 @@ class ScoringLine:
                 arrived = await _finish(old)
                 self._losses += old.losses + (not arrived)
                 self._use(fresh)
-                for subject, handover in handovers.items():
-                    fresh.redirect(subject, self._handlers[subject])
+                for handover in handovers.values():
                     handover.end()
                 if not arrived or fresh.losses:
                     self._tell(self.disconnect_callbacks)
+            # The new one may be behind: what it has yet to bring may have come with the old one.
+            await asyncio.sleep(OVERLAP_SECONDS)
+            with contextlib.suppress(NatsError, OSError):
+                await fresh.flush(FLUSH_SECONDS)
+            for subject, handler in self._handlers.items():
+                fresh.redirect(subject, handler)
 
     def _use(self, client: InferenceClient) -> None:
         self._client = client
