@@ -31,16 +31,15 @@ async def main(context: ServiceContext) -> None:
     """Run until asked to stop."""
     settings = CredentialsSettings()
     installation = Installation(settings.directory)
-    begins, untold = installation.is_new, False
+    untold = False
     while not context.stopping.is_set():
         replaced = await asyncio.to_thread(installation.keep, datetime.now(UTC))
         for name in sorted(replaced):
             log.info("certificate_issued", part=name)
-        # Servers that start from now on read what was issued.
-        untold = untold or ("nats" in replaced and not begins)
-        begins = False
         if not context.is_ready:
-            context.ready()
+            context.ready()  # servers that start from now on read what was issued
+        else:
+            untold = untold or "nats" in replaced
         if untold:
             own = settings.directory / "ca"
             untold = not await reload_nats(

@@ -96,11 +96,6 @@ class Installation:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    @property
-    def is_new(self) -> bool:
-        """Whether nothing was issued yet: nobody can run who would have to be told."""
-        return not (self.root / "ca" / "ca.pem").exists()
-
     def keep(self, now: datetime) -> set[str]:
         """Make what is missing and renew what ends; return the parts whose certificate was replaced."""
         passwords = self._passwords()
