@@ -28,6 +28,11 @@ class Obedient(PythonModel):
         word, _, argument = str(model_input["do"].iloc[0]).partition(":")
         if word == "echo":
             return model_input["do"].tolist()
+        if word == "note":
+            file, _, noted = argument.partition("=")
+            with open(file, "a") as notes:
+                print(noted, file=notes)
+            return [noted]
         if word == "pid":
             return [os.getpid(), os.getppid()]
         if word == "exit":
@@ -96,6 +101,10 @@ class Streaming(PythonModel):
             if word == "count":
                 for number in range(int(argument)):
                     yield {"number": number}
+            if word == "tick":
+                for number in range(int(argument)):
+                    yield number
+                    time.sleep(0.005)
             if word == "keys":
                 yield sorted(model_input)
             if word == "endless":

@@ -382,3 +382,24 @@ async def test_networks_that_cannot_be_repaired_hide_no_death(rig: Rig):
     await rig.turn()
     assert rig.state() is ReplicaState.FAILED
     assert rig.backend.observe().complete
+
+
+async def test_only_a_replica_whose_container_lives_is_one_that_runs(rig: Rig):
+    await rig.make()
+    assert rig.backend.runs("r1")
+    assert not rig.backend.runs("r2")
+    await rig.serve("r1")
+    await rig.backend.stop("r1", timedelta(seconds=30), epoch=0)
+    assert rig.backend.runs("r1"), "what it still works on may take longer than its credentials"
+    rig.engine.end("r1")
+    await rig.turn()
+    assert not rig.backend.runs("r1")
+
+
+async def test_nobody_is_said_not_to_run_by_a_controller_that_cannot_see(rig: Rig):
+    await rig.make()
+    rig.engine.away = "The engine is away."
+    await rig.turn(FRESH_SECONDS + 1)
+    assert rig.backend.runs("r1")
+    with pytest.raises(Unavailable):
+        rig.backend.runs("r2")

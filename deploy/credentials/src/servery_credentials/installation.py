@@ -31,8 +31,8 @@ PARTS = (
     ),
     Identity("grafana", owner=GRAFANA_USER),
 )
-REPLICA = Identity("replica", owner=SERVERY_USER)
-"""All replicas show the same certificate, which the controller hands them; who one is, its NATS credentials say."""
+REPLICAS_AUTHORITY = "replicas_ca.pem"
+"""In the controller's directory: signs what replicas show to NATS, which alone trusts it."""
 _POSTGRES = "postgres:5432"
 
 
@@ -104,11 +104,18 @@ class Installation:
     def keep(self, now: datetime) -> set[str]:
         """Make what is missing and renew what ends; return the parts whose certificate was replaced."""
         passwords = self.passwords()
-        authority = open_authority(self.root / "ca", now)
+        authority = open_authority(self.root / "ca" / "ca.pem", now)
+        replicas = open_authority(
+            self.root / "controller" / REPLICAS_AUTHORITY, now, name="Servery replicas", owner=SERVERY_USER
+        )
+        clients = {"nats": replicas.pem}
         replaced = {
-            part.name for part in PARTS if keep_certificate(authority, self.root / part.name, part, now)
+            part.name
+            for part in PARTS
+            if keep_certificate(
+                authority, self.root / part.name, part, now, also_trusted=clients.get(part.name, b"")
+            )
         }
-        keep_certificate(authority, self.root / "controller" / "replica", REPLICA, now)
         keep_certificate(authority, self.root / "ca" / "own", Identity("credentials"), now)
         owners = {part.name: part.owner for part in PARTS}
         for name, variables in passwords.variables().items():

@@ -2,7 +2,7 @@
 
 NATS enforces them (``servery_common.nats_credentials`` puts them into credentials). A replica's rights name its own id
 in every subject: one that was taken over by its model can read no other replica's requests, answer none of them, forge
-no heartbeat and ask nobody for anything.
+no heartbeat and ask nobody for anything but its own credentials, anew.
 """
 
 from collections.abc import Iterable
@@ -46,6 +46,7 @@ def of_replica(replica_id: str) -> Permissions:
             f"servery.replies.*.{subjects.token(replica_id)}",
             subjects.worker_heartbeat(replica_id),
             subjects.worker_spans(replica_id),
+            subjects.controller_renew_credentials(replica_id),
         ),
         subscribe=(
             subjects.infer(replica_id),

@@ -179,6 +179,15 @@ class DockerBackend:
             and told.state is ReplicaState.READY
         }
 
+    def runs(self, replica_id: str) -> bool:
+        """Return whether the engine has a living container of this replica. Raises Unavailable when it is not known."""
+        seen = self._seen.get(replica_id)
+        if seen is not None:
+            return seen.alive and replica_id not in self._ended
+        if not self._fresh:
+            raise Unavailable(self._away or "The Docker engine was not asked for a while.")
+        return False
+
     async def ensure(self, node: str, launch: ReplicaLaunch) -> None:
         """See ComputeBackend."""
         replica_id = launch.replica_id

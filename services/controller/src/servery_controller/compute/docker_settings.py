@@ -15,8 +15,11 @@ class DockerSettings(BaseSettings):
     installation: str = Field(default="servery", pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")
     """Label and first part of the name of everything this installation makes; in Compose the project's name."""
     credentials: Path | None = None
-    """Directory with ``nats_account.seed`` and ``replica/``, from which replicas get what lets them into NATS. None: it
-    asks for nothing."""
+    """Directory with ``nats_account.seed``, ``replicas_ca.pem`` and ``ca.crt``, of which replicas get what lets them
+    into NATS. None: it asks for nothing."""
+    credentials_seconds: float = Field(default=24 * 3600.0, ge=60)
+    """How long what a replica gets is good. It asks for the next at half of it; so the controller, or NATS, may be away
+    for almost half of it before replicas end. Not shorter than such an outage may last."""
     nats_url: str = "nats://nats:4222"
     """NATS as replicas reach it, in their network."""
     nats_container: str | None = None
