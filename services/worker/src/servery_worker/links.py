@@ -59,21 +59,21 @@ class Links(Signals):
         ``hold``: see ``ScoringLine.replace``. Raises TimeoutError, nats.errors.Error or OSError when there are no new
         ones: then everything is as it was.
         """
-        async with self._changing:
-            if self._kept:
-                return
-            async with AsyncExitStack() as opened:
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    bus, inference = await _connect(self._settings, opened)
+        async with AsyncExitStack() as opened:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                bus, inference = await _connect(self._settings, opened)
+            async with self._changing:
+                if self._kept:
+                    return
                 for serve in self._serve:
                     await serve(bus)
                 await self.scoring.replace(inference, hold)
                 self._bus = bus
                 before, self._opened = self._opened, opened.pop_all()
-            try:
-                await before.aclose()
-            except (NatsError, OSError) as error:
-                log.warning("old_connections_not_closed", error=repr(error))
+        try:
+            await before.aclose()
+        except (NatsError, OSError) as error:
+            log.warning("old_connections_not_closed", error=repr(error))
 
     async def keep(self) -> None:
         """Replace nothing from now on; returns when what was being replaced is."""
