@@ -144,7 +144,9 @@ class ReconcileStep:
         build_ids = [e.build_id for e in deployment.entities if e.phase is EntityPhase.BUILDING]
         statuses = await asyncio.gather(*[self._describe(build_id) for build_id in build_ids])
         builds = {status.build_id: status for status in statuses if status is not None}
-        return replace(seen, builds=builds, health=self._rollouts.health(deployment))
+        health = self._rollouts.health(deployment)
+        counted = self._rollouts.counted_seconds(deployment.endpoint.id)
+        return replace(seen, builds=builds, health=health, counted_seconds=counted)
 
     async def _describe(self, build_id: str) -> BuildStatus | None:
         try:
