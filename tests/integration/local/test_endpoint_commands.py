@@ -327,7 +327,9 @@ def test_a_size_is_taken_in_any_case(api: FakeApi, given: str, sent: str) -> Non
 def test_an_unknown_size_is_a_mistake_in_the_command(api: FakeApi) -> None:
     result = servery(api, "deploy", "models:/iris/3", "--name", "iris", "--size", "smal")
     assert result.returncode == 2
-    assert "'smal' is no workload size: choose Small, Medium or Large." in " ".join(result.stderr.replace("│", "").split())
+    assert "'smal' is no workload size: choose Small, Medium or Large." in " ".join(
+        result.stderr.replace("│", "").split()
+    )
     assert api.configs == []
 
 
