@@ -37,7 +37,9 @@ def project() -> Iterator[str]:
     label = f"com.docker.compose.project={own}"
     try:
         published = ("--publish", "127.0.0.1::8080")
-        docker("run", "--detach", "--init", "--name", own, "--label", label, *published, image, "sleep", "600")
+        docker(
+            "run", "--detach", "--init", "--name", own, "--label", label, *published, image, "sleep", "600"
+        )
         yield own
     finally:
         subprocess.run(("docker", "rm", "--force", own), capture_output=True, check=False)
