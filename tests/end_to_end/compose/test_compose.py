@@ -128,6 +128,7 @@ def test_a_model_is_built_into_an_image_and_served_from_a_container(
     told = installation.inspect(replica)
     image = client.get(f"{ENDPOINTS}/{NAME}/served-models/model/build-logs").json()["logs"]
     assert told["Image"] in image, "it runs what was verified"
+    assert "[internal]" not in image
 
 
 def test_a_replica_is_confined(installation: Installation, client: httpx.Client) -> None:

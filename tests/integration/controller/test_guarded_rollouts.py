@@ -110,6 +110,23 @@ async def test_a_version_that_does_well_gets_the_traffic_in_steps(world: World):
     ]
 
 
+async def test_an_endpoint_that_nobody_calls_is_updated_step_by_step_and_says_so(world: World):
+    await deploy(world, **{"servery.rollout_steps": "10"})
+    await world.ok("PUT", "/iris/config", {"served_entities": [entity("2")]})
+    await world.until(lambda: {"iris-1": 9000, "iris-2": 1000} in shares(world))
+
+    async def message() -> str:
+        config = (await world.ok("GET", "/iris"))["pending_config"]
+        return config["served_entities"][0]["state"]["deployment_state_message"]
+
+    told = await message()
+    assert told.startswith("Rollout step 1 of 2: config version 2 gets 10 % of the traffic until "), told
+    assert told.endswith("then 100 %, unless it does worse than version 1."), told
+    assert await world.settled("iris") == ("READY", "NOT_UPDATING")
+    served = (await world.ok("GET", "/iris"))["config"]["served_entities"][0]
+    assert (served["name"], served["state"]["deployment_state_message"]) == ("iris-2", "")
+
+
 async def test_a_version_that_answers_with_errors_is_rolled_back_and_says_why(world: World):
     await deploy(world, **{"servery.rollout_step_seconds": "3600"})
     async with traffic(world, lambda name: (10 if name == "iris-2" else 0, 10.0)):

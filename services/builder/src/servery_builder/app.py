@@ -31,6 +31,8 @@ from servery_common.settings import NatsSettings, PostgresSettings
 from servery_common.survey import Survey, Surveys
 
 NAME = "builder"
+_DOCKERS_MARK = Path("/.dockerenv")
+"""Is in every container that Docker makes."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ def build_app(settings: BuilderSettings, pool: Pool, bus: Bus, environment: Mapp
     environments_dir = _folder(settings.artifacts_dir / "environments")
     models_dir = _folder(settings.artifacts_dir / "models")
     store = BuildStore(pool)
-    registry = MlflowRegistry(settings.mlflow_tracking_uri)
+    # Elsewhere localhost may well be right: a whole stack may run in one container.
+    alone = settings.images == "docker" and _DOCKERS_MARK.exists()
+    registry = MlflowRegistry(settings.mlflow_tracking_uri, in_container=alone)
     uv = Uv(environment)
     compiler = BytecodeCompiler()
     containers = container_parts(settings, compiler, bus) if settings.images == "docker" else None

@@ -16,8 +16,9 @@ from servery_builder.artifacts.mlflow_registry import MlflowRegistry
 from servery_builder.artifacts.model_cache import LocalModel, ModelCache
 from servery_builder.artifacts.model_files import read_within
 from servery_builder.domain.build import Build, BuildError, Success
+from servery_builder.domain.build_output import of_model
 from servery_builder.domain.environment_spec import read_environment_spec
-from servery_builder.domain.explain import explain_verification
+from servery_builder.domain.explain_verification import explain_verification
 from servery_builder.environments.bytecode import BytecodeCompiler
 from servery_builder.environments.virtualenv import Environment, VirtualenvCache
 from servery_builder.files import is_disk_full
@@ -176,6 +177,11 @@ class Pipeline:
         self, build: Build, artifacts: Artifacts, seconds_left: float, say: Say, hide: Hide
     ) -> None:
         given = await self._given(build, say, hide)
+
+        def tell(line: str) -> None:
+            if (shown := of_model(line)) is not None:
+                say(shown)
+
         verified = await self._verifier.verify(
             VerifyModel(
                 build_id=build.build_id,
@@ -185,11 +191,11 @@ class Pipeline:
                 workload_type=given.workload_type,
                 timeout_seconds=max(seconds_left, 1.0),
             ),
-            say,
+            tell,
         )
         if not verified.ok:
             say(verified.traceback or verified.error)
-            failure = explain_verification(verified)
+            failure = explain_verification(verified, in_container=artifacts.image is not None)
             raise BuildError(failure.code, failure.reason)
         did = (
             "loads and predicts its input example"

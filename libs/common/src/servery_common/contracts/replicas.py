@@ -13,7 +13,7 @@ BATCHING_MODES = ("auto", "on", "off")
 
 WARM_UP_VARIABLE = "SERVERY_WARM_UP"
 """Environment variable of a served entity: with ``off`` replicas do not predict the input example before they serve."""
-
+WARM_UP_MODES = ("on", "off")
 
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64)
 """Upper bounds of the histogram of how many requests were predicted together; one more bucket holds what is above."""

@@ -12,8 +12,10 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -47,8 +49,10 @@ class ArtifactMissing(ServeryError):
 class MlflowRegistry:
     """The MLflow tracking server and model registry at one address."""
 
-    def __init__(self, tracking_uri: str) -> None:
+    def __init__(self, tracking_uri: str, *, in_container: bool = False) -> None:
+        """``in_container``: this process runs in a container of its own, whose ``localhost`` is nothing but itself."""
         self.address = Redactor()(tracking_uri)
+        self._is_own_container = in_container and _is_loopback(urlsplit(tracking_uri).hostname)
         self._tracking_uri = tracking_uri
         self._calls = asyncio.Semaphore(_MOST_CALLS)
         self._client: asyncio.Future[Any] | None = None
@@ -113,6 +117,14 @@ class MlflowRegistry:
             return Internal(problem)
         if isinstance(error, FileNotFoundError | NotADirectoryError) or code == "RESOURCE_DOES_NOT_EXIST":
             return ArtifactMissing(text)
+        if self._is_own_container:
+            # No patience: what does not answer there now never will.
+            return Internal(
+                f"The MLflow registry of this installation is {self.address}, and inside the builder's container that"
+                " is the container itself, where no MLflow runs. Set SERVERY_MLFLOW_URI to an address that the"
+                " container reaches, such as http://host.docker.internal:5000 for an MLflow on the engine's machine,"
+                " and start the builder again (docs/compose.md, Another registry)."
+            )
         return Unavailable(f"MLflow at {self.address} does not answer: {_short(text)}")
 
 
@@ -214,6 +226,15 @@ def _download(client: Any, tracking_uri: str, name: str, version: str, destinati
     mlflow.artifacts.download_artifacts(
         artifact_uri=f"models:/{name}/{version}", dst_path=str(destination), tracking_uri=tracking_uri
     )
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host is None:
+        return False
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _short(text: str) -> str:

@@ -15,7 +15,7 @@ from servery_controller.domain.endpoint import (
     RolloutStep,
     ServedEntity,
 )
-from servery_controller.domain.endpoint_options import options_of
+from servery_controller.domain.endpoint_options import RolloutOptions, options_of
 from servery_controller.domain.lifecycle import ConfigEvent, EntityEvent, advance_config, advance_entity
 from servery_controller.domain.rebuilding import (
     has_failed,
@@ -24,12 +24,14 @@ from servery_controller.domain.rebuilding import (
     with_new_artifacts,
 )
 from servery_controller.domain.rollout import (
+    PROGRESS,
     Advance,
     RollBack,
     Wait,
     is_guarded,
     judge_rollout,
     new_entities,
+    progress,
 )
 from servery_controller.domain.sightings import is_missing, ready_replicas, reasons, wanted_entities
 
@@ -82,7 +84,7 @@ def _judge_update(config: Config, deployment: Deployment, seen: Observation, now
         if not is_guarded(config, deployment, options):
             return _activate(_advance(config, ConfigEvent.ENTITIES_READY), deployment)
         begun = replace(_advance(config, ConfigEvent.ROLLOUT_BEGUN), rollout=RolloutStep(0, now))
-        return _with(deployment, [begun], [])
+        return _at_step(begun, deployment, seen, options, now)
     verdict = judge_rollout(config, deployment, seen, options, now)
     match verdict:
         case RollBack(reason):
@@ -104,9 +106,21 @@ def _judge_update(config: Config, deployment: Deployment, seen: Observation, now
                 return _activate(
                     replace(_advance(config, ConfigEvent.ROLLOUT_ENDED), rollout=None), deployment
                 )
-            return _with(deployment, [replace(config, rollout=RolloutStep(index, now))], [])
+            # What was counted belongs to the step before.
+            seen = replace(seen, health={})
+            return _at_step(replace(config, rollout=RolloutStep(index, now)), deployment, seen, options, now)
         case Wait():
-            return deployment
+            return _at_step(config, deployment, seen, options, now)
+
+
+def _at_step(
+    config: Config, deployment: Deployment, seen: Observation, options: RolloutOptions, now: datetime
+) -> Deployment:
+    """Return the deployment with a config that is rolling, whose new served entities say how far it is."""
+    told = progress(config, deployment, seen, options, now)
+    # One that says something else has a problem, which comes first.
+    silent = [e for e in new_entities(config, deployment) if not e.message or e.message.startswith(PROGRESS)]
+    return _with(deployment, [config], [replace(e, message=told) for e in silent])
 
 
 def _activate(config: Config, deployment: Deployment) -> Deployment:
@@ -116,8 +130,10 @@ def _activate(config: Config, deployment: Deployment) -> Deployment:
         give_up(e, "Replaced by a newer config.") for c in older for e in deployment.entities_of(c.version)
     ]
     retired = [_advance(c, ConfigEvent.REPLACED) for c in older]
+    own = deployment.entities_of(config.version)
+    arrived = [replace(e, message="") for e in own if e.message.startswith(PROGRESS)]
     judged = {e.id: e for e in deployment.entities}
-    return take_over(_with(deployment, [config, *retired], given_up), config.version, judged)
+    return take_over(_with(deployment, [config, *retired], [*given_up, *arrived]), config.version, judged)
 
 
 def _with(deployment: Deployment, configs: Sequence[Config], entities: Sequence[ServedEntity]) -> Deployment:

@@ -47,6 +47,7 @@ from servery_controller.domain.settings_rules import (
 )
 from servery_controller.domain.sizes import replica_range
 from servery_controller.endpoints import (
+    config_store,
     config_versions,
     endpoint_access,
     endpoint_grants,
@@ -192,9 +193,9 @@ class EndpointService:
             if newest is None or not deployment.updating:
                 raise Conflict(f"Endpoint '{name}' has no update in progress to cancel.")
             canceled = advance_config(newest.phase, ConfigEvent.CANCELED)
-            await store.update_config_phase(conn, endpoint_id, newest.version, canceled)
+            await config_store.update_config_phase(conn, endpoint_id, newest.version, canceled)
             for entity in deployment.entities_of(newest.version):
-                await store.update_entity(conn, give_up(entity, "The update was canceled."))
+                await config_store.update_entity(conn, give_up(entity, "The update was canceled."))
             begun = await events.begun(conn, endpoint_id, [newest.version])
             event = EndpointEvent(
                 begun.get(newest.version, EventType.ENDPOINT_UPDATE),
@@ -257,7 +258,7 @@ class EndpointService:
         now: datetime,
         deployment: Deployment | None = None,
     ) -> None:
-        version = await store.next_config_version(conn, endpoint_id)
+        version = await config_store.next_config_version(conn, endpoint_id)
         entities = [
             _new_entity(asked, model, version, caller, now)
             for asked, model in zip(request.entities, resolved, strict=True)

@@ -46,7 +46,7 @@ from servery_controller.domain.planning import (
 )
 from servery_controller.domain.rebuilding import is_rebuilt
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
-from servery_controller.endpoints import events, store
+from servery_controller.endpoints import config_store, events, replica_store, store
 from servery_controller.endpoints.config_versions import build_order
 from servery_controller.notifications.delivery import Notifications
 from servery_controller.reconcile.hints import Hints
@@ -148,7 +148,9 @@ class ReconcileStep:
         ]
         statuses = await asyncio.gather(*[self._describe(build_id) for build_id in build_ids])
         builds = {status.build_id: status for status in statuses if status is not None}
-        return replace(seen, builds=builds, health=self._rollouts.health(deployment))
+        health = self._rollouts.health(deployment)
+        counted = self._rollouts.counted_seconds(deployment.endpoint.id)
+        return replace(seen, builds=builds, health=health, counted_seconds=counted)
 
     async def _describe(self, build_id: str) -> BuildStatus | None:
         try:
@@ -304,25 +306,25 @@ class ReconcileStep:
                 self._hints.add(endpoint_id)
                 return False
             for entity in step.entities:
-                await store.update_entity(conn, entity)
+                await config_store.update_entity(conn, entity)
             # The config that loses the traffic first: there may be only one ACTIVE at any moment.
             for config in sorted(step.configs, key=lambda c: c.phase is ConfigPhase.ACTIVE):
-                await store.update_config_phase(
+                await config_store.update_config_phase(
                     conn, endpoint_id, config.version, config.phase, config.rollout
                 )
             for entity in step.order_builds:
-                await store.build_requested_again(conn, entity.id, datetime.now(UTC))
+                await config_store.build_requested_again(conn, entity.id, datetime.now(UTC))
                 await outbox.append(
                     conn, subjects.build_job(entity.build_id), build_order(endpoint_id, entity)
                 )
             for source_id, heir_id in step.adopt:
-                await store.adopt_replicas(conn, source_id, heir_id)
+                await replica_store.adopt_replicas(conn, source_id, heir_id)
             for replica, _ in placements.new:
-                await store.insert_replica(conn, replica)
+                await replica_store.insert_replica(conn, replica)
             for replica_id, node in placements.found.items():
-                await store.place_replica(conn, replica_id, node)
-            await store.mark_stopping(conn, step.stopping)
-            await store.delete_replicas(conn, step.gone)
+                await replica_store.place_replica(conn, replica_id, node)
+            await replica_store.mark_stopping(conn, step.stopping)
+            await replica_store.delete_replicas(conn, step.gone)
             begun = await events.begun(conn, endpoint_id, [config.version for config in step.configs])
             await events.record(conn, endpoint_id, events_of(deployment, step, begun))
             await self._notifications.append(conn, notices_of(deployment, step))

@@ -14,7 +14,7 @@ from servery_common.errors import ServeryError
 from servery_common.postgres.leases import StaleLeader
 from servery_common.postgres.pool import Pool
 from servery_controller.compute.backend import ComputeBackend
-from servery_controller.endpoints import store
+from servery_controller.endpoints import replica_store, store
 from servery_controller.reconcile.hints import Hints
 from servery_controller.reconcile.reconcile_step import CLAIM_SECONDS, ReconcileStep, Term
 from servery_controller.reconcile.route_publisher import RoutePublisher
@@ -86,7 +86,7 @@ class Reconciler:
         """
         seen = self._backend.observe()
         routed = await self._routes.published()
-        wanted = await store.all_replica_ids(self._pool)
+        wanted = await replica_store.all_replica_ids(self._pool)
         known = set(await store.all_endpoint_ids(self._pool))
         self._hints.retain(known)
         for endpoint_id in set(routed) - known:
