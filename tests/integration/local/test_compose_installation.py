@@ -74,7 +74,7 @@ def test_without_an_engine_nothing_is_said_of_containers(tmp_path: Path, variabl
 def test_installations_are_found_by_the_images_of_their_containers() -> None:
     told = (
         "one\tservery-gateway:0.1.0\t0.0.0.0:8080->8080/tcp, :::8080->8080/tcp",
-        "one\tregistry.example.com/servery-mlflow:0.1.0\t127.0.0.1:5000->5000/tcp",
+        "one\texample.com/servery-mlflow:0.1.0\t127.0.0.1:5000->5000/tcp",
         "one\tpostgres:18.1\t5432/tcp",
         "two\tservery-gateway:0.1.0\t8080/tcp",
         "blog\tnginx\t0.0.0.0:80->80/tcp",

@@ -8,20 +8,20 @@ from servery_builder.domain.explain_verification import explain_verification
 from servery_common.contracts.replicas import ModelVerified
 
 ROOT = Path(__file__).parents[3]
-REFUSED = "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='huggingface.co', port=443)"
+REFUSED = "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='models.example.com', port=443)"
 FROM_MODELS = [
     (
-        f"{REFUSED} (Caused by NameResolutionError(\"Failed to resolve 'huggingface.co'\"))",
+        f"{REFUSED} (Caused by NameResolutionError(\"Failed to resolve 'models.example.com'\"))",
         "",
-        "huggingface.co",
+        "models.example.com",
     ),
     ("urllib.error.URLError: <urlopen error [Errno -3] Temporary failure in name resolution>", "", "out"),
     ("OSError: [Errno 101] Network is unreachable", "", "out"),
     (
-        "OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the"
+        "OSError: We couldn't connect to 'https://models.example.com' to load the files, and couldn't find them in the"
         " cached files.",
         "",
-        "huggingface.co",
+        "models.example.com",
     ),
     (
         "RuntimeError: the weights are not there",
