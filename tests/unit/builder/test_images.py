@@ -1,5 +1,8 @@
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from cyclonedx.schema import SchemaVersion
@@ -8,10 +11,11 @@ from cyclonedx.validation.json import JsonStrictValidator
 from servery_builder.domain.explain_image import explain_image, has_lost_engine
 from servery_builder.images.container_verifier import _died, _take, memory_for
 from servery_builder.images.layers import environment_layer, interpreter_folder, model_layer
-from servery_builder.images.pruning import KnownImage, choose_removed, total_bytes
+from servery_builder.images.pruning import ImagePruner, KnownImage, choose_removed, total_bytes
 from servery_builder.images.sbom import Package, bill_of_materials
 from servery_common.contracts.builds import FailureCode
 from servery_common.contracts.replicas import ModelVerified, VerifyProgress
+from servery_common.messaging.testing import InMemoryBus
 from servery_common.workload_types import GIB
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -158,3 +162,19 @@ def test_an_environment_goes_only_after_everything_on_it():
 
 def test_what_was_just_made_stays():
     assert choose_removed([ENVIRONMENT, model("a", 0.01)], set(), 0, NOW) == []
+
+
+async def test_the_engine_is_asked_to_keep_no_more_of_buildkits_cache():
+    asked: list[int] = []
+
+    def prune_builds(*, keep_storage: int) -> dict[str, Any]:
+        asked.append(keep_storage)
+        return {"CachesDeleted": ["a"], "SpaceReclaimed": 7}
+
+    class OneEngine:
+        async def call(self, what: Callable[[Any], Any]) -> Any:
+            return what(SimpleNamespace(api=SimpleNamespace(prune_builds=prune_builds)))
+
+    engine: Any = OneEngine()
+    assert await ImagePruner(engine, InMemoryBus(), "here", 10**9, 5000, 600).prune_cache() == 7
+    assert asked == [5000]

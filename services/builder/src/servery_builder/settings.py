@@ -73,6 +73,10 @@ class BuilderSettings(BaseSettings):
     """What images of models and environments may take together. Beyond it those that no endpoint needs are removed, the
     oldest first."""
 
+    engine_cache_bytes: int = Field(default=20 * 1024**3, ge=0)
+    """What BuildKit may keep on the engine of what it has made images from. Beyond it the least recently used goes, of
+    whoever builds on that engine."""
+
     image_prune_interval: timedelta = timedelta(minutes=10)
     """How often to look what they take."""
 

@@ -75,7 +75,7 @@ async def test_the_oldest_that_nobody_needs_go_and_what_is_used_stays(
     later = datetime.now(UTC) + YOUNG + timedelta(minutes=1)
 
     async def prune(megabytes: float, now: datetime) -> list[str]:
-        pruner = ImagePruner(Engine("builder"), bus, installation, int(megabytes * MB), 600)
+        pruner = ImagePruner(Engine("builder"), bus, installation, int(megabytes * MB), 10**15, 600)
         return await pruner.prune(now)
 
     # Six images, six megabytes: what they share counts once.
@@ -92,3 +92,13 @@ async def test_the_oldest_that_nobody_needs_go_and_what_is_used_stays(
         with pytest.raises(docker.errors.ImageNotFound):
             engine.images.get(gone)
     assert engine.images.list(filters={"label": f"servery.installation={own}"}) == []
+
+
+async def test_the_engine_takes_how_much_buildkit_may_keep(
+    engine: docker.DockerClient, installation: str, make: Make, bus: InMemoryBus
+) -> None:
+    """It is asked to keep more than there is: others build on it, too."""
+    make(f"{installation}/environment:e1", "scratch")
+    pruner = ImagePruner(Engine("builder"), bus, installation, 10**15, 10**15, 600)
+    assert await pruner.prune_cache() == 0
+    engine.images.remove(f"{installation}/environment:e1")

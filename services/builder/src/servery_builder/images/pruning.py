@@ -1,7 +1,8 @@
 """Which images may go when they take more than they should. Pure, and the loop around it.
 
 Never one that an endpoint needs or that is young: its build may just have ended. Of the rest the oldest go first,
-models before the environments they are made on, until what is left is small enough.
+models before the environments they are made on, until what is left is small enough. What BuildKit keeps to make images
+faster is no image, grows with each build, and is the engine's: the engine is asked to make it small.
 """
 
 import asyncio
@@ -71,15 +72,22 @@ def _is_on(image: KnownImage, other: KnownImage) -> bool:
 
 
 class ImagePruner:
-    """Removes images beyond ``most_bytes``."""
+    """Removes images beyond ``most_bytes``, and of BuildKit's cache what is beyond ``cache_bytes``."""
 
     def __init__(
-        self, engine: Engine, bus: Bus, installation: str, most_bytes: int, every_seconds: float
+        self,
+        engine: Engine,
+        bus: Bus,
+        installation: str,
+        most_bytes: int,
+        cache_bytes: int,
+        every_seconds: float,
     ) -> None:
         self._engine = engine
         self._bus = bus
         self._installation = installation
         self._most_bytes = most_bytes
+        self._cache_bytes = cache_bytes
         self._every_seconds = every_seconds
 
     async def run(self) -> None:
@@ -88,6 +96,7 @@ class ImagePruner:
             await asyncio.sleep(self._every_seconds)
             try:
                 await self.prune(datetime.now(UTC))
+                await self.prune_cache()
             except (ServeryError, docker.errors.APIError) as error:
                 log.warning("images_not_pruned", reason=str(error))
 
@@ -110,6 +119,15 @@ class ImagePruner:
             removed.append(image_id)
             log.info("image_removed", image=image_id)
         return removed
+
+    async def prune_cache(self) -> int:
+        """Have the engine forget what BuildKit used least recently; return the bytes that became free."""
+        most = self._cache_bytes
+        told = await self._engine.call(lambda client: client.api.prune_builds(keep_storage=most))
+        freed = int(told.get("SpaceReclaimed") or 0)
+        if freed:
+            log.info("build_cache_pruned", freed_bytes=freed, kept_bytes=most)
+        return freed
 
     def _list(self, client: Any) -> list[KnownImage]:
         found = client.images.list(filters={"label": f"servery.installation={self._installation}"})

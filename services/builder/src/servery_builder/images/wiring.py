@@ -40,6 +40,7 @@ def container_parts(settings: BuilderSettings, compiler: BytecodeCompiler, bus: 
             bus,
             settings.image_installation,
             settings.image_cache_bytes,
+            settings.engine_cache_bytes,
             settings.image_prune_interval.total_seconds(),
         ),
     )
