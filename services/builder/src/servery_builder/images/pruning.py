@@ -117,7 +117,9 @@ class ImagePruner:
 
 
 def _known(image: Any) -> KnownImage:
-    created = datetime.fromisoformat(str(image.attrs["Created"]))  # with nanoseconds, of which Python takes six digits
+    created = datetime.fromisoformat(
+        str(image.attrs["Created"])
+    )  # with nanoseconds, of which Python takes six digits
     return KnownImage(
         id=image.id,
         created_at=created,
