@@ -35,7 +35,7 @@ async def test_a_model_is_verified_and_nothing_is_left(engine: docker.DockerClie
     assert engine.containers.list(all=True, filters=ours) == []
 
 
-@pytest.mark.parametrize("memory", [64 * MIB, 160 * MIB], ids=["the worker", "the model's packages"])
+@pytest.mark.parametrize("memory", [64 * MIB, 110 * MIB], ids=["the worker", "the model's packages"])
 async def test_one_that_does_not_fit_is_told_how_to_get_more(
     engine: docker.DockerClient, model_image: str, memory: int
 ) -> None:

@@ -37,6 +37,7 @@ from servery_controller.domain.sightings import is_missing, ready_replicas, reas
 
 STARTING = "The model is built; starting replicas."
 AT_ZERO = "Scaled to zero. A request wakes it."
+REPLACING = "No replica takes requests; replacing."
 WAKING = "Scaled to zero, and being woken: a replica is being started."
 
 _CURRENT = (ConfigPhase.ACTIVE, ConfigPhase.STOPPED)
@@ -182,6 +183,9 @@ def _judge_phase(entity: ServedEntity, deployment: Deployment, seen: Observation
                 return _advance_entity(entity, EntityEvent.SLEPT, AT_ZERO)
             if ready_replicas(entity, deployment, seen):
                 return _advance_entity(entity, EntityEvent.REPLICA_READY, "")
+            if failures := reasons(entity, deployment, seen, ReplicaState.FAILED):
+                # Often known only a moment after the last one was lost: of a container the engine says why it ended.
+                return replace(entity, message=f"{REPLACING} {failures}")
         case EntityPhase.FAILED | EntityPhase.ABORTED:
             pass
     return entity
@@ -227,7 +231,7 @@ def _judge_ready(entity: ServedEntity, deployment: Deployment, seen: Observation
     if not seen.complete:
         return entity
     if not ready_replicas(entity, deployment, seen):
-        message = f"No replica takes requests; replacing. {reasons(entity, deployment, seen)}".rstrip()
+        message = f"{REPLACING} {reasons(entity, deployment, seen)}".rstrip()
         return _advance_entity(entity, EntityEvent.REPLICAS_LOST, message)
     wanted = [r for r in deployment.replicas_of(entity.id) if not r.stopping]
     if not any(is_missing(replica, seen) for replica in wanted):
