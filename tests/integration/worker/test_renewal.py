@@ -6,100 +6,49 @@ import contextlib
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from nats.aio.client import Client
-from servery_credentials.certificates import Identity, keep_certificate, open_authority
-from servery_credentials.installation import REPLICAS_AUTHORITY
-from servery_credentials.nats_accounts import (
-    keep_account_seed,
-    keep_credentials,
-    keep_server_config,
-    open_nats_authority,
-)
 from tests.infrastructure import NatsServer
+from tests.integration.worker.issued import Issued
 from tests.integration.worker.scoring_client import Call, ScoringClient, do_body
 from tests.integration.worker.worker_process import WorkerOrders, WorkerProcess
 from tests.waiting import until
 
 from servery_common.contracts import subjects
-from servery_common.contracts.permissions import SERVICES, inbox_prefix
+from servery_common.contracts.permissions import inbox_prefix
 from servery_common.contracts.replicas import CredentialsRenewed, RenewCredentials
 from servery_common.errors import InvalidParameter, PermissionDenied, Unavailable
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.port import Bus
 from servery_common.nats_credentials import lifetime_of, make_user_key
-from servery_common.settings import NatsSettings
 from servery_common.tls import tls_context
 from servery_controller.compute.container_spec import verdict
 from servery_controller.compute.docker_wiring import serve_renewals
-from servery_controller.compute.replica_credentials import ReplicaCredentials
-
-
-class Installation:
-    """Everything that is issued, and a server that has its part of it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        now = datetime.now(UTC)
-        authority = open_authority(root / "ca" / "ca.pem", now)
-        replicas = open_authority(root / "controller" / REPLICAS_AUTHORITY, now, name="Servery replicas")
-        nats = open_nats_authority(root / "ca")
-        server = Identity("nats", hosts=("127.0.0.1", "localhost"))
-        keep_certificate(authority, root / "nats", server, now, also_trusted=replicas.pem)
-        keep_server_config(nats, root / "nats", None, now)
-        for name in ("controller", "gateway"):
-            keep_certificate(authority, root / name, Identity(name), now)
-            keep_credentials(nats, root / name, name, SERVICES[name], None, now)
-        keep_account_seed(nats, root / "controller", None)
-        own = root / "nats"
-        self.server = NatsServer(
-            root,
-            config=f'include "{Path("nats/accounts.conf")}"\n'
-            f'tls {{ cert_file: "{own}/tls.pem", key_file: "{own}/tls.pem", ca_file: "{own}/ca.crt", verify: true }}',
-        )
-        self.url = self.server.url.replace("127.0.0.1", "localhost")
-
-    def settings(self, name: str) -> NatsSettings:
-        """How a part reaches the server, with the files in its directory."""
-        own = self.root / name
-        return NatsSettings(
-            url=self.url,
-            credentials=own / "nats.creds",
-            inbox_prefix=inbox_prefix(name),
-            tls_ca=own / "ca.crt",
-            tls_cert=own / "tls.pem",
-            tls_key=own / "tls.pem",
-        )
-
-    def credentials(self, lifetime: timedelta) -> ReplicaCredentials:
-        return ReplicaCredentials(self.root / "controller", lifetime, lambda: datetime.now(UTC))
-
-    def issue(self, replica_id: str, lifetime: timedelta) -> NatsSettings:
-        """Give a replica its first ones, as files, as its container's entry point does."""
-        access = self.credentials(lifetime).issue(replica_id, self.url)
-        own = self.root / replica_id
-        own.mkdir()
-        (own / "nats.creds").write_text(access.credentials)
-        (own / "ca.crt").write_text(access.ca)
-        (own / "tls.pem").write_text(access.certificate)
-        return self.settings(replica_id)
 
 
 @pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    installation = Installation(tmp_path_factory.mktemp("credentials"))
-    installation.server.start()
-    yield installation
-    installation.server.stop()
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issued]:
+    """Everything that is issued, and a server that has its part of it."""
+    issued = Issued(tmp_path_factory.mktemp("credentials"))
+    own = issued.root / "nats"
+    server = NatsServer(
+        issued.root,
+        config=f'include "{Path("nats/accounts.conf")}"\n'
+        f'tls {{ cert_file: "{own}/tls.pem", key_file: "{own}/tls.pem", ca_file: "{own}/ca.crt", verify: true }}',
+    )
+    issued.url = server.url.replace("127.0.0.1", "localhost")
+    server.start()
+    yield issued
+    server.stop()
 
 
 @contextlib.asynccontextmanager
 async def controller(
-    installation: Installation, lifetime: timedelta | None, runs: Callable[[str], bool] = lambda _: True
+    installation: Issued, lifetime: timedelta | None, runs: Callable[[str], bool] = lambda _: True
 ) -> AsyncIterator[Bus]:
     """A controller's bus; with a lifetime it renews."""
     async with connect_bus(installation.settings("controller"), name="controller") as bus:
@@ -110,7 +59,7 @@ async def controller(
 class Worker:
     """A worker of one replica, as it runs in a container."""
 
-    def __init__(self, installation: Installation, lifetime: timedelta, directory: Path) -> None:
+    def __init__(self, installation: Issued, lifetime: timedelta, directory: Path) -> None:
         self.id = uuid4().hex
         settings = installation.issue(self.id, lifetime)
         self.creds = settings.credentials
@@ -143,7 +92,7 @@ class Worker:
 
 
 @pytest.fixture
-def start(installation: Installation, tmp_path: Path) -> Iterator[Callable[[timedelta], Worker]]:
+def start(installation: Issued, tmp_path: Path) -> Iterator[Callable[[timedelta], Worker]]:
     """Starts workers that end with the test."""
     workers: list[Worker] = []
 
@@ -158,7 +107,7 @@ def start(installation: Installation, tmp_path: Path) -> Iterator[Callable[[time
 
 
 @contextlib.asynccontextmanager
-async def gateway(installation: Installation, replica_id: str) -> AsyncIterator[ScoringClient]:
+async def gateway(installation: Issued, replica_id: str) -> AsyncIterator[ScoringClient]:
     settings = installation.settings("gateway")
     client = Client()
     await client.connect(
@@ -225,7 +174,7 @@ def _said(call: Call) -> str:
 
 
 async def test_credentials_are_renewed_again_and_again_and_no_request_notices(
-    installation: Installation, start: Callable[[timedelta], Worker], obedient: Path, tmp_path: Path
+    installation: Issued, start: Callable[[timedelta], Worker], obedient: Path, tmp_path: Path
 ) -> None:
     lifetime = timedelta(seconds=8)
     async with controller(installation, lifetime) as bus:
@@ -259,7 +208,7 @@ async def test_credentials_are_renewed_again_and_again_and_no_request_notices(
 
 
 async def test_a_stream_goes_on_in_order_over_several_connections(
-    installation: Installation, start: Callable[[timedelta], Worker], streaming: Path
+    installation: Issued, start: Callable[[timedelta], Worker], streaming: Path
 ) -> None:
     lifetime = timedelta(seconds=6)
     async with controller(installation, lifetime) as bus:
@@ -278,7 +227,7 @@ async def test_a_stream_goes_on_in_order_over_several_connections(
 
 
 async def test_a_controller_that_was_away_is_asked_until_it_is_back(
-    installation: Installation, start: Callable[[timedelta], Worker]
+    installation: Issued, start: Callable[[timedelta], Worker]
 ) -> None:
     lifetime = timedelta(seconds=20)
     worker = start(lifetime)
@@ -289,7 +238,7 @@ async def test_a_controller_that_was_away_is_asked_until_it_is_back(
 
 
 async def test_a_replica_that_could_not_renew_stops_and_says_why(
-    installation: Installation, start: Callable[[timedelta], Worker], obedient: Path
+    installation: Issued, start: Callable[[timedelta], Worker], obedient: Path
 ) -> None:
     lifetime, renewed = timedelta(seconds=10), True
     async with controller(installation, lifetime, runs=lambda _: renewed) as bus:
@@ -318,7 +267,7 @@ async def test_a_replica_that_could_not_renew_stops_and_says_why(
 
 
 @contextlib.asynccontextmanager
-async def replica(installation: Installation) -> AsyncIterator[tuple[str, Bus, Client]]:
+async def replica(installation: Issued) -> AsyncIterator[tuple[str, Bus, Client]]:
     """The bus of a replica, with its rights, and the connection itself."""
     replica_id = uuid4().hex
     settings = installation.issue(replica_id, timedelta(minutes=5))
@@ -330,7 +279,7 @@ def asking(replica_id: str, **changed: str) -> RenewCredentials:
     return RenewCredentials(**({"replica_id": replica_id, "user_key": make_user_key().public} | changed))
 
 
-async def test_a_replica_gets_its_own_credentials_and_nobody_elses(installation: Installation) -> None:
+async def test_a_replica_gets_its_own_credentials_and_nobody_elses(installation: Issued) -> None:
     async with (
         controller(installation, timedelta(hours=1)),
         replica(installation) as (own, bus, _),
@@ -364,7 +313,7 @@ async def test_a_replica_gets_its_own_credentials_and_nobody_elses(installation:
             await bus.request(subject, asking(own, user_key="UABC"), CredentialsRenewed, timeout=5)
 
 
-async def test_a_replica_that_has_ended_gets_none(installation: Installation) -> None:
+async def test_a_replica_that_has_ended_gets_none(installation: Issued) -> None:
     async with (
         controller(installation, timedelta(hours=1), runs=lambda _: False),
         replica(installation) as (own, bus, _),
@@ -375,7 +324,7 @@ async def test_a_replica_that_has_ended_gets_none(installation: Installation) ->
             )
 
 
-async def test_the_answer_goes_to_who_asked_and_nowhere_else(installation: Installation) -> None:
+async def test_the_answer_goes_to_who_asked_and_nowhere_else(installation: Issued) -> None:
     async with (
         controller(installation, timedelta(hours=1)) as bus,
         replica(installation) as (own, asks, connection),
