@@ -104,7 +104,7 @@ async def test_a_request_whose_time_passed_while_it_waited_in_the_runner_costs_n
     agent = Agent(LAUNCH, sent, deadline_grace=1.0, on_overdue=lambda: killed.append(True))  # type: ignore[arg-type]
     runner = FakeRunner()
     agent.attach(runner)  # type: ignore[arg-type]
-    await deliver(agent, request(1, ttl=1))
+    await deliver(agent, request(1, ttl=500))
     await until(lambda: bool(runner.cancelled))
     assert sent.results() == [(1, 504, False)]
     runner.say(frames.RESULT, runner.requests[0][0], {"status": 499}, flags=frames.NOT_RUN)
@@ -117,7 +117,7 @@ async def test_a_runner_that_does_not_give_back_what_it_has_not_begun_is_replace
     killed = asyncio.Event()
     agent = Agent(LAUNCH, sent, deadline_grace=0.0, on_overdue=killed.set)  # type: ignore[arg-type]
     agent.attach(FakeRunner())  # type: ignore[arg-type]
-    await deliver(agent, request(1, ttl=1))
+    await deliver(agent, request(1, ttl=500))
     await asyncio.wait_for(killed.wait(), 10)
 
 
