@@ -189,7 +189,7 @@ async def test_a_replica_answers_an_order_and_only_that(replica: Someone, anyone
 
     await replica.client.subscribe(subjects.worker_stop(MINE), cb=answer)
     await replica.client.flush()
-    reply = await anyone.client.request(subjects.worker_stop(MINE), b"", timeout=5)
+    reply = await anyone.client.request(subjects.worker_stop(MINE), b"", timeout=30)
     assert reply.data == b"done"
     assert not await replica.may_publish(anyone.client.new_inbox())
 
