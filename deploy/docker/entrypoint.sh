@@ -40,6 +40,12 @@ if [ -n "${SERVERY_REPLICA_NATS_CREDENTIALS:-}" ]; then
 fi
 
 if [ "${SERVERY_SERVICE}" = mlflow ]; then
+  # What servery_common.postgres does for the services, libpq does for MLflow.
+  case "${SERVERY_POSTGRES_TLS:-off}" in
+    on) export PGSSLMODE=verify-full PGSSLROOTCERT="${SERVERY_POSTGRES_TLS_CA:?}" PGSSLMINPROTOCOLVERSION=TLSv1.3 ;;
+    off) ;;
+    *) echo "SERVERY_POSTGRES_TLS is '$SERVERY_POSTGRES_TLS': set it to on or off." >&2; exit 1 ;;
+  esac
   exec mlflow server "$@"
 fi
 exec python -m "servery_${SERVERY_SERVICE}" "$@"

@@ -4,10 +4,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from servery_credentials.installation import PARTS
+from servery_credentials.installation import PARTS, Passwords
 
 from servery_common.contracts.permissions import SERVICES, inbox_prefix
 
@@ -15,6 +16,12 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 PARTS_OF_IT: Mapping[str, Any] = COMPOSE["services"]
 OURS = ("gateway", "controller", "builder", "scaler", "mlflow", "credentials")
+WITH_A_DATABASE = {
+    name: url
+    for name, variables in Passwords.draw().variables().items()
+    for url in variables.values()
+    if url.startswith("postgresql://")
+}
 OBSERVABILITY = {"otel-collector", "jaeger", "prometheus", "grafana"}
 PUBLISHED = {"gateway", "mlflow", "jaeger", "prometheus", "grafana"}
 WITHOUT_HEALTH_CHECK = {
@@ -121,6 +128,36 @@ def test_each_service_uses_the_inbox_its_credentials_allow(name: str) -> None:
     assert PARTS_OF_IT[name]["environment"]["SERVERY_NATS_INBOX_PREFIX"] == inbox_prefix(name)
 
 
+def test_whoever_is_issued_a_database_verifies_who_answers() -> None:
+    assert set(WITH_A_DATABASE) == {"controller", "builder", "mlflow"}
+    [postgres] = [part for part in PARTS if part.name == "postgres"]
+    for name, url in WITH_A_DATABASE.items():
+        environment = PARTS_OF_IT[name]["environment"]
+        assert environment["SERVERY_POSTGRES_TLS_CA"] == "/run/servery/credentials/ca.crt", name
+        assert urlsplit(url).hostname in postgres.hosts
+
+
+def test_postgres_is_without_tls_only_where_somebody_says_so() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert set(re.findall(r"\$\{SERVERY_POSTGRES_TLS[^}]*\}", text)) == {"${SERVERY_POSTGRES_TLS:-on}"}
+    for name in (*WITH_A_DATABASE, "postgres"):
+        assert PARTS_OF_IT[name]["environment"]["SERVERY_POSTGRES_TLS"] == "${SERVERY_POSTGRES_TLS:-on}"
+    told = PARTS_OF_IT["credentials"]["environment"]["SERVERY_CREDENTIALS_POSTGRES_TLS"]
+    assert told == "${SERVERY_POSTGRES_TLS:-on}"
+
+
+def test_nobody_comes_into_postgres_over_the_network_without_tls_and_a_password() -> None:
+    assert PARTS_OF_IT["postgres"]["entrypoint"] == ["sh", "/etc/servery/postgres/start.sh"]
+    assert "./deploy/postgres:/etc/servery/postgres:ro" in PARTS_OF_IT["postgres"]["volumes"]
+    lines = [
+        line.split()
+        for line in (ROOT / "deploy/postgres/pg_hba.conf").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    network = [line for line in lines if line[0] != "local"]
+    assert network == [["hostssl", "all", "all", "all", "scram-sha-256"]]
+
+
 def test_the_collector_and_jaeger_use_only_what_they_define() -> None:
     for file in ("deploy/otel/collector.yaml", "deploy/jaeger/config.yaml"):
         config = yaml.safe_load((ROOT / file).read_text())
@@ -156,3 +193,17 @@ def test_variables_that_clients_set_do_not_reach_the_services() -> None:
     assert not re.search(r"\$\{?(MLFLOW_|DATABRICKS_)", text), (
         "they name what a person's shell reaches, not a container"
     )
+
+
+def test_a_proxy_is_not_asked_for_what_is_inside() -> None:
+    builder = PARTS_OF_IT["builder"]["environment"]
+    spared = set(builder["NO_PROXY"].partition("$")[0].split(","))
+    for name in ("MLFLOW_TRACKING_URI", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+        assert urlsplit(default_of(builder[name])).hostname in spared
+
+
+def default_of(variable: str) -> str:
+    """What ``${NAME:-default}`` is when nobody sets it."""
+    found = re.fullmatch(r"\$\{\w+:-(.*)\}", variable)
+    assert found, variable
+    return found[1]

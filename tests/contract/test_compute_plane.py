@@ -24,7 +24,9 @@ def covers(pattern: str, subject: str) -> bool:
 def test_all_that_a_replica_may_do_passes_but_what_it_says_to_itself() -> None:
     rights = of_replica("r1")
     for subject in rights.publish:
-        assert any(covers(passes, subject) for passes in COMPUTE_PLANE.outward), subject
+        assert any(covers(passes, subject) for passes in (*COMPUTE_PLANE.outward, *COMPUTE_PLANE.asked)), (
+            subject
+        )
     for subject in rights.subscribe:
         known = (*COMPUTE_PLANE.orders, *COMPUTE_PLANE.inward)
         assert subject.startswith("_INBOX.r1.") or any(covers(passes, subject) for passes in known), subject
@@ -32,13 +34,14 @@ def test_all_that_a_replica_may_do_passes_but_what_it_says_to_itself() -> None:
 
 def test_nothing_passes_that_no_replica_needs() -> None:
     needed = (*of_replica("r1").publish, *of_replica("r1").subscribe)
-    for passes in (*COMPUTE_PLANE.orders, *COMPUTE_PLANE.inward, *COMPUTE_PLANE.outward):
+    passage = COMPUTE_PLANE
+    for passes in (*passage.orders, *passage.asked, *passage.inward, *passage.outward):
         assert any(covers(passes, subject) for subject in needed), passes
 
 
 def test_the_link_may_send_what_goes_there_and_receive_what_comes_from_there() -> None:
-    assert set(of_link().publish) == {*COMPUTE_PLANE.orders, *COMPUTE_PLANE.inward}
-    assert set(of_link().subscribe) == {*COMPUTE_PLANE.outward, "_R_.>"}
+    assert set(of_link().publish) == {*COMPUTE_PLANE.orders, *COMPUTE_PLANE.inward, "_INBOX.>"}
+    assert set(of_link().subscribe) == {*COMPUTE_PLANE.outward, *COMPUTE_PLANE.asked, "_R_.>"}
 
 
 def test_the_server_over_there_is_run_as_the_one_here() -> None:

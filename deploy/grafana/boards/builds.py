@@ -1,6 +1,7 @@
 """How model versions become environments."""
 
-from deploy.grafana.boards.panels import RATE, Panels, Query, board, graph, quantiles, rate, with_rows
+from deploy.grafana.boards.panels import Panels, board, graph, processes, with_rows
+from deploy.grafana.boards.queries import Query, quantile, quantiles, rate
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 BUILDER = 'job="builder"'
@@ -54,13 +55,7 @@ def _builds() -> Panels:
             "Time of each phase (p95)",
             "environment: downloads and installs; verify: loads the model and predicts its example.",
             "s",
-            [
-                Query(
-                    "histogram_quantile(0.95, sum by (le, phase)"
-                    f" (rate(servery_builder_phase_duration_seconds_bucket[{RATE}])))",
-                    "{{phase}}",
-                )
-            ],
+            [quantile(0.95, "servery_builder_phase_duration_seconds", "phase")],
         ),
         graph(
             "Environments found in the cache",
@@ -80,17 +75,11 @@ def _builds() -> Panels:
 
 def _builder() -> Panels:
     return (
-        graph(
-            "Processors",
-            "Of the builder itself; installers and verifications are processes of their own.",
-            "short",
-            [Query(f"rate(process_cpu_seconds_total{{{BUILDER}}}[{RATE}])", "{{instance}}")],
-        ),
-        graph(
-            "Memory",
-            "Resident memory of the builder.",
-            "bytes",
-            [Query(f"process_resident_memory_bytes{{{BUILDER}}}", "{{instance}}")],
+        *processes(
+            BUILDER,
+            "{{instance}}",
+            processors="Of the builder itself; installers and verifications are processes of their own.",
+            memory="Resident memory of the builder.",
         ),
         graph(
             "Connections to Postgres",

@@ -1,16 +1,15 @@
 """One endpoint."""
 
 from deploy.grafana.boards.panels import (
-    RATE,
     Panels,
-    Query,
     board,
     graph,
-    quantiles,
-    rate,
+    refusals,
+    requests_under_way,
     variable,
     with_rows,
 )
+from deploy.grafana.boards.queries import RATE, Query, quantiles, rate
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 ENDPOINT = 'workspace="$workspace", endpoint="$endpoint"'
@@ -66,13 +65,10 @@ def _requests() -> Panels:
             ],
             highest=1,
         ),
-        graph(
-            "Refusals by reason",
+        refusals(
             "Answers of Servery's own. queue_full, queue_wait: too few replicas; quota, rate_limit: a limit of yours;"
             " replica_died: see the model's log.",
-            "reqps",
-            [rate("servery_gateway_rejections_total", ENDPOINT, "reason", "{{reason}}")],
-            stacked=True,
+            ENDPOINT,
         ),
     )
 
@@ -123,15 +119,11 @@ def _replicas() -> Panels:
                 ),
             ],
         ),
-        graph(
+        requests_under_way(
             "Queue",
             "At replicas, waiting for a slot, and held for a first replica, in all gateways.",
-            "short",
-            [
-                Query(f"sum(servery_gateway_requests_in_flight{{{ENTITY}}})", "at replicas"),
-                Query(f"sum(servery_gateway_requests_queued{{{ENTITY}}})", "waiting"),
-                Query(f"sum(servery_gateway_requests_held{{{ENTITY}}})", "held"),
-            ],
+            ENTITY,
+            held="held",
         ),
         graph(
             "Slots in use",

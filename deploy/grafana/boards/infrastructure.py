@@ -1,6 +1,7 @@
 """NATS and Postgres, as they tell of themselves and as the services see them."""
 
-from deploy.grafana.boards.panels import RATE, Panels, Query, board, graph, rate, with_rows
+from deploy.grafana.boards.panels import Panels, board, graph, with_rows
+from deploy.grafana.boards.queries import RATE, Query, rate
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 
@@ -11,7 +12,6 @@ def infrastructure() -> Dashboard:
 
 
 def _nats() -> Panels:
-    # Each controller asks the same server: one of their answers is enough.
     return (
         graph(
             "Connections of the services",
@@ -35,17 +35,13 @@ def _nats() -> Panels:
             "Messages",
             "To and from all clients.",
             "ops",
-            [
-                Query(
-                    f"max by (direction) (rate(servery_nats_server_messages_total[{RATE}]))", "{{direction}}"
-                )
-            ],
+            [_told("servery_nats_server_messages_total", "direction")],
         ),
         graph(
             "Bytes",
             "To and from all clients.",
             "Bps",
-            [Query(f"max by (direction) (rate(servery_nats_server_bytes_total[{RATE}]))", "{{direction}}")],
+            [_told("servery_nats_server_bytes_total", "direction")],
         ),
         graph(
             "Slow consumers",
@@ -94,11 +90,7 @@ def _nats() -> Panels:
             "JetStream's API",
             "Calls and errors. Errors come with each start (streams that are there already).",
             "ops",
-            [
-                Query(
-                    f"max by (result) (rate(servery_nats_jetstream_api_requests_total[{RATE}]))", "{{result}}"
-                )
-            ],
+            [_told("servery_nats_jetstream_api_requests_total", "result")],
         ),
     )
 
@@ -137,7 +129,7 @@ def _postgres() -> Panels:
             "Transactions",
             "Rollbacks are a few of a thousand; more: see the services' logs.",
             "ops",
-            [Query(f"max by (result) (rate(servery_postgres_transactions_total[{RATE}]))", "{{result}}")],
+            [_told("servery_postgres_transactions_total", "result")],
         ),
         graph(
             "Oldest transaction",
@@ -178,3 +170,11 @@ def _postgres() -> Panels:
             [Query("min by (survey) (servery_survey_up)", "{{survey}}")],
         ),
     )
+
+
+def _told(metric: str, by: str) -> Query:
+    """Return how fast a counter of a server grows.
+
+    Each controller asks the same server: one of their answers is enough.
+    """
+    return Query(f"max by ({by}) (rate({metric}[{RATE}]))", f"{{{{{by}}}}}")

@@ -1,6 +1,16 @@
 """How the whole installation is."""
 
-from deploy.grafana.boards.panels import RATE, Panels, Query, board, graph, number, quantiles, rate, with_rows
+from deploy.grafana.boards.panels import (
+    Panels,
+    board,
+    graph,
+    number,
+    processes,
+    refusals,
+    requests_under_way,
+    with_rows,
+)
+from deploy.grafana.boards.queries import RATE, Query, quantile, quantiles, rate
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 REQUESTS = "servery_gateway_requests_total"
@@ -86,22 +96,13 @@ def _requests() -> Panels:
             quantiles("servery_gateway_request_duration_seconds", TOTAL),
             exemplars=True,
         ),
-        graph(
-            "Refusals by reason",
-            "Requests that Servery answered itself; docs/metrics.md says what each reason means and what to do.",
-            "reqps",
-            [rate("servery_gateway_rejections_total", "", "reason", "{{reason}}")],
-            stacked=True,
+        refusals(
+            "Requests that Servery answered itself; docs/metrics.md says what each reason means and what to do."
         ),
-        graph(
+        requests_under_way(
             "Under way",
             "At replicas, waiting for one, and waiting for the first one of an endpoint at zero.",
-            "short",
-            [
-                Query("sum(servery_gateway_requests_in_flight)", "at replicas"),
-                Query("sum(servery_gateway_requests_queued)", "waiting"),
-                Query("sum(servery_gateway_requests_held)", "held for a first replica"),
-            ],
+            held="held for a first replica",
         ),
         graph(
             "Busiest endpoints",
@@ -118,13 +119,7 @@ def _requests() -> Panels:
             "Stages of traced requests (p95)",
             "Where the time of sampled requests goes: admission, waiting, and from the gateway to the model and back.",
             "s",
-            [
-                Query(
-                    "histogram_quantile(0.95, sum by (le, stage)"
-                    f" (rate(servery_gateway_sampled_stage_duration_seconds_bucket[{RATE}])))",
-                    "{{stage}}",
-                )
-            ],
+            [quantile(0.95, "servery_gateway_sampled_stage_duration_seconds", "stage")],
             exemplars=True,
         ),
     )
@@ -227,13 +222,7 @@ def _services() -> Panels:
             "Event loop of gateways (p99 lag)",
             "Above 100 ms for long the gateway refuses requests: give it more processes or more machines.",
             "s",
-            [
-                Query(
-                    "histogram_quantile(0.99, sum by (le, instance)"
-                    f" (rate(servery_gateway_loop_lag_seconds_bucket[{RATE}])))",
-                    "{{instance}}",
-                )
-            ],
+            [quantile(0.99, "servery_gateway_loop_lag_seconds", "instance")],
         ),
         graph(
             "Bodies held by gateways",
@@ -248,17 +237,11 @@ def _services() -> Panels:
             "short",
             [Query("servery_gateway_client_connections", "{{instance}}")],
         ),
-        graph(
-            "Processors",
-            "Of each process: 1 is a whole processor, which is the most one gateway process can use.",
-            "short",
-            [Query(f"rate(process_cpu_seconds_total{{{SERVICES}}}[{RATE}])", "{{job}} {{instance}}")],
-        ),
-        graph(
-            "Memory",
-            "Resident memory of each process. Growing without end: a leak; restart it and report it.",
-            "bytes",
-            [Query(f"process_resident_memory_bytes{{{SERVICES}}}", "{{job}} {{instance}}")],
+        *processes(
+            SERVICES,
+            "{{job}} {{instance}}",
+            processors="Of each process: 1 is a whole processor, which is the most one gateway process can use.",
+            memory="Resident memory of each process. Growing without end: a leak; restart it and report it.",
         ),
         graph(
             "Open files",

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import count
 from urllib.parse import quote
 
+from deploy.grafana.boards.queries import RATE, Query, rate, within
 from grafana_foundation_sdk.builders.common import (
     ReduceDataOptions,
     StackingConfig,
@@ -42,9 +42,7 @@ from grafana_foundation_sdk.models.dashboard import (
 PROMETHEUS = DataSourceRef(type_val="prometheus", uid="prometheus")
 PER_ROW = 3
 WIDTH, HEIGHT = 24 // PER_ROW, 8
-RATE = "$__rate_interval"
 Panels = tuple[TimeseriesPanel | StatPanel, ...]
-QUANTILES = (("0.5", "p50"), ("0.95", "p95"), ("0.99", "p99"))
 
 _TRACES = {
     "a": {
@@ -53,14 +51,6 @@ _TRACES = {
         "range": {"from": "FROM", "to": "TO"},
     }
 }
-
-
-@dataclass(frozen=True)
-class Query:
-    """One query and what its series are called."""
-
-    expression: str
-    legend: str
 
 
 def graph(
@@ -127,21 +117,29 @@ def number(
     )
 
 
-def quantiles(metric: str, selector: str = "", by: Iterable[str] = (), legend: str = "") -> list[Query]:
-    """Return the percentiles of a histogram, of each group in ``by``."""
-    grouped = ", ".join(("le", *by))
-    return [
-        Query(
-            f"histogram_quantile({q}, sum by ({grouped}) (rate({metric}_bucket{{{selector}}}[{RATE}])))",
-            f"{legend} {name}".strip(),
-        )
-        for q, name in QUANTILES
+def refusals(description: str, selector: str = "") -> TimeseriesPanel:
+    """Return the panel of what gateways answered themselves."""
+    refused = rate("servery_gateway_rejections_total", selector, "reason", "{{reason}}")
+    return graph("Refusals by reason", description, "reqps", [refused], stacked=True)
+
+
+def requests_under_way(title: str, description: str, selector: str = "", *, held: str) -> TimeseriesPanel:
+    """Return the panel of requests that are not answered yet; ``held`` is what those are called that wake an entity."""
+    states = {"in_flight": "at replicas", "queued": "waiting", "held": held}
+    counted = [
+        Query(f"sum(servery_gateway_requests_{state}{within(selector)})", name)
+        for state, name in states.items()
     ]
+    return graph(title, description, "short", counted)
 
 
-def rate(metric: str, selector: str, by: str, legend: str) -> Query:
-    """Return how fast a counter grows, each second."""
-    return Query(f"sum by ({by}) (rate({metric}{{{selector}}}[{RATE}]))", legend)
+def processes(
+    selector: str, legend: str, *, processors: str, memory: str
+) -> tuple[TimeseriesPanel, TimeseriesPanel]:
+    """Return the panels of what our own processes use; ``processors`` and ``memory`` are what is said of each."""
+    used = Query(f"rate(process_cpu_seconds_total{within(selector)}[{RATE}])", legend)
+    resident = Query(f"process_resident_memory_bytes{within(selector)}", legend)
+    return graph("Processors", processors, "short", [used]), graph("Memory", memory, "bytes", [resident])
 
 
 def board(title: str, uid: str, description: str) -> Dashboard:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import uuid
 from pathlib import Path
@@ -17,21 +16,11 @@ ROOT = Path(__file__).parents[3]
 LONG = 600
 
 
-def why_no_engine() -> str | None:
-    """Return why containers cannot be tested here."""
-    if shutil.which("docker") is None:
-        return "docker is not installed"
-    for command in (["docker", "info"], ["docker", "compose", "version"]):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        if done.returncode:
-            return f"{' '.join(command)}: {done.stderr.strip()[:200]}"
-    return None
-
-
 class Installation:
     """Comes up with ``up`` and goes with ``down``, replicas included."""
 
-    def __init__(self) -> None:
+    def __init__(self, override: Path | None = None) -> None:
+        """``override`` is a compose file that is read after the project's own."""
         own = uuid.uuid4().hex[:8]
         self.project = f"servery-test-{own}"
         self.version = f"test-{own}"
@@ -43,8 +32,11 @@ class Installation:
             "SERVERY_GATEWAY_PORT": str(self.gateway_port),
             "SERVERY_MLFLOW_PORT": str(self.mlflow_port),
             "SERVERY_PUBLIC_URL": f"http://localhost:{self.gateway_port}",
+            "SERVERY_POSTGRES_TLS": "on",
             "COMPOSE_PROJECT_NAME": self.project,
         }
+        if override is not None:
+            self.environment["COMPOSE_FILE"] = os.pathsep.join(("docker-compose.yml", str(override)))
         self.mlflow = f"http://localhost:{self.mlflow_port}"
 
     def up(self) -> None:

@@ -6,6 +6,9 @@ One story in order: each step begins where the one before has ended.
 from __future__ import annotations
 
 import json
+import re
+import socket
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,7 +20,8 @@ import httpx
 import mlflow
 import pandas as pd
 import pytest
-from tests.end_to_end.compose.installation import Installation, why_no_engine
+from tests.containers.engine import postgres_with_tls, why_no_engine
+from tests.end_to_end.compose.installation import ROOT, Installation
 from tests.end_to_end.deadlines import eventually
 from tests.models import zoo
 
@@ -32,13 +36,16 @@ DEPLOYS_WITHIN = 400
 
 
 @pytest.fixture(scope="module")
-def installation() -> Iterator[Installation]:
-    installation = Installation()
-    try:
-        installation.up()
-        yield installation
-    finally:
-        installation.down("-v")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with postgres_with_tls() as postgres:
+        override = tmp_path_factory.mktemp("compose") / "override.yml"
+        override.write_text(json.dumps({"services": {"postgres": {"image": postgres}}}))
+        installation = Installation(override)
+        try:
+            installation.up()
+            yield installation
+        finally:
+            installation.down("-v")
     left = installation.left()
     assert left == {"containers": [], "networks": [], "volumes": [], "images": []}, left
 
@@ -121,6 +128,7 @@ def test_a_model_is_built_into_an_image_and_served_from_a_container(
     told = installation.inspect(replica)
     image = client.get(f"{ENDPOINTS}/{NAME}/served-models/model/build-logs").json()["logs"]
     assert told["Image"] in image, "it runs what was verified"
+    assert "[internal]" not in image
 
 
 def test_a_replica_is_confined(installation: Installation, client: httpx.Client) -> None:
@@ -156,14 +164,41 @@ def test_a_replica_reaches_nats_and_nothing_else(installation: Installation, cli
     reached = installation.inside(
         replica,
         "import json, socket\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
         "def reach(host, port):\n"
         "  try: socket.create_connection((host, port), 2).close()\n"
         "  except ConnectionRefusedError: return host != 'nats'\n"  # an answer, from where there should be none
         "  except OSError: return False\n"
         "  return True\n"
-        f"print(json.dumps([target for target in {targets!r} if reach(*target)]))",
+        f"targets = {targets!r}\n"
+        "reached = list(ThreadPoolExecutor(16).map(lambda target: reach(*target), targets))\n"
+        "print(json.dumps([target for target, yes in zip(targets, reached) if yes]))",
     )
     assert reached == [["nats", 4222]]
+
+
+def test_everybody_talks_to_postgres_with_tls(installation: Installation, client: httpx.Client) -> None:
+    query = (
+        "SELECT usename, bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
+        " WHERE client_addr IS NOT NULL GROUP BY usename ORDER BY usename"
+    )
+    psql = (
+        "exec",
+        "-T",
+        "postgres",
+        "psql",
+        "-U",
+        "postgres",
+        "-h",
+        "/var/run/postgresql",
+        "-At",
+        "-c",
+        query,
+    )
+    assert installation.compose(*psql).split() == ["mlflow|t", "servery|t"]
+    environment = installation.compose("exec", "-T", "mlflow", "cat", "/proc/1/environ").split("\0")
+    assert "PGSSLMODE=verify-full" in environment
+    assert "PGSSLROOTCERT=/run/servery/credentials/ca.crt" in environment
 
 
 def test_a_trace_goes_from_admission_to_the_model(installation: Installation, client: httpx.Client) -> None:
@@ -279,6 +314,74 @@ def test_to_zero_and_back(installation: Installation, client: httpx.Client) -> N
     answer = score(client, 7.0)
     assert (answer.status_code, answer.json()) == (200, {"predictions": [9.0]})
     assert len(installation.replicas()) == 1
+
+
+def test_an_image_deleted_at_zero_is_built_again_and_the_endpoint_says_so(
+    installation: Installation, client: httpx.Client
+) -> None:
+    eventually(
+        lambda: installation.replicas() == [], within=90, what="no replica is left", explain=installation.logs
+    )
+    ours = (
+        "--filter",
+        f"label=servery.installation={installation.project}",
+        "--filter",
+        "label=servery.build",
+    )
+    installation.docker("rmi", "--force", *installation.docker("images", "--quiet", *ours).split())
+    said: set[str] = set()
+
+    def says_so() -> bool:
+        said.add(described(client)["config"]["served_entities"][0]["state"]["deployment_state_message"])
+        assert any("gone, and built again" in message for message in said), said
+        return True
+
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(score, client, 7.0, timeout=180)
+        eventually(says_so, within=120, what="it says that it is built again", explain=installation.logs)
+        assert (answer.result().status_code, answer.result().json()) == (200, {"predictions": [9.0]})
+
+
+def test_a_container_out_of_memory_is_replaced_and_the_endpoint_says_why(
+    installation: Installation, client: httpx.Client
+) -> None:
+    tag = {"add_tags": [{"key": "servery.scale_to_zero_seconds", "value": "600"}]}
+    client.patch(f"{ENDPOINTS}/{NAME}/tags", json=tag).raise_for_status()
+    assert score(client, 7.0).status_code == 200
+    [replica] = installation.replicas()
+    installation.docker("update", "--memory", "768m", "--memory-swap", "768m", replica)
+    # Memory nobody can give back: files on tmpfs stay when whoever wrote them was ended.
+    fill = "while :; do head -c 1000000000 /dev/zero >/tmp/full; done"
+    installation.docker("exec", "--detach", replica, "sh", "-c", fill)
+    said: set[str] = set()
+
+    def says_why() -> bool:
+        said.add(described(client)["config"]["served_entities"][0]["state"]["deployment_state_message"])
+        assert any("needed more than its 0.8 GiB" in message for message in said), said
+        return True
+
+    eventually(says_why, within=90, what="the endpoint says why", explain=installation.logs)
+    eventually(
+        settled(client, described(client)["config"]["served_entities"][0]["entity_version"]),
+        within=90,
+        what="another one serves",
+        explain=installation.logs,
+    )
+
+
+def test_a_port_that_is_taken_is_named(installation: Installation, client: httpx.Client) -> None:
+    up = ["docker", "compose", "up", "--detach", "--no-deps", "gateway"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        environment = installation.environment | {"SERVERY_GATEWAY_PORT": str(port)}
+        done = subprocess.run(
+            up, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
+        )
+    assert done.returncode != 0
+    # The table in docs/compose.md has these words.
+    assert re.search(rf"{port}.*(address already in use|port is already allocated)", done.stderr), done.stderr
+    installation.compose(*up[2:], "--wait")
+    assert score(client, 7.0).status_code == 200
 
 
 def test_what_was_there_is_there_after_down_and_up(installation: Installation, client: httpx.Client) -> None:

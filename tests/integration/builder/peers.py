@@ -145,6 +145,7 @@ class Orderer:
         self._bus = bus
         self.environment: dict[str, str] | ServeryError = {}
         """The variables of every model, or why there are none."""
+        self.workload_type = "CPU"
 
     async def join(self) -> "Orderer":
         await self._bus.serve(
@@ -158,7 +159,7 @@ class Orderer:
     async def _model_environment(self, ask: ReadModelEnvironment) -> ModelEnvironment:
         if isinstance(self.environment, ServeryError):
             raise self.environment
-        return ModelEnvironment(variables=self.environment)
+        return ModelEnvironment(variables=self.environment, workload_type=self.workload_type)
 
     async def order(self, model: tuple[str, str], build_id: str | None = None) -> str:
         build_id = build_id or f"b{uuid4().hex[:16]}"

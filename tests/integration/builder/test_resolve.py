@@ -6,10 +6,11 @@ import pytest
 from tests.infrastructure import free_port
 from tests.integration.builder.peers import Registry, running_builder
 
+from servery_builder.artifacts.mlflow_registry import MlflowRegistry
 from servery_builder.settings import BuilderSettings
 from servery_common.contracts import subjects
 from servery_common.contracts.builds import ModelResolved, ResolveModel
-from servery_common.errors import InvalidParameter, NotFound, Unavailable
+from servery_common.errors import Internal, InvalidParameter, NotFound, Unavailable
 from servery_common.messaging.bus import NatsBus
 from servery_common.postgres import Pool
 
@@ -62,3 +63,20 @@ async def test_an_unreachable_mlflow_is_named_within_seconds(
             with pytest.raises(Unavailable, match=address):
                 await resolve(bus, "iris", "1")
         assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+async def test_a_container_whose_registry_is_localhost_is_told_that_this_is_itself(host: str) -> None:
+    address = f"http://{host}:{free_port()}"
+    with pytest.raises(Internal) as told:
+        await MlflowRegistry(address, in_container=True).resolve("iris", "1")
+    assert f"{address}, and inside the builder's container that is the container itself" in told.value.message
+    assert "Set SERVERY_MLFLOW_URI" in told.value.message
+
+
+async def test_another_address_that_does_not_answer_may_yet() -> None:
+    """As while MLflow starts."""
+    with pytest.raises(Unavailable):
+        await MlflowRegistry("http://mlflow.invalid:5000", in_container=True).resolve("iris", "1")
+    with pytest.raises(Unavailable):
+        await MlflowRegistry(f"http://localhost:{free_port()}").resolve("iris", "1")

@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from tests.infrastructure import NatsServer
+from structlog.testing import capture_logs
+from tests.infrastructure import NatsServer, running_nats
 from tests.messages import Ask, Other
 
 from servery_common.contracts.subjects import ROUTES_BUCKET
 from servery_common.errors import Conflict, Unavailable
-from servery_common.messaging.bus import KvChange, NatsBus
+from servery_common.messaging.bus import KvChange, NatsBus, connect_bus
+from servery_common.settings import NatsSettings
 
 
 class Follower:
@@ -109,6 +111,34 @@ async def test_changes_made_across_a_crash_of_nats_are_seen(
         await follower.until({"a": "2"}, caught_up=2)
         assert follower.caught_up[0].incarnation == follower.caught_up[-1].incarnation
         assert follower.caught_up[-1].missing == frozenset()
+
+
+async def test_a_bucket_that_is_not_there_yet_is_awaited_without_a_warning() -> None:
+    """As at the very first start, where the gateway may come before those who declare the buckets."""
+    with running_nats() as server, capture_logs() as lines:
+        settings = NatsSettings(url=server.url)
+
+        def interruptions() -> set[str]:
+            return {one["log_level"] for one in lines if one["event"] == "bucket_watch_interrupted"}
+
+        async def interrupted(level: str) -> None:
+            async with asyncio.timeout(20):
+                while True:
+                    if level in interruptions():
+                        return
+                    await asyncio.sleep(0.01)
+
+        async with connect_bus(settings, name="gateway", declare=False) as bus, following(bus) as follower:
+            await interrupted("debug")
+            async with connect_bus(settings, name="controller") as other:
+                await follower.until({})
+                await other.kv_put(ROUTES_BUCKET, "a", Ask(text="1"))
+                await follower.until({"a": "1"})
+            assert {one["log_level"] for one in lines if one["event"] == "bucket_watch_interrupted"} == {
+                "debug"
+            }
+            server.restart(lose_data=True)
+            await interrupted("warning")
 
 
 async def test_keys_lost_with_the_disk_are_missing_and_not_deleted(

@@ -119,6 +119,7 @@ async def test_a_replica_may_do_what_serving_takes(replica: Someone) -> None:
         assert await replica.may_subscribe(subject), subject
     assert await replica.may_publish(subjects.replies("gateway1", MINE))
     assert await replica.may_publish(subjects.worker_heartbeat(MINE))
+    assert await replica.may_publish(subjects.controller_renew_credentials(MINE))
 
 
 @pytest.mark.parametrize(
@@ -133,6 +134,8 @@ async def test_a_replica_may_do_what_serving_takes(replica: Someone) -> None:
         subjects.worker_ensure(THEIRS),
         subjects.worker_verify(),
         subjects.ALL_WORKER_HEARTBEATS,
+        subjects.ALL_CREDENTIAL_RENEWALS,
+        subjects.controller_renew_credentials(MINE),
         "servery.signals.gateway.>",
         subjects.controller_http(),
         f"$KV.{subjects.TOKENS_BUCKET}.>",
@@ -158,6 +161,7 @@ async def test_a_replica_reads_nobody_elses_traffic(replica: Someone, subject: s
         subjects.controller_find_token(),
         subjects.controller_issue_token(),
         subjects.controller_issue_model_token(),
+        subjects.controller_renew_credentials(THEIRS),
         subjects.controller_model_environment(),
         subjects.builder_resolve(),
         subjects.build_job("b1"),
@@ -185,7 +189,7 @@ async def test_a_replica_answers_an_order_and_only_that(replica: Someone, anyone
 
     await replica.client.subscribe(subjects.worker_stop(MINE), cb=answer)
     await replica.client.flush()
-    reply = await anyone.client.request(subjects.worker_stop(MINE), b"", timeout=5)
+    reply = await anyone.client.request(subjects.worker_stop(MINE), b"", timeout=30)
     assert reply.data == b"done"
     assert not await replica.may_publish(anyone.client.new_inbox())
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 from tests.infrastructure import PostgresServer
+from tests.integration.common.certificates import CertificateAuthority
 from tests.waiting import until
 
 from servery_common.contracts.builds import BuildRequested, BuildStarted
@@ -108,6 +110,21 @@ async def test_a_service_may_start_before_postgres(own_postgres: PostgresServer)
     pool = await asyncio.wait_for(connecting, 10)
     assert await pool.fetchval("SELECT 1") == 1
     await asyncio.wait_for(pool.close(), 5)
+
+
+async def test_a_service_with_tls_does_not_talk_to_a_server_without_it(
+    own_postgres: PostgresServer, tmp_path: Path
+) -> None:
+    await asyncio.to_thread(own_postgres.start)
+    ca = CertificateAuthority(tmp_path).file
+    with capture_logs() as lines:
+        connecting = asyncio.create_task(
+            create_pool(PostgresSettings(url=own_postgres.url, tls="on", tls_ca=ca))
+        )
+        await until(lambda: bool(lines))
+        assert not connecting.done()
+        connecting.cancel()
+    assert "this service does not talk to it in plain text" in lines[0]["error"]
 
 
 async def test_a_crash_of_postgres_shows_as_an_outage_and_heals(own_postgres: PostgresServer) -> None:

@@ -45,11 +45,51 @@ async def test_spans_of_a_worker_arrive_at_the_collector(
     assert [one.name for one in receiver.trace(trace_id)] == ["predict"]
 
 
-async def test_a_collector_that_is_away_costs_nothing_but_spans() -> None:
-    async with httpx.AsyncClient() as web:
-        relay = SpanRelay(web, "http://127.0.0.1:1/v1/traces")
+async def test_spans_wait_for_a_collector_that_is_just_starting() -> None:
+    answers = [httpx.ConnectError("refused"), httpx.Response(503), httpx.Response(200)]
+    tried = 0
+
+    def collector(request: httpx.Request) -> httpx.Response:
+        nonlocal tried
+        answer = answers[tried]
+        tried += 1
+        if isinstance(answer, httpx.Response):
+            return answer
+        raise answer
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(collector)) as web:
+        await SpanRelay(web, "http://collector/v1/traces").heard(WorkerSpans(worker_id="w1", otlp=b"x"))
+    assert tried == len(answers)
+
+
+async def test_spans_that_a_collector_does_not_take_are_not_sent_again() -> None:
+    tried = 0
+
+    def collector(request: httpx.Request) -> httpx.Response:
+        nonlocal tried
+        tried += 1
+        return httpx.Response(400)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(collector)) as web:
+        await SpanRelay(web, "http://collector/v1/traces").heard(WorkerSpans(worker_id="w1", otlp=b"x"))
+    assert tried == 1
+
+
+async def test_a_collector_that_stays_away_costs_nothing_but_spans() -> None:
+    tried = 0
+
+    def collector(request: httpx.Request) -> httpx.Response:
+        nonlocal tried
+        tried += 1
+        raise httpx.ConnectError("refused")
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(collector)) as web:
+        relay = SpanRelay(web, "http://collector/v1/traces", patience=0.01)
+        await relay.heard(WorkerSpans(worker_id="w1", otlp=b"x"))
+        tried = 0
         for _ in range(3):
             await relay.heard(WorkerSpans(worker_id="w1", otlp=b"x"))
+        assert tried == 3, "nobody waits for it any more"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from servery_common.messaging.bus import connect_bus
 from servery_common.settings import NatsSettings
 
 ROOT = Path(__file__).parents[3]
-NATS_IMAGE = "nats:2.12-alpine"
+NATS_IMAGE = "nats:2.15.1-alpine"
 
 # What the builder makes for a model, made in seconds: MLflow's own environment, and the model.
 MODEL_IMAGE = """
@@ -59,18 +59,18 @@ def model_image(engine: docker.DockerClient, obedient: Path) -> Iterator[str]:
     try:
         for service, name in tags.items():
             file = str(ROOT / "deploy" / "docker" / "Dockerfile")
-            _build(name, str(ROOT), "--file", file, "--build-arg", f"SERVICE={service}")
+            build(name, str(ROOT), "--file", file, "--build-arg", f"SERVICE={service}")
         with tempfile.TemporaryDirectory() as context:
             shutil.copytree(obedient, Path(context, "obedient"))
             Path(context, "Dockerfile").write_text(MODEL_IMAGE.format(**tags))
-            _build(tag, context)
+            build(tag, context)
         yield str(engine.images.get(tag).id)
     finally:
         for name in (tag, *tags.values()):
             subprocess.run(["docker", "rmi", name], capture_output=True, check=False)
 
 
-def _build(tag: str, context: str, *options: str) -> None:
+def build(tag: str, context: str, *options: str) -> None:
     command = ["docker", "buildx", "build", "--quiet", "--load", "--tag", tag, *options, context]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

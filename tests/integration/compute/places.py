@@ -175,7 +175,7 @@ class InContainers(Place):
         self.settings = DockerSettings(installation=installation, nats_container=nats_container)
 
     def make_backend(self) -> DockerBackend:
-        return docker_backend(self.bus, SETTLE_SECONDS, self.settings)
+        return docker_backend(self.bus, SETTLE_SECONDS, self.settings, None)
 
     def container(self, replica_id: str) -> Any:
         return self.engine.containers.get(container_name(self.installation, replica_id))

@@ -9,21 +9,23 @@ from typing import Any
 import pytest
 from tests.integration.compute.places import InContainers, eventually
 
+from servery_common import workload_types
 from servery_common.contracts.states import ReplicaState
 from servery_common.errors import Unavailable
-from servery_controller.compute import container_spec
 
 pytestmark = pytest.mark.docker
 
 TRIES = """
 import json, socket
+from concurrent.futures import ThreadPoolExecutor
 def reaches(host, port):
     try:
         socket.create_connection((host, port), 2).close()
         return True
     except OSError:
         return False
-print(json.dumps([reaches(host, port) for host, port in {targets}]))
+with ThreadPoolExecutor(8) as tries:
+    print(json.dumps(list(tries.map(lambda target: reaches(*target), {targets}))))
 """
 
 
@@ -44,7 +46,7 @@ async def test_a_killed_container_is_failed_with_the_reason_and_its_lines_stay(c
 
 async def test_a_container_out_of_memory_says_so(containers: InContainers, monkeypatch: pytest.MonkeyPatch):
     limit = 768 * 1024**2
-    monkeypatch.setitem(container_spec.MEMORY_BY_WORKLOAD_TYPE, "CPU", limit)
+    monkeypatch.setitem(workload_types.MEMORY_BY_WORKLOAD_TYPE, "CPU", limit)
     launch = await containers.make()
     # Memory nobody can give back: files on tmpfs count, and stay when whoever wrote them was ended.
     command = ["sh", "-c", "while :; do head -c 1000000000 /dev/zero >/tmp/full; done"]

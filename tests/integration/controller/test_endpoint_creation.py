@@ -39,8 +39,12 @@ class NoSecrets:
     async def check(self, variables: Mapping[str, str], caller: Identity) -> None: ...
 
 
+async def unpublished(generations: Mapping[str, int]) -> None: ...
+
+
 def service(pool: Pool, meanwhile: str = "SELECT 1") -> EndpointService:
-    return EndpointService(pool, Registry(pool, meanwhile), NoSecrets(), lambda endpoint_id: None, 60, 10)
+    registry = Registry(pool, meanwhile)
+    return EndpointService(pool, registry, NoSecrets(), lambda endpoint_id: None, unpublished, 60, 10)
 
 
 @pytest.fixture

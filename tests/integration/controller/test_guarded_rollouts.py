@@ -9,6 +9,7 @@ from tests.integration.controller.peers import entity
 
 from servery_common.contracts import subjects
 from servery_common.contracts.metrics import EntityMetrics, GatewayMetrics, Histogram, RequestCounts
+from servery_common.contracts.routes import EndpointRoute
 
 GUARDED = {
     "servery.rollout": "guarded",
@@ -80,6 +81,17 @@ def shares(world: World) -> list[dict[str, int]]:
     return found
 
 
+async def published_shares(world: World) -> list[dict[str, int]]:
+    """The split of each endpoint that is there for gateways at this moment."""
+    found: list[dict[str, int]] = []
+    async for change in world.gateway.bus.kv_watch(subjects.ROUTES_BUCKET, EndpointRoute):
+        if change.caught_up:
+            break
+        if change.value is not None:
+            found.append({e.name: e.traffic_percentage for e in change.value.served_entities})
+    return found
+
+
 async def test_a_version_that_does_well_gets_the_traffic_in_steps(world: World):
     await deploy(world)
     async with traffic(world, lambda name: (0, 10.0)):
@@ -96,6 +108,23 @@ async def test_a_version_that_does_well_gets_the_traffic_in_steps(world: World):
         "Config version 2 gets 50 % of the traffic.",
         "Config version 2 gets 10 % of the traffic.",
     ]
+
+
+async def test_an_endpoint_that_nobody_calls_is_updated_step_by_step_and_says_so(world: World):
+    await deploy(world, **{"servery.rollout_steps": "10"})
+    await world.ok("PUT", "/iris/config", {"served_entities": [entity("2")]})
+    await world.until(lambda: {"iris-1": 9000, "iris-2": 1000} in shares(world))
+
+    async def message() -> str:
+        config = (await world.ok("GET", "/iris"))["pending_config"]
+        return config["served_entities"][0]["state"]["deployment_state_message"]
+
+    told = await message()
+    assert told.startswith("Rollout step 1 of 2: config version 2 gets 10 % of the traffic until "), told
+    assert told.endswith("then 100 %, unless it does worse than version 1."), told
+    assert await world.settled("iris") == ("READY", "NOT_UPDATING")
+    served = (await world.ok("GET", "/iris"))["config"]["served_entities"][0]
+    assert (served["name"], served["state"]["deployment_state_message"]) == ("iris-2", "")
 
 
 async def test_a_version_that_answers_with_errors_is_rolled_back_and_says_why(world: World):
@@ -131,8 +160,7 @@ async def test_a_rollout_can_be_canceled(world: World):
     await world.until(lambda: {"iris-1": 9000, "iris-2": 1000} in shares(world))
     await world.refused("PUT", "/iris/config", {"served_entities": [entity("3")]})
     await world.ok("POST", "/iris/config:cancel")
+    assert await published_shares(world) == [{"iris-1": 100}], "gateways were told when the call is answered"
     assert await world.settled("iris") == ("READY", "UPDATE_CANCELED")
     await world.until(lambda: len(world.worker.replicas) == 1)
-    route = world.gateway.route("iris")
-    assert route is not None
-    assert {e.name: e.traffic_percentage for e in route.served_entities} == {"iris-1": 100}
+    assert await published_shares(world) == [{"iris-1": 100}]

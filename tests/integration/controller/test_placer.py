@@ -16,7 +16,7 @@ from servery_controller.compute.placer import ComputeQuotas, Placer
 from servery_controller.compute.process import ProcessBackend
 from servery_controller.domain.capacity import DRAIN_PATIENCE, Room
 from servery_controller.domain.endpoint import ConfigPhase, EntityPhase
-from servery_controller.endpoints import store
+from servery_controller.endpoints import config_store, store
 from servery_controller.scaling import scaling_store
 
 
@@ -57,7 +57,7 @@ class Installation:
             )
             await store.insert_endpoint(conn, endpoint(id=name, name=name, workspace_id=workspace_id))
             served = entity(f"{name}-1", name=f"{name}-1", phase=EntityPhase.READY)
-            await store.insert_config(conn, name, config(phase=ConfigPhase.ACTIVE), [served])
+            await config_store.insert_config(conn, name, config(phase=ConfigPhase.ACTIVE), [served])
 
     async def write(self, replica_id: str, name: str, node: str | None) -> None:
         """The row that a reconcile step writes."""

@@ -12,7 +12,7 @@ from servery_common.postgres.migrate import migrate
 from servery_common.postgres.pool import Pool, create_pool
 from servery_common.settings import PostgresSettings
 from servery_controller.domain.endpoint import ConfigPhase, EntityPhase
-from servery_controller.endpoints import events, store
+from servery_controller.endpoints import config_store, events, store
 from servery_controller.scaling import scaling_store
 from servery_controller.scaling.scaling_service import Scaling
 
@@ -23,7 +23,7 @@ async def pool(postgres_url: str) -> AsyncIterator[Pool]:
     await migrate(pool)
     async with pool.acquire() as conn, conn.transaction():
         await store.insert_endpoint(conn, endpoint())
-        await store.insert_config(
+        await config_store.insert_config(
             conn,
             "ep1",
             config(phase=ConfigPhase.ACTIVE),
@@ -100,7 +100,7 @@ async def test_a_wake_waits_for_the_step_that_holds_the_endpoint_and_the_step_do
             if await pool.fetchval(waiting):
                 break
             await asyncio.sleep(0.01)
-        await store.update_entity(conn, entity(phase=EntityPhase.READY, message="seen", desired=0))
+        await config_store.update_entity(conn, entity(phase=EntityPhase.READY, message="seen", desired=0))
     assert await waking
 
 

@@ -12,7 +12,7 @@ from servery_common.postgres.migrate import migrate
 from servery_common.postgres.pool import Pool, create_pool
 from servery_common.settings import PostgresSettings
 from servery_controller.domain.endpoint import ConfigPhase
-from servery_controller.endpoints import store
+from servery_controller.endpoints import config_store, store
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ async def pool(postgres_url: str) -> AsyncIterator[Pool]:
 async def endpoint_id(pool: Pool) -> str:
     async with pool.acquire() as conn, conn.transaction():
         await store.insert_endpoint(conn, endpoint())
-        await store.insert_config(conn, "ep1", config(), [entity()])
+        await config_store.insert_config(conn, "ep1", config(), [entity()])
     return "ep1"
 
 
@@ -71,9 +71,11 @@ async def test_a_released_endpoint_rests_unless_it_is_hinted_at(pool: Pool, endp
 async def test_the_database_allows_one_active_and_one_pending_config(pool: Pool, endpoint_id: str):
     for phase in (ConfigPhase.PENDING, ConfigPhase.ACTIVE):
         async with pool.acquire() as conn:
-            await store.update_config_phase(conn, endpoint_id, 1, phase)
+            await config_store.update_config_phase(conn, endpoint_id, 1, phase)
             with pytest.raises(asyncpg.UniqueViolationError):
-                await store.insert_config(conn, endpoint_id, config(2, phase), [entity("e2", version=2)])
+                await config_store.insert_config(
+                    conn, endpoint_id, config(2, phase), [entity("e2", version=2)]
+                )
 
 
 async def test_a_name_is_free_again_once_its_endpoint_is_deleted(pool: Pool, endpoint_id: str):

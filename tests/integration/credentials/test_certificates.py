@@ -9,12 +9,13 @@ from cryptography import x509
 from servery_credentials.certificates import (
     LIFETIME,
     RENEW_BEFORE,
-    CertificateAuthority,
     Identity,
     keep_certificate,
     open_authority,
     why_renewed,
 )
+
+from servery_common.certificates import CertificateAuthority
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 NATS = Identity("nats", hosts=("nats", "localhost"))
@@ -22,7 +23,7 @@ NATS = Identity("nats", hosts=("nats", "localhost"))
 
 @pytest.fixture
 def authority(tmp_path: Path) -> CertificateAuthority:
-    return open_authority(tmp_path / "ca", NOW)
+    return open_authority(tmp_path / "ca" / "ca.pem", NOW)
 
 
 def serial(directory: Path) -> int:
@@ -33,7 +34,7 @@ def test_what_is_good_is_left_alone(authority: CertificateAuthority, tmp_path: P
     assert keep_certificate(authority, tmp_path / "nats", NATS, NOW)
     before = serial(tmp_path / "nats")
     assert not keep_certificate(authority, tmp_path / "nats", NATS, NOW + LIFETIME - RENEW_BEFORE)
-    assert not keep_certificate(open_authority(tmp_path / "ca", NOW), tmp_path / "nats", NATS, NOW)
+    assert not keep_certificate(open_authority(tmp_path / "ca" / "ca.pem", NOW), tmp_path / "nats", NATS, NOW)
     assert serial(tmp_path / "nats") == before
     assert (tmp_path / "nats" / "tls.pem").stat().st_mode & 0o777 == 0o400
     assert (tmp_path / "ca" / "ca.pem").stat().st_mode & 0o777 == 0o400
@@ -70,8 +71,8 @@ def test_a_part_that_is_reached_by_another_name_gets_another_certificate(
 
 
 def test_a_lost_authority_is_followed_by_new_certificates_for_all(tmp_path: Path) -> None:
-    keep_certificate(open_authority(tmp_path / "first", NOW), tmp_path / "nats", NATS, NOW)
-    second = open_authority(tmp_path / "second", NOW)
+    keep_certificate(open_authority(tmp_path / "first.pem", NOW), tmp_path / "nats", NATS, NOW)
+    second = open_authority(tmp_path / "second.pem", NOW)
     assert why_renewed(second, tmp_path / "nats" / "tls.pem", NATS, NOW) == "another authority has signed it"
     assert keep_certificate(second, tmp_path / "nats", NATS, NOW)
     assert (tmp_path / "nats" / "ca.crt").read_bytes() == second.pem

@@ -38,7 +38,7 @@ def test_what_is_no_host_is_refused_with_what_would_be_right(
 
 
 def test_a_server_reached_by_an_address_has_it_in_its_certificate(tmp_path: Path) -> None:
-    authority = open_authority(tmp_path / "ca", NOW)
+    authority = open_authority(tmp_path / "ca" / "ca.pem", NOW)
     server = compute_plane.server(["gpu.example", "10.0.0.7"], None)
     assert keep_certificate(authority, tmp_path, server, NOW)
     certificate = x509.load_pem_x509_certificate((tmp_path / "tls.pem").read_bytes())
@@ -51,7 +51,7 @@ def test_a_server_reached_by_an_address_has_it_in_its_certificate(tmp_path: Path
 
 
 def test_what_has_to_be_carried_is_good_for_long_and_renewed_long_before_its_end(tmp_path: Path) -> None:
-    authority = open_authority(tmp_path / "ca", NOW)
+    authority = open_authority(tmp_path / "ca" / "ca.pem", NOW)
     server = compute_plane.server(["gpu.example"], None)
     keep_certificate(authority, tmp_path, server, NOW)
     assert not keep_certificate(authority, tmp_path, server, NOW + timedelta(days=274))
@@ -91,4 +91,7 @@ def test_an_installation_gets_one_when_its_hosts_are_named(tmp_path: Path) -> No
     assert changed <= {tmp_path / "nats" / "accounts.conf", tmp_path / "nats" / "accounts.noted"}
     made = tmp_path / "controller" / "compute-plane"
     assert (made / "nats_account.seed").read_text() != (tmp_path / "controller/nats_account.seed").read_text()
-    assert (made / "replica" / "tls.pem").exists()
+    assert (made / "replicas_ca.pem").read_bytes() == (
+        tmp_path / "controller" / "replicas_ca.pem"
+    ).read_bytes()
+    assert (made / "ca.crt").exists()

@@ -31,7 +31,7 @@ class Installation:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.authority = open_authority(root / "ca", datetime.now(UTC))
+        self.authority = open_authority(root / "ca" / "ca.pem", datetime.now(UTC))
         self.nats = open_nats_authority(root / "ca")
         now = datetime.now(UTC)
         keep_certificate(self.authority, root / "nats", SERVER, now)

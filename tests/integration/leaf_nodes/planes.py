@@ -6,6 +6,7 @@ from pathlib import Path
 
 from servery_credentials import compute_plane
 from servery_credentials.certificates import Identity, keep_certificate, open_authority
+from servery_credentials.installation import REPLICAS_AUTHORITY
 from servery_credentials.nats_accounts import keep_credentials, keep_server_config, open_nats_authority
 from tests.infrastructure import NatsServer, free_port
 
@@ -23,18 +24,26 @@ class Issued:
     def __init__(self, root: Path) -> None:
         self.root = root
         now = datetime.now(UTC)
-        self.certificates = open_authority(root / "ca", now)
+        self.certificates = open_authority(root / "ca" / "ca.pem", now)
+        replicas = open_authority(root / "controller" / REPLICAS_AUTHORITY, now, name="Servery replicas")
         self.nats = open_nats_authority(root / "ca")
         self.plane = compute_plane.open_account(root / "ca")
         keep_server_config(self.nats, root / "nats", None, now, self.plane)
         compute_plane.keep_link(self.plane, root / "nats" / "compute-plane", None, now)
         there = compute_plane.server(["127.0.0.1"], None)
         compute_plane.keep_server(
-            self.certificates, self.nats, self.plane, root / "compute-plane", there, now
+            self.certificates,
+            self.nats,
+            self.plane,
+            root / "compute-plane",
+            there,
+            now,
+            also_trusted=replicas.pem,
         )
         made = root / "controller" / "compute-plane"
-        compute_plane.keep_replicas(self.certificates, self.plane, made, Identity("replica"), now)
-        keep_certificate(self.certificates, root / "nats", Identity("nats", hosts=("nats", "127.0.0.1")), now)
+        compute_plane.keep_replicas(self.plane, made, self.certificates, replicas, None)
+        here = Identity("nats", hosts=("nats", "127.0.0.1"))
+        keep_certificate(self.certificates, root / "nats", here, now, also_trusted=replicas.pem)
         for name, rights in SERVICES.items():
             keep_certificate(self.certificates, root / name, Identity(name), now)
             keep_credentials(self.nats.account, root / name, name, rights, None, now)

@@ -47,7 +47,7 @@ def a_replicas(issued: Issued, credentials: Path) -> None:
 def certificate_of_another_authority(issued: Issued, credentials: Path) -> None:
     (credentials / "tls.pem").unlink()
     keep_certificate(
-        open_authority(credentials / "other", NOW), credentials, Identity("nats", ("nats",)), NOW
+        open_authority(credentials / "other.pem", NOW), credentials, Identity("nats", ("nats",)), NOW
     )
     replace(credentials / "ca.crt", issued.certificates.pem.decode())
 

@@ -56,6 +56,7 @@ FROM_THERE = (
     subjects.replies("gateway1", MINE),
     subjects.worker_spans(MINE),
     subjects.worker_heartbeat(MINE),
+    subjects.controller_renew_credentials(MINE),
 )
 
 

@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -26,8 +26,11 @@ from servery_common.contracts.states import ReplicaState
 from servery_common.errors import Unavailable
 from servery_common.messaging.bus import connect_bus
 from servery_common.messaging.port import Bus
-from servery_controller.compute.docker_wiring import access_to
+from servery_controller.compute.docker_wiring import serve_renewals
+from servery_controller.compute.replica_credentials import ReplicaCredentials
 
+LIFETIME = timedelta(seconds=60)
+"""Of what lets the replica in: it lives longer than that here, so it renews it over the link."""
 NOTICED_WITHIN = 20.0
 """Seconds after which a link that swallows everything is given up: three pings, five seconds apart."""
 
@@ -38,13 +41,18 @@ def obedient(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models.save(tmp_path_factory.mktemp("models"), "obedient", models.OBEDIENT)
 
 
+def signer(planes: Planes) -> ReplicaCredentials:
+    """What the controller makes replicas' credentials with, which here it renews after seconds."""
+    made = planes.issued.root / "controller" / "compute-plane"
+    return ReplicaCredentials(made, LIFETIME, lambda: datetime.now(UTC))
+
+
 @pytest.fixture(scope="module")
 def worker(planes: Planes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     """What a replica's container runs, with what the controller gives it and the entry point makes files of."""
     directory = tmp_path_factory.mktemp("worker")
     replica_id = uuid.uuid4().hex
-    made = planes.issued.root / "controller" / "compute-plane"
-    access = access_to(planes.there.url, made, lambda: datetime.now(UTC))(replica_id)
+    access = signer(planes).issue(replica_id, planes.there.url)
     files = {
         "nats.creds": access.credentials,
         "ca.crt": access.ca,
@@ -76,6 +84,7 @@ async def controller(planes: Planes) -> AsyncIterator[Bus]:
     """The controller's bus, in the control plane."""
     planes.wire.mend()
     async with connect_bus(planes.issued.of_service("controller", planes.here.url), name="controller") as bus:
+        await serve_renewals(bus, signer(planes), lambda _: True)
         yield bus
 
 
@@ -158,6 +167,22 @@ async def test_no_connection_begins_over_there(planes: Planes, world: World, wor
     family = [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]
     reached = {one.raddr.port for process in family for one in process.net_connections("tcp") if one.raddr}
     assert reached == {planes.there.port}
+
+
+async def test_a_replica_over_there_renews_what_lets_it_in(
+    planes: Planes, world: World, worker: WorkerProcess
+) -> None:
+    first = worker.log_path.with_name("nats.creds").read_text()
+    certificate = worker.log_path.with_name("tls.pem").read_bytes()
+
+    def renewals() -> int:
+        return worker.log_path.read_text().count('"event": "credentials_renewed"')
+
+    before = renewals()
+    await until(lambda: renewals() > before, LIFETIME.total_seconds())
+    assert worker.log_path.with_name("nats.creds").read_text() != first
+    assert worker.log_path.with_name("tls.pem").read_bytes() != certificate
+    assert (await ask(world, "echo")).status_code == 200
 
 
 async def test_a_cut_link_fails_requests_at_once_and_they_work_when_it_is_back(

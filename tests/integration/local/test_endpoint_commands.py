@@ -311,6 +311,13 @@ def test_an_interrupted_deploy_says_that_the_deployment_goes_on(api: FakeApi) ->
     assert "Traceback" not in errors
 
 
+def test_a_deploy_that_waits_no_longer_says_how_far_it_is(api: FakeApi) -> None:
+    api.steps = 10_000
+    result = servery(api, "deploy", "models:/iris/3", "--name", "iris", "--timeout", "1")
+    assert result.returncode == 1
+    assert "iris is not ready after 1 s; the deployment goes on.\niris-3: Building.\n" in result.stderr
+
+
 @pytest.mark.parametrize(("given", "sent"), [("MEDIUM", "Medium"), ("small", "Small")])
 def test_a_size_is_taken_in_any_case(api: FakeApi, given: str, sent: str) -> None:
     servery(api, "deploy", "models:/iris/3", "--name", "iris", "--size", given, "--no-wait")
@@ -320,6 +327,9 @@ def test_a_size_is_taken_in_any_case(api: FakeApi, given: str, sent: str) -> Non
 def test_an_unknown_size_is_a_mistake_in_the_command(api: FakeApi) -> None:
     result = servery(api, "deploy", "models:/iris/3", "--name", "iris", "--size", "smal")
     assert result.returncode == 2
+    assert "'smal' is no workload size: choose Small, Medium or Large." in " ".join(
+        result.stderr.replace("│", "").split()
+    )
     assert api.configs == []
 
 

@@ -52,6 +52,18 @@ def test_a_module_is_named_as_the_script_beside_its_interpreter(
 def test_a_directory_is_named_unless_it_is_found_without(
     script: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert eval_env(Path("other").resolve()) == 'eval "$(venv/bin/servery env --data-dir other)"'
-    monkeypatch.setenv("SERVERY_DATA_DIR", "other")
-    assert eval_env(Path("other").resolve()) == 'eval "$(venv/bin/servery env)"'
+    other = Path("other").resolve()
+    monkeypatch.setenv("SERVERY_DATA_DIR", str(other))
+    assert eval_env(other) == 'eval "$(venv/bin/servery env)"'
+
+
+@pytest.mark.parametrize("variable", [None, "other"])
+def test_a_directory_that_only_is_found_from_here_is_named_by_its_whole_path(
+    script: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv("SERVERY_DATA_DIR", variable)
+    other = Path("other").resolve()
+    assert command(other, "status") == f"{script} status --data-dir {other}"
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert eval_env(other) == f'eval "$(servery env --data-dir {other})"'

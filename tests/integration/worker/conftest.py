@@ -28,6 +28,12 @@ def obedient(model_directory: Path) -> Path:
     return models.save(model_directory, "obedient", models.OBEDIENT, input_example=example)
 
 
+@pytest.fixture(scope="session")
+def streaming(model_directory: Path) -> Path:
+    """A model that streams what the request says."""
+    return models.save_streaming(model_directory)
+
+
 @pytest.fixture(scope="module")
 def worker(nats_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
     process = WorkerProcess(

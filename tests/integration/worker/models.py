@@ -9,6 +9,17 @@ import mlflow.pyfunc
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
+ONES = """
+import mlflow
+from mlflow.pyfunc import PythonModel
+
+class Ones(PythonModel):
+    def predict(self, context, model_input, params=None):
+        return [1.0] * len(model_input)
+
+mlflow.models.set_model(Ones())
+"""
+
 OBEDIENT = """
 import os, sys, time
 import mlflow
@@ -28,6 +39,11 @@ class Obedient(PythonModel):
         word, _, argument = str(model_input["do"].iloc[0]).partition(":")
         if word == "echo":
             return model_input["do"].tolist()
+        if word == "note":
+            file, _, noted = argument.partition("=")
+            with open(file, "a") as notes:
+                print(noted, file=notes)
+            return [noted]
         if word == "pid":
             return [os.getpid(), os.getppid()]
         if word == "exit":
@@ -96,6 +112,10 @@ class Streaming(PythonModel):
             if word == "count":
                 for number in range(int(argument)):
                     yield {"number": number}
+            if word == "tick":
+                for number in range(int(argument)):
+                    yield number
+                    time.sleep(0.005)
             if word == "keys":
                 yield sorted(model_input)
             if word == "endless":

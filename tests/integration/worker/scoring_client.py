@@ -63,10 +63,12 @@ class Call:
 class ScoringClient:
     """Sends requests to replicas and collects their answers."""
 
-    def __init__(self, nats: Client) -> None:
+    def __init__(self, nats: Client, replica_id: str = "any") -> None:
+        """``replica_id``: the one whose credentials allow it to answer this client."""
         self._nats = nats
-        self._reply = subjects.replies(uuid.uuid4().hex, "any")
+        self._reply = subjects.replies(uuid.uuid4().hex, replica_id)
         self._ids = itertools.count(1)
+        self._numbers = itertools.count(1)
         self._calls: dict[int, tuple[str, Call]] = {}
 
     async def start(self) -> "ScoringClient":
@@ -98,7 +100,7 @@ class ScoringClient:
         while call.sent < len(call.body) and call.sent - call.acknowledged < frames.WINDOW_BYTES:
             piece = call.body[call.sent : call.sent + frames.CHUNK_BYTES]
             call.sent += len(piece)
-            await self._publish(replica_id, frames.encode(frames.CHUNK, id, None, piece))
+            await self._publish(replica_id, frames.encode(frames.CHUNK, id, self._numbered(), piece))
 
     async def _publish(self, replica_id: str, frame: bytes) -> None:
         await self._nats.publish(subjects.infer(replica_id), frame, reply=self._reply)
@@ -124,8 +126,7 @@ class ScoringClient:
                 if len(call.answer) == call.head.get("total", len(call.answer)):
                     call.done.set()
                 else:
-                    window = frames.encode(frames.WINDOW, record.id, {"bytes": len(record.body)})
-                    await self._publish(replica_id, window)
+                    await self.take(record.id, len(record.body))
 
     async def _on_stream(self, replica_id: str, call: Call, record: frames.Record) -> None:
         if record.kind == frames.RESULT:
@@ -142,7 +143,11 @@ class ScoringClient:
 
     async def take(self, id: int, count: int) -> None:
         """Acknowledge bytes of a stream."""
-        await self._publish(self._calls[id][0], frames.encode(frames.WINDOW, id, {"bytes": count}))
+        head = self._numbered(bytes=count)
+        await self._publish(self._calls[id][0], frames.encode(frames.WINDOW, id, head))
+
+    def _numbered(self, **head: int) -> dict[str, int]:
+        return {**head, "n": next(self._numbers)}
 
 
 def do_body(do: str) -> bytes:

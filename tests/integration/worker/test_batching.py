@@ -10,10 +10,13 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 from tests.integration.worker import models
 from tests.integration.worker.scoring_client import Call, ScoringClient, do_body
-from tests.integration.worker.worker_process import WorkerOrders
+from tests.integration.worker.worker_process import WorkerOrders, WorkerProcess
 from tests.waiting import until
 
+from servery_common.contracts import subjects
+from servery_common.contracts.replicas import ReadReplicaLog, ReplicaLog
 from servery_common.contracts.states import ReplicaState
+from servery_common.messaging.port import Bus
 
 EXAMPLE = pd.DataFrame({"do": ["a", "b"]})
 DATED = ModelSignature(inputs=Schema([ColSpec("string", "do"), ColSpec("datetime", "when")]))
@@ -169,6 +172,30 @@ async def test_a_replica_says_how_many_requests_it_takes(
     assert takes.pop("row-wise") == (2, 64)
     assert len(takes) == 4
     assert set(takes.values()) == {(2, 2)}
+
+
+async def test_mlflow_advises_nobody_on_the_requests_of_the_trial(
+    orders: WorkerOrders, worker: WorkerProcess, bus: Bus, client: ScoringClient, model_directory: Path
+):
+    """MLflow refuses some of them, of a model of named numbers, and has a warning about `instances` for each."""
+    signature = ModelSignature(inputs=Schema([ColSpec("double", "x")]))
+    model = models.save(model_directory, "numbers", models.ONES, signature=signature)
+    replica_id = await orders.launch(model)
+    await orders.until_state(replica_id, ReplicaState.READY)
+
+    async def printed() -> str:
+        order = ReadReplicaLog(replica_id=replica_id, tail=100)
+        return (await bus.request(subjects.worker_log(worker.id), order, ReplicaLog, timeout=5)).text
+
+    assert "batching: on" in await printed()
+    assert "scoring_server" not in await printed()
+    _, call = await client.send(replica_id, b'{"instances": [{"y": 1.0}]}')
+    await asyncio.wait_for(call.done.wait(), 20)
+    assert call.status == 400
+    async with asyncio.timeout(20):
+        while "scoring_server" not in (text := await printed()):
+            assert "batching: on" in text
+            await asyncio.sleep(0.05)
 
 
 async def test_after_a_process_died_under_several_the_one_that_did_it_is_found(

@@ -7,17 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.worker import models
 from tests.integration.worker.scoring_client import Call, ScoringClient
 from tests.integration.worker.worker_process import WorkerOrders
 
 from servery_common.contracts import frames
 from servery_common.contracts.states import ReplicaState
-
-
-@pytest.fixture(scope="module")
-def streaming(model_directory: Path) -> Path:
-    return models.save_streaming(model_directory)
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ class WorkerOrders:
 
     async def launch(self, model_path: Path, *, slots: int = 4, wait: bool = True, **fields: Any) -> str:
         """Have a replica made; returns its id once it is READY."""
-        replica_id = uuid.uuid4().hex
+        replica_id = fields.pop("replica_id", None) or uuid.uuid4().hex
         launch = ReplicaLaunch(
             replica_id=replica_id,
             endpoint_id="e1",

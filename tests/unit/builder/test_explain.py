@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from servery_builder.domain.explain import explain_install, explain_verification
-from servery_common.contracts.replicas import ModelVerified
+from servery_builder.domain.explain import explain_install
 
 OUTPUTS = Path(__file__).parent / "uv_output"
 
@@ -94,38 +93,3 @@ def test_an_endless_word_is_explained_in_no_time() -> None:
     assert explain_install(output, python_version="3.12").code == "INSTALL_FAILED"
     # Quadratic would be minutes.
     assert time.process_time() - started < 5
-
-
-def verified(stage: str, error: str) -> ModelVerified:
-    return ModelVerified(build_id="b1", ok=False, stage=stage, error=error)
-
-
-@pytest.mark.parametrize("stage", ["import", "load", "predict"])
-def test_a_missing_module_names_the_package_to_add_wherever_it_shows(stage: str) -> None:
-    failure = explain_verification(verified(stage, "ModuleNotFoundError: No module named 'foo.bar'"))
-    assert failure.code == "IMPORT_ERROR"
-    assert failure.reason == (
-        "No module named 'foo.bar': add foo to the model's pip requirements"
-        " (extra_pip_requirements=['foo']) and log it again."
-    )
-
-
-def test_a_module_whose_package_has_another_name_is_advised_by_the_package() -> None:
-    failure = explain_verification(verified("load", "ModuleNotFoundError: No module named 'sklearn.svm'"))
-    assert "add scikit-learn" in failure.reason
-
-
-@pytest.mark.parametrize(
-    ("stage", "error", "code"),
-    [
-        ("load", "ImportError: cannot import name 'x' from 'numpy'", "IMPORT_ERROR"),
-        ("import", "AttributeError: module 'numpy' has no attribute 'int'", "IMPORT_ERROR"),
-        ("load", "UnpicklingError: invalid load key", "LOAD_FAILED"),
-        ("start", "No space left on device", "INTERNAL_ERROR"),
-        ("predict", "ValueError: X has 3 features", "PREDICT_FAILED"),
-    ],
-)
-def test_other_failures_of_a_model_quote_its_error(stage: str, error: str, code: str) -> None:
-    failure = explain_verification(verified(stage, error))
-    assert failure.code == code
-    assert error in failure.reason

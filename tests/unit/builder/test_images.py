@@ -1,17 +1,22 @@
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from servery_builder.domain.explain_image import explain_image
-from servery_builder.images.container_verifier import _died, _take
+from servery_builder.domain.explain_image import explain_image, has_lost_engine
+from servery_builder.images.container_verifier import _died, _take, memory_for
 from servery_builder.images.layers import environment_layer, interpreter_folder, model_layer
-from servery_builder.images.pruning import KnownImage, choose_removed, total_bytes
+from servery_builder.images.pruning import ImagePruner, KnownImage, choose_removed, total_bytes
 from servery_builder.images.sbom import Package, bill_of_materials
 from servery_common.contracts.builds import FailureCode
 from servery_common.contracts.replicas import ModelVerified, VerifyProgress
+from servery_common.messaging.testing import InMemoryBus
+from servery_common.workload_types import GIB
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 LABELS = {"servery.installation": "here"}
@@ -57,11 +62,6 @@ def test_only_an_interpreter_among_the_artifacts_is_a_layer():
     ("output", "says"),
     [
         ("#5 ERROR: write /x: no space left on device", "disk of the Docker engine is full"),
-        (
-            "permission denied while trying to connect to the Docker daemon socket",
-            "group that owns the socket",
-        ),
-        ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock", "start it"),
         ("failed to resolve source metadata for docker.io/library/servery-worker:0.1.0", "build it"),
         ("#1 one\n#2 ERROR: something\nelse", "#2 ERROR: something"),
         ("", "it printed nothing"),
@@ -71,6 +71,19 @@ def test_what_went_wrong_is_told_with_what_to_do(output: str, says: str):
     failure = explain_image(output)
     assert failure.code is FailureCode.IMAGE_FAILED
     assert says in failure.reason
+
+
+@pytest.mark.parametrize(
+    ("output", "lost"),
+    [
+        ("permission denied while trying to connect to the Docker daemon socket", True),
+        ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock", True),
+        ("#5 ERROR: write /x: no space left on device", False),
+        ("failed to resolve source metadata for docker.io/library/servery-worker:0.1.0", False),
+    ],
+)
+def test_an_engine_that_went_away_is_told_from_a_build_that_cannot_succeed(output: str, lost: bool):
+    assert has_lost_engine(output) is lost
 
 
 def test_lines_of_a_verification_are_told_apart():
@@ -84,8 +97,31 @@ def test_lines_of_a_verification_are_told_apart():
 
 
 def test_a_verification_that_died_says_of_what():
-    assert "than the 4.0 GiB" in str(_died({"OOMKilled": True, "ExitCode": 137}, "", 4 * 2**30))
-    assert "code 3: ValueError: x" in str(_died({"ExitCode": 3}, "Traceback\nValueError:  x\n", 1))
+    assert "code 3: ValueError: x" in str(_died({"ExitCode": 3}, "Traceback\nValueError:  x\n"))
+
+
+@pytest.mark.parametrize(
+    ("workload_type", "machine_gib", "setting", "size", "says"),
+    [
+        ("CPU", 32, None, 4.0, "than the 4.0 GiB of workload_type CPU: choose workload_type CPU_MEDIUM"),
+        ("CPU_MEDIUM", 32, None, 8.0, "choose workload_type CPU_LARGE"),
+        (
+            "CPU_LARGE",
+            32,
+            None,
+            16.0,
+            "than the 16.0 GiB that this machine can give: use a machine with more",
+        ),
+        ("CPU", 4, None, 3.6, "use a machine with more"),
+        ("CPU", 32, GIB, 1.0, "raise SERVERY_BUILDER_VERIFICATION_MEMORY_BYTES"),
+    ],
+)
+def test_a_model_is_verified_with_the_memory_of_its_replicas_and_told_how_to_get_more(
+    workload_type: str, machine_gib: int, setting: int | None, size: float, says: str
+):
+    memory = memory_for(workload_type, machine_gib * GIB, setting)
+    assert memory.bytes == pytest.approx(size * GIB)
+    assert says in memory.exceeded
 
 
 def test_the_bill_of_materials_names_the_model_and_its_packages_and_fits_the_schema():
@@ -126,3 +162,19 @@ def test_an_environment_goes_only_after_everything_on_it():
 
 def test_what_was_just_made_stays():
     assert choose_removed([ENVIRONMENT, model("a", 0.01)], set(), 0, NOW) == []
+
+
+async def test_the_engine_is_asked_to_keep_no_more_of_buildkits_cache():
+    asked: list[int] = []
+
+    def prune_builds(*, keep_storage: int) -> dict[str, Any]:
+        asked.append(keep_storage)
+        return {"CachesDeleted": ["a"], "SpaceReclaimed": 7}
+
+    class OneEngine:
+        async def call(self, what: Callable[[Any], Any]) -> Any:
+            return what(SimpleNamespace(api=SimpleNamespace(prune_builds=prune_builds)))
+
+    engine: Any = OneEngine()
+    assert await ImagePruner(engine, InMemoryBus(), "here", 10**9, 5000, 600).prune_cache() == 7
+    assert asked == [5000]

@@ -94,10 +94,11 @@ async def test_the_controller_is_asked_for_what_the_model_is_given() -> None:
     async def environment(request: ReadModelEnvironment) -> ModelEnvironment:
         if request.served_entity_id != "se1":
             raise InvalidParameter("The secret is gone.")
-        return ModelEnvironment(variables={"KEY": "value"})
+        return ModelEnvironment(variables={"KEY": "value"}, workload_type="CPU_LARGE")
 
     await bus.serve(subjects.controller_model_environment(), ReadModelEnvironment, environment)
-    assert await ModelEnvironments(bus).environment_of("se1") == {"KEY": "value"}
+    given = await ModelEnvironments(bus).environment_of("se1")
+    assert (given.variables, given.workload_type) == ({"KEY": "value"}, "CPU_LARGE")
     with pytest.raises(InvalidParameter, match="is gone"):
         await ModelEnvironments(bus).environment_of("se2")
 

@@ -29,6 +29,14 @@ async def test_requests_are_answered_or_fail_like_on_the_real_bus() -> None:
             await bus.request(subject, Ask(text="x"), Answer, timeout=1)
 
 
+async def test_a_request_in_anothers_name_is_refused() -> None:
+    bus = InMemoryBus()
+    await bus.serve("ask.*", Ask, answer, sender=lambda message: message.text)
+    assert await bus.request("ask.me", Ask(text="me"), Answer, timeout=1) == Answer(text="me")
+    with pytest.raises(errors.PermissionDenied):
+        await bus.request("ask.me", Ask(text="you"), Answer, timeout=1)
+
+
 async def test_an_event_is_stored_once_and_consumed_even_if_published_before() -> None:
     bus, seen = InMemoryBus(), asyncio.Queue[Ask]()
     await bus.publish("servery.events.a.1", Ask(text="1"), event_id="1")

@@ -97,3 +97,12 @@ def test_settings_do_not_show_passwords(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("SERVERY_POSTGRES_URL", "postgresql://user:secret@host/db")
     assert "secret" not in repr(NatsSettings())
     assert "secret" not in repr(PostgresSettings())  # type: ignore[call-arg]
+
+
+def test_postgres_with_tls_needs_an_authority_and_nothing_but_on_and_off_is_taken() -> None:
+    url = "postgresql://host/db"
+    with pytest.raises(ValueError, match="SERVERY_POSTGRES_TLS_CA"):
+        PostgresSettings(url=url, tls="on")
+    with pytest.raises(ValueError, match="'on' or 'off'"):
+        PostgresSettings(url=url, tls="yes")  # type: ignore[arg-type]
+    assert PostgresSettings(url=url).tls == "off"

@@ -2,13 +2,12 @@ import pytest
 
 from servery_common.contracts.builds import Artifacts
 from servery_common.contracts.replicas import ReplicaLaunch
+from servery_common.workload_types import GIB, memory_of
 from servery_controller.compute.container_spec import (
-    GIB,
     Access,
     Machine,
     container_name,
     container_options,
-    memory_of,
     node_of,
     verdict,
 )
@@ -82,7 +81,7 @@ def test_the_workload_type_says_how_much_memory(workload_type: str, gib: int):
 
 
 def test_never_more_than_the_machine_has():
-    assert memory_of("CPU_LARGE", Machine(2, 10 * GIB)) == 9 * GIB
+    assert memory_of("CPU_LARGE", 10 * GIB) == 9 * GIB
 
 
 def test_a_node_is_known_by_its_replica():

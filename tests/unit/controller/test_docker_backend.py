@@ -12,6 +12,7 @@ from servery_common.contracts.replicas import Done, EnsureReplica, StopReplica, 
 from servery_common.contracts.states import ReplicaState
 from servery_common.errors import Unavailable
 from servery_common.messaging.testing import InMemoryBus
+from servery_common.workload_types import memory_of
 from servery_controller.compute.container_spec import INCARNATION, Access, Machine, node_of
 from servery_controller.compute.containers import SeenContainer
 from servery_controller.compute.docker_backend import (
@@ -48,7 +49,11 @@ class Machinery:
     def create(self, _client, asked, access, machine) -> None:
         self.created.append(asked.replica_id)
         self.there[asked.replica_id] = SeenContainer(
-            asked.replica_id, asked.endpoint_id, asked.served_entity_id, True
+            asked.replica_id,
+            asked.endpoint_id,
+            asked.served_entity_id,
+            True,
+            memory_bytes=memory_of(asked.workload_type, machine.memory_bytes),
         )
 
     def remove(self, _client, replica_id: str) -> str:
@@ -67,7 +72,7 @@ class Machinery:
 
 
 class Rig:
-    def __init__(self, bus: InMemoryBus) -> None:
+    def __init__(self, bus: InMemoryBus, memory_overcommit: float | None = None) -> None:
         self.bus = bus
         self.engine = Machinery()
         engine: Any = self.engine
@@ -81,7 +86,8 @@ class Rig:
             engine,
             WorkerReports(bus, 2.5, clock),
             lambda _: Access("nats://nats:4222"),
-            capacity_slots=8,
+            capacity_slots=8 if memory_overcommit is None else 80,
+            memory_overcommit=memory_overcommit,
             clock=clock,
         )
         self.hints: list[str] = []
@@ -273,6 +279,21 @@ async def test_no_more_is_placed_than_there_is_room_for(rig: Rig):
     assert rig.backend.place("r3", slots=4, environment_key="k")
 
 
+async def test_memory_is_promised_as_often_as_the_setting_says():
+    rig = Rig(InMemoryBus(), memory_overcommit=1.5)  # of eight gigabytes
+    await rig.start()
+    await rig.make("r1")
+    rig.backend.place("r2", slots=4, environment_key="k", workload_type="CPU")
+    with pytest.raises(Unavailable, match=r"needs 7.2 GiB, and 4.0 of 12.0 GiB are free"):
+        rig.backend.place("r3", slots=4, environment_key="k", workload_type="CPU_MEDIUM")
+    rig.backend.place("r3", slots=4, environment_key="k", workload_type="CPU")
+    with pytest.raises(Unavailable, match=r"needs 4.0 GiB, and 0.0 of 12.0 GiB are free"):
+        rig.backend.place("r4", slots=4, environment_key="k", workload_type="CPU")
+    rig.engine.end("r1")
+    await rig.turn()
+    assert rig.backend.place("r4", slots=4, environment_key="k"), "one that has ended holds none"
+
+
 async def test_a_worker_that_fell_silent_shows_nothing_any_more(rig: Rig):
     await rig.make()
     await rig.turn(LOST_SECONDS + 1)
@@ -361,3 +382,24 @@ async def test_networks_that_cannot_be_repaired_hide_no_death(rig: Rig):
     await rig.turn()
     assert rig.state() is ReplicaState.FAILED
     assert rig.backend.observe().complete
+
+
+async def test_only_a_replica_whose_container_lives_is_one_that_runs(rig: Rig):
+    await rig.make()
+    assert rig.backend.runs("r1")
+    assert not rig.backend.runs("r2")
+    await rig.serve("r1")
+    await rig.backend.stop("r1", timedelta(seconds=30), epoch=0)
+    assert rig.backend.runs("r1"), "what it still works on may take longer than its credentials"
+    rig.engine.end("r1")
+    await rig.turn()
+    assert not rig.backend.runs("r1")
+
+
+async def test_nobody_is_said_not_to_run_by_a_controller_that_cannot_see(rig: Rig):
+    await rig.make()
+    rig.engine.away = "The engine is away."
+    await rig.turn(FRESH_SECONDS + 1)
+    assert rig.backend.runs("r1")
+    with pytest.raises(Unavailable):
+        rig.backend.runs("r2")

@@ -207,6 +207,21 @@ def test_an_active_entity_recovers_and_never_fails():
     assert plan(recovering, seen(observed()), NOW).entities[0].phase is EntityPhase.READY
 
 
+def test_a_recovering_entity_says_why_its_replica_ended_as_soon_as_it_is_known():
+    world = deployment(config(phase=ConfigPhase.ACTIVE), entity(phase=EntityPhase.READY), replica())
+    lost = plan(world, seen(), NOW).entities[0]
+    assert (lost.phase, lost.message) == (
+        EntityPhase.RECOVERING,
+        "No replica takes requests; replacing.",
+    )
+    told = seen(observed(state=ReplicaState.FAILED, reason="It needed more than its 4 GiB."))
+    [known] = plan(replace(world, entities=(lost,)), told, NOW).entities
+    assert known.message == "No replica takes requests; replacing. It needed more than its 4 GiB."
+    assert plan(replace(world, entities=(known,)), seen(), NOW).entities == (), "and keeps it until one works"
+    [again] = plan(replace(world, entities=(known,)), seen(observed()), NOW).entities
+    assert (again.phase, again.message) == (EntityPhase.READY, "")
+
+
 def test_scaling_adds_replicas_and_takes_away_the_newest():
     active = config(phase=ConfigPhase.ACTIVE)
     up = deployment(active, entity(phase=EntityPhase.READY, desired=3), replica("r1"))

@@ -49,12 +49,20 @@ def check(*entities):
         ({"environment_vars": {"A=B": "x"}}, "cannot name an environment variable"),
         ({"environment_vars": {"A": "x" * 70_000}}, "at most 65536"),
         ({"environment_vars": {"SERVERY_BATCHING": "yes"}}, "it may be auto, on, off"),
+        ({"environment_vars": {"SERVERY_WARM_UP": "False"}}, "SERVERY_WARM_UP is 'False'; it may be on, off"),
         ({"environment_vars": {f"V{i}": "" for i in range(31)}}, "at most 30"),
     ],
 )
 def test_bad_served_entities(changes, message):
     with pytest.raises(InvalidParameter, match=message):
         check(entity(**changes))
+
+
+@pytest.mark.parametrize(
+    "variables", [{"SERVERY_WARM_UP": "on"}, {"SERVERY_WARM_UP": "off", "SERVERY_BATCHING": "auto"}, {}]
+)
+def test_servery_reads_variables_of_its_own(variables):
+    check(entity(environment_vars=variables))
 
 
 def test_the_number_of_served_entities_is_bounded():

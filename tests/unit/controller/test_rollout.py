@@ -4,52 +4,14 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.factories import NOW, config, deployment, entity, observed, replica, seen
+from tests.factories import NOW, config, deployment, entity, observed, replica
+from tests.unit.controller.rollouts import BOTH_READY, GUARDED, plan, update, weights
 
-from servery_common.contracts.metrics import EntityMetrics, GatewayMetrics, Histogram, RequestCounts
 from servery_common.contracts.states import ReplicaState
-from servery_controller.domain import planning
 from servery_controller.domain.adoption import adopting
 from servery_controller.domain.endpoint import ConfigPhase, EntityHealth, EntityPhase, RolloutStep, Route
 from servery_controller.domain.happenings import EventStatus, events_of
-from servery_controller.domain.metrics_book import MetricsBook
-from servery_controller.domain.planning import Limits, Plan
 from servery_controller.domain.rollout import lower_bound
-from servery_controller.reconcile.rollout_watch import RolloutWatch
-
-LIMITS = Limits(timedelta(hours=2), longest_stream=timedelta(minutes=5))
-GUARDED = (
-    ("servery.rollout", "guarded"),
-    ("servery.rollout_steps", "10,50"),
-    ("servery.rollout_step_seconds", "60"),
-    ("servery.rollout_min_requests", "50"),
-)
-WELL = EntityHealth(requests=1000, errors=2, total_ms=10_000)
-BOTH_READY = (observed("r1"), observed("r2", entity_id="e2"))
-
-
-def update(*, phase=ConfigPhase.ROLLING, step=0, tags=GUARDED, new_phase=EntityPhase.READY, extra=()):
-    rollout = RolloutStep(step, NOW) if phase is ConfigPhase.ROLLING else None
-    return deployment(
-        config(1, ConfigPhase.ACTIVE, (Route("old", 100),)),
-        replace(config(2, phase, (Route("new", 100),)), rollout=rollout),
-        entity("e1", version=1, name="old", phase=EntityPhase.READY),
-        entity("e2", version=2, name="new", phase=new_phase),
-        replica("r1", "e1"),
-        replica("r2", "e2"),
-        *extra,
-        tags=tags,
-    )
-
-
-def plan(world, old=WELL, new=WELL, *, after=0.0, observations=BOTH_READY) -> Plan:
-    sight = replace(seen(*observations), health={"e1": old, "e2": new})
-    return planning.plan(world, sight, NOW + timedelta(seconds=after), LIMITS)
-
-
-def weights(step: Plan) -> dict[str, int]:
-    assert step.route is not None
-    return {e.name: e.traffic_percentage for e in step.route.served_entities}
 
 
 def test_a_guarded_rollout_begins_with_the_first_share():
@@ -187,42 +149,3 @@ def test_a_rollout_ends_at_once_when_it_is_no_longer_to_be_guarded():
 def test_the_lower_bound_is_a_share_below_what_was_seen(errors, others):
     bound = lower_bound(errors, errors + others)
     assert 0 <= bound <= (errors / (errors + others) if errors + others else 0) + 1e-12
-
-
-def told(gateway: str, entity_id: str, requests: int, errors: int, total_ms: float) -> GatewayMetrics:
-    metrics = EntityMetrics(
-        served_entity_id=entity_id,
-        last_minute=RequestCounts(),
-        answered=RequestCounts(requests=requests, client_errors=errors),
-        in_flight=0,
-        queued=0,
-        latency=Histogram(sum_ms=total_ms),
-        queue_time=Histogram(),
-        prediction=Histogram(),
-    )
-    return GatewayMetrics(gateway_id=gateway, entities=(metrics,))
-
-
-def test_only_what_came_since_the_step_began_is_judged():
-    book = MetricsBook()
-    now = [0.0]
-    watch = RolloutWatch(book.answered, lambda: now[0])
-    now[0] = 100.0
-    book.hear(told("g1", "e1", 500, 50, 5000.0), 0.0)
-    assert watch.health(update())["e1"] == EntityHealth()
-    book.hear(told("g1", "e1", 520, 51, 5100.0), 2.0)
-    book.hear(told("g2", "e1", 5, 1, 50.0), 2.0)
-    assert watch.health(update())["e1"] == EntityHealth(requests=25, errors=2, total_ms=150.0)
-    assert watch.health(update(step=1))["e1"] == EntityHealth(), "another step, another beginning"
-    assert watch.health(update(phase=ConfigPhase.CANCELED)) == {}
-
-
-def test_a_leader_that_has_just_begun_takes_a_gateway_it_had_not_heard_for_an_old_one():
-    book = MetricsBook()
-    now = [0.0]
-    watch = RolloutWatch(book.answered, lambda: now[0])
-    assert watch.health(update()) == {"e1": EntityHealth(), "e2": EntityHealth()}
-    book.hear(told("g1", "e1", 1_000_000, 0, 10_000_000.0), 2.0)
-    assert watch.health(update())["e1"] == EntityHealth(), "all that was before its term"
-    book.hear(told("g1", "e1", 1_000_010, 1, 10_000_300.0), 4.0)
-    assert watch.health(update())["e1"] == EntityHealth(requests=10, errors=1, total_ms=300.0)

@@ -130,7 +130,7 @@ def test_a_change_of_a_route_touches_that_endpoint_only(
             updated.append(entity.served_entity_id)
             super().update(endpoint, entity, known)
 
-    monkeypatch.setattr("servery_gateway.dispatcher.EntityPool", Watched)
+    monkeypatch.setattr("servery_gateway.entity_pools.EntityPool", Watched)
     before = gateway.table.snapshot
     meter, other = gateway.meters.of("s7"), gateway.dispatcher.pool("s8")
     gateway.changes.clear()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.unit.worker.test_agent import LAUNCH, FakeRunner, Sent, request
+from tests.unit.worker.agents import LAUNCH, FakeRunner, Sent, request
 from tests.unit.worker.test_replica import FakeNats
 from tests.waiting import until
 

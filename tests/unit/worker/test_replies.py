@@ -117,6 +117,32 @@ async def test_acceptances_of_one_turn_share_a_record_before_all_others(
     assert refused.kind == frames.REFUSE
 
 
+async def test_while_it_is_held_nothing_leaves_and_then_all_of_it_in_order(
+    replies: Replies, connection: Connection
+):
+    told: list[bool] = []
+    with replies.hold():
+        replies.send("gateway", b"first")
+        replies.send_or_hold("gateway", b"second")
+        replies.accept("gateway", 7, told.append, soon=False)
+        await asyncio.sleep(0.02)
+        assert connection.sent == []
+    await until(lambda: bool(connection.sent))
+    assert connection.sent == [frames.accepted([7]) + b"firstsecond"]
+    connection.unsent = 0
+    await until(lambda: told == [True])
+
+
+async def test_what_waits_for_a_connection_leaves_on_the_one_that_took_its_place(
+    replies: Replies, connection: Connection
+):
+    connection.lose()
+    replies.send_or_hold("gateway", b"refused")
+    with replies.hold():
+        connection.is_connected = True
+    await until(lambda: connection.sent == [b"refused"])
+
+
 def joined(records: list[tuple[bytes, ...]], limit: int) -> list[bytes]:
     return [b"".join(message) for message in packed(records, limit)]
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import nkeys
 
+from servery_common.certificates import CertificateAuthority
 from servery_common.contracts.permissions import of_link
 from servery_common.nats_credentials import Authority, KeyPair
 from servery_credentials import nats_accounts
-from servery_credentials.certificates import CertificateAuthority, Identity, keep_certificate
+from servery_credentials.certificates import Identity, keep_certificate
 from servery_credentials.files import keep, write
 
 NAME = "compute-plane"
@@ -44,12 +45,17 @@ def keep_server(
     directory: Path,
     identity: Identity,
     now: datetime,
+    *,
+    also_trusted: bytes,
 ) -> bool:
-    """See that ``directory`` has all that is carried to the server there; True when its certificate was replaced."""
+    """See that ``directory`` has all that is brought to the server there; True when its certificate was replaced.
+
+    ``also_trusted`` is the authority of what replicas show.
+    """
     file = directory / "accounts.conf"
     if not file.exists():
         write(file, nats.compute_plane_config(account, now).encode(), owner=identity.owner)
-    return keep_certificate(certificates, directory, identity, now)
+    return keep_certificate(certificates, directory, identity, now, also_trusted=also_trusted)
 
 
 def keep_link(account: KeyPair, directory: Path, owner: int | None, now: datetime) -> None:
@@ -59,8 +65,13 @@ def keep_link(account: KeyPair, directory: Path, owner: int | None, now: datetim
 
 
 def keep_replicas(
-    certificates: CertificateAuthority, account: KeyPair, directory: Path, replica: Identity, now: datetime
+    account: KeyPair,
+    directory: Path,
+    certificates: CertificateAuthority,
+    replicas: CertificateAuthority,
+    owner: int | None,
 ) -> None:
-    """See that whoever makes replicas there (the controller) can make their credentials."""
-    keep_certificate(certificates, directory / "replica", replica, now)
-    keep(directory / "nats_account.seed", account.seed, replica.owner)
+    """See that whoever makes replicas there (the controller) can make what lets them in, and renew it."""
+    keep(directory / "nats_account.seed", account.seed, owner)
+    keep(directory / "replicas_ca.pem", replicas.private_pem.decode(), owner)
+    keep(directory / "ca.crt", certificates.pem.decode(), owner)

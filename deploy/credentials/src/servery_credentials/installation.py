@@ -12,15 +12,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from servery_common.certificates import CertificateAuthority
 from servery_common.contracts.permissions import SERVICES
 from servery_common.nats_credentials import Authority
 from servery_credentials import compute_plane, nats_accounts
-from servery_credentials.certificates import (
-    CertificateAuthority,
-    Identity,
-    keep_certificate,
-    open_authority,
-)
+from servery_credentials.certificates import Identity, keep_certificate, open_authority
 from servery_credentials.files import keep, write
 
 SERVERY_USER = 10001
@@ -37,8 +33,9 @@ PARTS = (
     ),
     Identity("grafana", owner=GRAFANA_USER),
 )
-REPLICA = Identity("replica", owner=SERVERY_USER)
-"""All replicas show the same certificate, which the controller hands them; who one is, its NATS credentials say."""
+REPLICAS_AUTHORITY = "replicas_ca.pem"
+"""In the controller's directory: signs what replicas show to NATS, which alone trusts it."""
+_POSTGRES = "postgres:5432"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,7 @@ class Passwords:
 
     def variables(self) -> Mapping[str, Mapping[str, str]]:
         """Return the environment variables of each part."""
-        database = f"postgresql://servery:{self.servery}@postgres:5432/servery"
+        database = f"postgresql://servery:{self.servery}@{_POSTGRES}/servery"
         return {
             "postgres": {"POSTGRES_PASSWORD": self.postgres},
             "controller": {
@@ -79,9 +76,13 @@ class Passwords:
                 "SERVERY_POSTGRES_URL": database,
             },
             "builder": {"SERVERY_POSTGRES_URL": database},
-            "mlflow": {"MLFLOW_BACKEND_STORE_URI": f"postgresql://mlflow:{self.mlflow}@postgres:5432/mlflow"},
+            "mlflow": {"MLFLOW_BACKEND_STORE_URI": f"postgresql://mlflow:{self.mlflow}@{_POSTGRES}/mlflow"},
             "grafana": {"GF_SECURITY_ADMIN_PASSWORD": self.grafana},
         }
+
+    def superuser_url(self) -> str:
+        """Return how to reach Postgres as the one who may have it read its files again."""
+        return f"postgresql://postgres:{self.postgres}@{_POSTGRES}/postgres"
 
     def first_sql(self) -> str:
         """Return what Postgres runs when it makes its cluster: two users, each with a database of its own."""
@@ -106,12 +107,19 @@ class Installation:
 
     def keep(self, now: datetime) -> set[str]:
         """Make what is missing and renew what ends; return the parts whose certificate was replaced."""
-        passwords = self._passwords()
-        authority = open_authority(self.root / "ca", now)
+        passwords = self.passwords()
+        authority = open_authority(self.root / "ca" / "ca.pem", now)
+        replicas = open_authority(
+            self.root / "controller" / REPLICAS_AUTHORITY, now, name="Servery replicas", owner=SERVERY_USER
+        )
+        clients = {"nats": replicas.pem}
         replaced = {
-            part.name for part in PARTS if keep_certificate(authority, self.root / part.name, part, now)
+            part.name
+            for part in PARTS
+            if keep_certificate(
+                authority, self.root / part.name, part, now, also_trusted=clients.get(part.name, b"")
+            )
         }
-        keep_certificate(authority, self.root / "controller" / "replica", REPLICA, now)
         keep_certificate(authority, self.root / "ca" / "own", Identity("credentials"), now)
         owners = {part.name: part.owner for part in PARTS}
         for name, variables in passwords.variables().items():
@@ -119,22 +127,35 @@ class Installation:
                 keep(self.root / name / "env" / variable, value, owners[name])
         keep(self.root / "postgres-init" / "10-users.sql", passwords.first_sql(), POSTGRES_USER)
         nats = nats_accounts.open_nats_authority(self.root / "ca")
-        if self._compute_plane_hosts and self._keep_compute_plane(authority, nats, owners["nats"], now):
+        if self._compute_plane_hosts and self._keep_compute_plane(
+            authority, replicas, nats, owners["nats"], now
+        ):
             replaced.add(compute_plane.NAME)
         self._keep_nats(nats, owners, now)
         return replaced
 
     def _keep_compute_plane(
-        self, authority: CertificateAuthority, nats: Authority, owner: int | None, now: datetime
+        self,
+        authority: CertificateAuthority,
+        replicas: CertificateAuthority,
+        nats: Authority,
+        owner: int | None,
+        now: datetime,
     ) -> bool:
         account = compute_plane.open_account(self.root / "ca")
         nats_accounts.keep_server_config(nats, self.root / "nats", owner, now, account)
         compute_plane.keep_link(account, self.root / "nats" / compute_plane.NAME, owner, now)
         made = self.root / "controller" / compute_plane.NAME
-        compute_plane.keep_replicas(authority, account, made, REPLICA, now)
+        compute_plane.keep_replicas(account, made, authority, replicas, SERVERY_USER)
         server = compute_plane.server(self._compute_plane_hosts, owner)
         return compute_plane.keep_server(
-            authority, nats, account, self.root / compute_plane.NAME, server, now
+            authority,
+            nats,
+            account,
+            self.root / compute_plane.NAME,
+            server,
+            now,
+            also_trusted=replicas.pem,
         )
 
     def _keep_nats(self, nats: Authority, owners: Mapping[str, int | None], now: datetime) -> None:
@@ -147,7 +168,8 @@ class Installation:
         nats_accounts.keep_account_seed(nats, self.root / "controller", owners["controller"])
         nats_accounts.keep_system_credentials(nats, self.root / "ca", now)
 
-    def _passwords(self) -> Passwords:
+    def passwords(self) -> Passwords:
+        """Return them; they are drawn at the first call."""
         file = self.root / "ca" / "passwords.json"
         if not file.exists():
             write(file, json.dumps(asdict(Passwords.draw())).encode())

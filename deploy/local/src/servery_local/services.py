@@ -120,6 +120,7 @@ def variables(
         env["SERVERY_NATS_MONITORING_URL"] = addresses.nats_monitoring_url
     if service.has_database:
         env["SERVERY_POSTGRES_URL"] = addresses.postgres_url
+        env["SERVERY_POSTGRES_TLS"] = "off"  # it is a socket; what the shell says is for compose
     match service.name:
         case "gateway":
             env["SERVERY_GATEWAY_HOST"] = addresses.gateway_host

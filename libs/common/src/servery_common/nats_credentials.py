@@ -81,7 +81,10 @@ class Authority:
             "servery",
             _STORAGE,
             now,
-            exports=[_export("stream", subject) for subject in passage.inward],
+            exports=[
+                *(_export("stream", subject) for subject in passage.inward),
+                *(_export("service", subject) for subject in passage.asked),
+            ],
             imports=[
                 *(_import("service", subject, theirs) for subject in passage.orders),
                 *(_import("stream", subject, theirs) for subject in passage.outward),
@@ -96,7 +99,10 @@ class Authority:
                 *(_export("service", subject) for subject in passage.orders),
                 *(_export("stream", subject) for subject in passage.outward),
             ],
-            imports=[_import("stream", subject, ours) for subject in passage.inward],
+            imports=[
+                *(_import("stream", subject, ours) for subject in passage.inward),
+                *(_import("service", subject, ours) for subject in passage.asked),
+            ],
         )
         return self._believing([own, other], now)
 
@@ -194,12 +200,56 @@ def make_user(
     connects_as: ConnectsAs = "STANDARD",
 ) -> str:
     """Return the credentials of a new user in the format clients read (a ``.creds`` file)."""
-    user = KeyPair.make(nkeys.PREFIX_BYTE_USER)
+    user = make_user_key()
     token = user_token(account, user.public, name, rights, now, lifetime, connects_as)
+    return creds_file(token, user.seed)
+
+
+def make_user_key() -> KeyPair:
+    """Make the keys of a new user, who needs a token for the public one."""
+    return KeyPair.make(nkeys.PREFIX_BYTE_USER)
+
+
+def is_user_key(public: str) -> bool:
+    """Whether this is the public key of a user, and not of an account or an operator."""
+    try:
+        decoded = base64.b32decode(public + "=" * (-len(public) % 8))
+    except ValueError:
+        return False
+    # Prefix, key, checksum.
+    intact = len(decoded) == 35 and bytes(nkeys.crc16_checksum(decoded[:-2])) == decoded[-2:]
+    return intact and decoded[0] == nkeys.PREFIX_BYTE_USER
+
+
+def creds_file(token: str, seed: str) -> str:
+    """Return what a ``.creds`` file holds."""
     return (
         f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
-        f"-----BEGIN USER NKEY SEED-----\n{user.seed}\n------END USER NKEY SEED------\n"
+        f"-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """From when until when a token is good, in epoch seconds."""
+
+    begins: float
+    ends: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it is good altogether."""
+        return self.ends - self.begins
+
+
+def lifetime_of(creds: str) -> Lifetime | None:
+    """Return the lifetime of the token in a ``.creds`` file; None: it has no end. Raises ValueError."""
+    try:
+        body = creds.split("-----\n", 1)[1].split("\n------END", 1)[0].split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        return Lifetime(float(claims["iat"]), float(claims["exp"])) if "exp" in claims else None
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not a .creds file of NATS: {error!r}") from error
 
 
 def _sign(issuer: KeyPair, claims: Mapping[str, Any], now: datetime) -> str:

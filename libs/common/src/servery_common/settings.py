@@ -4,9 +4,9 @@ The names are the same in the embedded mode, in Compose and on Kubernetes.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -39,9 +39,23 @@ class PostgresSettings(BaseSettings):
 
     url: str = Field(repr=False)
     """``postgresql://…``; a unix-socket address is fine. Not shown: it may hold a password."""
+    tls: Literal["on", "off"] = "off"
+    """``on``: every connection over the network is encrypted, and the server has to show a certificate for the name
+    it is reached by, whatever the URL says. ``off``: as the URL says (``?sslmode=…``)."""
+    tls_ca: Path | None = None
+    """The authority that has signed the server's certificate. Read at each connect."""
     pool_size: int = 10
     """Connections of one process at most. The pools of all processes together must stay below Postgres'
     ``max_connections``."""
+
+    @model_validator(mode="after")
+    def _whom_to_trust(self) -> Self:
+        if self.tls == "on" and self.tls_ca is None:
+            raise ValueError(
+                "SERVERY_POSTGRES_TLS is on: name the file of the authority that signed Postgres' certificate in "
+                "SERVERY_POSTGRES_TLS_CA"
+            )
+        return self
 
 
 class LogSettings(BaseSettings):

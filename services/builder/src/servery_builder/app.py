@@ -31,6 +31,8 @@ from servery_common.settings import NatsSettings, PostgresSettings
 from servery_common.survey import Survey, Surveys
 
 NAME = "builder"
+_DOCKERS_MARK = Path("/.dockerenv")
+"""Is in every container that Docker makes."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ def build_app(settings: BuilderSettings, pool: Pool, bus: Bus, environment: Mapp
     environments_dir = _folder(settings.artifacts_dir / "environments")
     models_dir = _folder(settings.artifacts_dir / "models")
     store = BuildStore(pool)
-    registry = MlflowRegistry(settings.mlflow_tracking_uri)
+    # Elsewhere localhost may well be right: a whole stack may run in one container.
+    alone = settings.images == "docker" and _DOCKERS_MARK.exists()
+    registry = MlflowRegistry(settings.mlflow_tracking_uri, in_container=alone)
     uv = Uv(environment)
     compiler = BytecodeCompiler()
     containers = container_parts(settings, compiler, bus) if settings.images == "docker" else None
@@ -67,6 +71,7 @@ def build_app(settings: BuilderSettings, pool: Pool, bus: Bus, environment: Mapp
         None if containers is None else containers.images,
         compiler if settings.compile_bytecode else None,
         settings.registry_patience.total_seconds(),
+        settings.engine_patience.total_seconds(),
     )
     ordered, outbox_hint = asyncio.Event(), asyncio.Event()
     secrets = tuple(secret_values(environment.items()))

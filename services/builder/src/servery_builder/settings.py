@@ -46,6 +46,10 @@ class BuilderSettings(BaseSettings):
     registry_patience: timedelta = timedelta(minutes=2)
     """How long a running build tries again while MLflow does not answer, so that a restart of MLflow fails no build."""
 
+    engine_patience: timedelta = timedelta(minutes=5)
+    """How long a running build waits for a Docker engine that cannot be reached, from when it was missed: its restart
+    fails no build, nor does a socket that is mounted late. Within ``build_timeout``."""
+
     log_limit_bytes: int = Field(default=1024 * 1024, ge=64 * 1024)
     """Bytes of log kept per build: the first and the last half."""
 
@@ -69,12 +73,15 @@ class BuilderSettings(BaseSettings):
     """What images of models and environments may take together. Beyond it those that no endpoint needs are removed, the
     oldest first."""
 
+    engine_cache_bytes: int = Field(default=20 * 1024**3, ge=0)
+    """What BuildKit may keep on the engine of what it has made images from. Beyond it the least recently used goes, of
+    whoever builds on that engine."""
+
     image_prune_interval: timedelta = timedelta(minutes=10)
     """How often to look what they take."""
 
     verification_memory_bytes: int | None = Field(default=None, ge=256 * 1024**2)
-    """What a model may hold while it is verified in a container; by default nine tenths of the engine's machine. What a
-    replica may hold its ``workload_type`` says, which is found out when it starts."""
+    """What a model may hold while it is verified in a container; by default what its ``workload_type`` gives."""
 
     compile_bytecode: bool = True
     """Compile a new environment's packages after its first build. Starting from compiled packages is two to three times

@@ -5,7 +5,7 @@ apart a model that does not work, which is final, from a worker that is not ther
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 from servery_builder.domain.build import BuildError
@@ -39,16 +39,15 @@ class ModelEnvironments:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
-    async def environment_of(self, served_entity_id: str) -> Mapping[str, str]:
-        """Return the variables the model is given, secrets resolved.
+    async def environment_of(self, served_entity_id: str) -> ModelEnvironment:
+        """Return the variables the model is given, secrets resolved, and what its replicas may use.
 
         Raises a ServeryError: Unavailable as long as no controller answers, others when a secret is missing.
         """
         request = ReadModelEnvironment(served_entity_id=served_entity_id)
-        answer = await self._bus.request(
+        return await self._bus.request(
             subjects.controller_model_environment(), request, ModelEnvironment, timeout=ENVIRONMENT_SECONDS
         )
-        return answer.variables
 
 
 class WorkerVerifier:

@@ -42,7 +42,7 @@ from servery_controller.api.suspension import suspension_router
 from servery_controller.api.unsupported import unsupported_router
 from servery_controller.builder_client import BuilderClient
 from servery_controller.compute.docker_settings import DockerSettings
-from servery_controller.compute.docker_wiring import docker_backend
+from servery_controller.compute.docker_wiring import docker_backend, replica_credentials, serve_renewals
 from servery_controller.compute.placer import ComputeQuotas, Placer
 from servery_controller.compute.process import ProcessBackend
 from servery_controller.compute.span_relay import SpanRelay
@@ -104,7 +104,10 @@ async def _serve(
         outbox_hint.set()
 
     if settings.compute == "docker":
-        backend = docker_backend(bus, settings.worker_settle_seconds, DockerSettings())
+        docker_settings = DockerSettings()
+        credentials = replica_credentials(docker_settings)
+        backend = docker_backend(bus, settings.worker_settle_seconds, docker_settings, credentials)
+        await serve_renewals(bus, credentials, backend.runs)
     else:
         backend = ProcessBackend(bus, settings.worker_settle_seconds)
     backend.on_change(hints.add)
@@ -121,6 +124,7 @@ async def _serve(
         builder,
         environments,
         changed,
+        changes.published,
         settings.model_timeout_seconds,
         settings.max_endpoints_per_workspace,
     )

@@ -21,12 +21,12 @@ Each attempt has its own id and an id that was given up is forgotten, so a late 
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
-from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
+from servery_common.contracts.routes import EndpointRoute
 from servery_common.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from servery_common.timer_wheel import TimerWheel
 from servery_gateway import dispatch_limits, messages
@@ -36,7 +36,6 @@ from servery_gateway.answers import error_message
 from servery_gateway.dispatch_limits import DispatchLimits
 from servery_gateway.entity_pool import (
     CallerLeft,
-    EndpointQueue,
     EntityPool,
     EntityWithdrawn,
     NoSpareSlot,
@@ -44,6 +43,7 @@ from servery_gateway.entity_pool import (
     ScoringRequest,
     Ticket,
 )
+from servery_gateway.entity_pools import EntityPools
 from servery_gateway.routing_table import Change
 from servery_gateway.transport import Outcome, ReplicaRequest, ReplicaTransport
 from servery_gateway.waking import Waker
@@ -61,11 +61,6 @@ class Dispatcher:
     transport: ReplicaTransport
     limits: DispatchLimits
     random: Callable[[], float]
-    _pools: dict[str, EntityPool] = field(default_factory=dict[str, EntityPool])
-    _queues: dict[str, EndpointQueue] = field(default_factory=dict[str, EndpointQueue])
-    """By endpoint id."""
-    _pool_of: dict[str, EntityPool] = field(default_factory=dict[str, EntityPool])
-    """By replica id."""
     activity: Activity[EntityPool] = field(default_factory=lambda: Activity(IDLE_ROUNDS))
     """Which served entities have something to do, for who reports their load."""
     waker: Waker = field(default_factory=Waker)
@@ -74,11 +69,18 @@ class Dispatcher:
     _last_attempt: int = 0
     _background: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    _entities: EntityPools = field(init=False)
+    _pools: dict[str, EntityPool] = field(init=False)
+    """Those of ``_entities``, by served entity id: at hand, as every request looks there."""
+    _pool_of: dict[str, EntityPool] = field(init=False)
+    """And by replica id."""
     _deadlines: TimerWheel[Ticket] = field(init=False)
     _accepts: TimerWheel[Ticket] = field(init=False)
     _waits: TimerWheel[Ticket] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._entities = EntityPools(self.activity)
+        self._pools, self._pool_of = self._entities.by_entity, self._entities.by_replica
         self._deadlines = TimerWheel(self._loop, dispatch_limits.DEADLINE_GRANULARITY, self._expire)
         self._accepts = TimerWheel(self._loop, dispatch_limits.ACCEPT_GRANULARITY, self._not_accepted)
         self._waits = TimerWheel(self._loop, dispatch_limits.WAIT_GRANULARITY, self._look_after_waiting)
@@ -89,27 +91,9 @@ class Dispatcher:
         """Follow changes of routes: new replicas take waiting requests at once."""
         now = self._loop.time()
         for _, before, after in changes:
-            kept = {} if after is None else {one.served_entity_id: one for one in after.served_entities}
-            withdrawn = [
-                pool
-                for entity in (() if before is None else before.served_entities)
-                if entity.served_entity_id not in kept
-                and (pool := self._pools.pop(entity.served_entity_id, None)) is not None
-            ]
-            # A replica may change hands: what it works on counts for whom it belongs to now.
-            known = {replica.id: replica for pool in withdrawn for replica in pool.replicas.values()}
-            for pool in withdrawn:
-                self.activity.remove(pool)
-                self._follow_replicas(pool, ())
-                pool.replicas = {}
-            if after is None:
-                if before is not None:
-                    self._queues.pop(before.endpoint_id, None)
-            else:
-                queue = self._queues.setdefault(after.endpoint_id, EndpointQueue())
-                queue.update(after)
-                for entity in kept.values():
-                    self._follow_entity(after, entity, queue, now, known)
+            routed, withdrawn = self._entities.follow(before, after, now)
+            for pool in routed:
+                self._look_after(pool)
             for pool in withdrawn:
                 for ticket in tuple(pool.queue):
                     self._end(ticket, EntityWithdrawn())
@@ -310,21 +294,8 @@ class Dispatcher:
 
     # Transitions of a ticket
 
-    def _follow_entity(
-        self,
-        route: EndpointRoute,
-        entity: ServedEntityRoute,
-        queue: EndpointQueue,
-        now: float,
-        known: Mapping[str, Replica],
-    ) -> None:
-        pool = self._pools.get(entity.served_entity_id)
-        if pool is None:
-            pool = self._pools[entity.served_entity_id] = EntityPool(route, entity, queue, now, known)
-            self.activity.add(pool)
-        else:
-            pool.update(route, entity, known)
-        self._follow_replicas(pool, [replica.replica_id for replica in entity.replicas])
+    def _look_after(self, pool: EntityPool) -> None:
+        """Do for what waits in a pool what its route says now."""
         if not pool.queue:
             return
         if pool.cannot_start:
@@ -334,13 +305,6 @@ class Dispatcher:
             self.waker.need(pool)
         else:
             self._drain(pool)
-
-    def _follow_replicas(self, pool: EntityPool, replica_ids: Sequence[str]) -> None:
-        for replica_id in pool.known_as:
-            self._pool_of.pop(replica_id, None)
-        pool.known_as = tuple(replica_ids)
-        for replica_id in replica_ids:
-            self._pool_of[replica_id] = pool
 
     def _require_room(self, pool: EntityPool, now: float, deadline: float, length: int) -> None:
         refusal = pool.refusal(

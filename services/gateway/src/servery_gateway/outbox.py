@@ -4,6 +4,7 @@ Short requests travel together, up to ``FRAME_BYTES``. A longer body goes piece 
 window of unacknowledged bytes, and never more than one piece goes ahead of short requests that came after it.
 """
 
+import itertools
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -17,6 +18,9 @@ FRAME_BYTES = frames.CHUNK_BYTES
 """Longest message, heads included."""
 PIECE_BYTES = FRAME_BYTES - 2048
 """Longest piece of a body: leaves room for the record's header and head."""
+
+_numbers = itertools.count(1)
+"""Of records that could be equal to others without."""
 
 
 class Frame(NamedTuple):
@@ -55,7 +59,7 @@ class _LongBody:
             request = self.request._replace(sent_at_ms=now_ms, ttl_ms=max(1, self.request.ttl_ms - waited))
             kind, head = frames.REQUEST, _request_head(request, total=len(self.body))
         else:
-            kind, head = frames.CHUNK, b""
+            kind, head = frames.CHUNK, frames.pack_head({"n": next(_numbers)})
         start = frames.start(kind, self.request.id, head, len(piece))
         frame = Frame((start, piece), self.request.traceparent if self.sent == 0 else None)
         self.sent += len(piece)
@@ -99,7 +103,8 @@ class Outbox:
 
     def acknowledge_answer(self, id: int, count: int) -> None:
         """Queue a WINDOW record: ``count`` bytes of an answer were taken in."""
-        self._short.append((id, frames.encode(frames.WINDOW, id, {"bytes": count}), None))
+        head = {"bytes": count, "n": next(_numbers)}
+        self._short.append((id, frames.encode(frames.WINDOW, id, head), None))
 
     def open_window(self, id: int, count: int) -> None:
         """The replica took in ``count`` bytes of the request's body."""

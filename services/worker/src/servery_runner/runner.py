@@ -10,11 +10,14 @@ from __future__ import annotations
 import functools
 import gc
 import json
+import logging
 import os
 import platform
 import socket
 import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from servery_common.contracts import frames
@@ -83,12 +86,25 @@ def find_proof(scorer: Scorer, order: dict[str, Any]) -> Proof:
         proof = Proof.from_head(order["proof"])
     else:
         example = batch_proof.example_of(scorer.model.metadata, order["model_path"])
-        proof = batch_proof.prove(scorer.score_json, example, scorer.read_rows)
+        with _without_advice():
+            proof = batch_proof.prove(scorer.score_json, example, scorer.read_rows)
         if proof.formats and example is not None and scorer.has_own_code and batch_proof.has_text(example):
             proof = batch_proof.COMMANDED
     what = f"on, up to {proof.max_rows} rows at a time" if proof.formats else "off"
     process.say(f"batching: {what}: {proof.reason}")
     return proof
+
+
+@contextmanager
+def _without_advice() -> Generator[None]:
+    """MLflow advises the sender of some forms of requests, and nobody has sent those of the trial."""
+    logger = logging.getLogger("mlflow.pyfunc.scoring_server")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _description(scorer: Scorer, example_predicted: bool, seconds: float) -> dict[str, object]:

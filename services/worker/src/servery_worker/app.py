@@ -14,17 +14,20 @@ from servery_common.contracts.replicas import (
     StopReplica,
     VerifyModel,
 )
-from servery_common.messaging.bus import connect_bus
-from servery_common.messaging.connection import connect_inference
+from servery_common.messaging.port import Bus
+from servery_common.nats_credentials import Lifetime
 from servery_common.service import ServiceContext
 from servery_common.settings import NatsSettings
 from servery_common.tracing import record_spans
 from servery_runner.limits import Limits
 from servery_worker import overlay
+from servery_worker.credential_files import CredentialFiles
 from servery_worker.heartbeat import Heartbeat
 from servery_worker.launcher import Launcher
+from servery_worker.links import Links, open_links
 from servery_worker.model_token import ModelTokens, NoTokens
 from servery_worker.remembered import WarmList
+from servery_worker.renewal import Renewal
 from servery_worker.replica import Replica
 from servery_worker.replicas import Replicas
 from servery_worker.replies import Replies
@@ -48,13 +51,15 @@ async def main(context: ServiceContext) -> None:
     worker_id = settings.worker_id()
     overlay_directory = overlay.materialise(settings.data_dir.resolve())
     scratch = _empty_directory(settings.data_dir.resolve() / "runners")
-    async with connect_bus(nats_settings, name="worker", declare=False) as bus:
-        inference = await connect_inference(
-            nats_settings, name="worker-inference", on_disconnect=_on_disconnect
-        )
+    credentials = CredentialFiles(nats_settings)
+    # Whoever starts a worker that holds many replicas sees to its files; it reads them at each connect.
+    lifetime = credentials.lifetime() if settings.serves_one else None
+    links = await open_links(nats_settings)
+    try:
         if settings.serves_one:
-            record_spans("worker", BusSpanExporter(bus, worker_id))
-        replies = Replies(inference)
+            record_spans("worker", BusSpanExporter(links, worker_id))
+        replies = Replies(links.scoring)
+        renewal = _renewal(links, replies, credentials, lifetime, worker_id)
         parents = WarmParents(
             overlay=overlay_directory,
             home=scratch,
@@ -66,7 +71,7 @@ async def main(context: ServiceContext) -> None:
         rewarming = Rewarming(parents, starts, warm_list)
         launcher = Launcher(
             parents,
-            NoTokens() if settings.serves_one else ModelTokens(bus),
+            NoTokens() if settings.serves_one else ModelTokens(links.bus),
             starts,
             overlay=overlay_directory,
             scratch=scratch,
@@ -78,7 +83,7 @@ async def main(context: ServiceContext) -> None:
             return Replica(
                 launch,
                 launcher=launcher,
-                connection=inference,
+                connection=links.scoring,
                 replies=replies,
                 deadline_grace=settings.deadline_grace_seconds,
                 memory_bytes=settings.model_memory_bytes,
@@ -94,7 +99,7 @@ async def main(context: ServiceContext) -> None:
         allowed = read_limits()._replace(memory_bytes=settings.model_memory_bytes)
         usage = UsageMeter(replicas.pids, allowed, on_excess=replicas.end_excessive)
         heartbeat = Heartbeat(
-            bus,
+            links,
             replicas,
             parents,
             usage,
@@ -102,8 +107,10 @@ async def main(context: ServiceContext) -> None:
             incarnation=settings.incarnation,
             capacity_slots=settings.capacity_slots,
             interval=settings.heartbeat_seconds,
+            access_left=renewal.left if renewal is not None else lambda: None,
         )
-        try:
+
+        async def serve(bus: Bus) -> None:
             await bus.serve(subjects.worker_ensure(worker_id), EnsureReplica, replicas.ensure)
             await bus.serve(subjects.worker_stop(worker_id), StopReplica, replicas.stop)
             await bus.serve(subjects.worker_log(worker_id), ReadReplicaLog, replicas.read_log)
@@ -114,25 +121,36 @@ async def main(context: ServiceContext) -> None:
                     Verifier(launcher).verify,
                     queue=subjects.WORKER_QUEUE,
                 )
+
+        try:
+            await links.serve(serve)
             context.spawn("usage", usage.run())
             context.spawn("heartbeat", heartbeat.run())
             context.spawn("warm parents", rewarming.keep())
             context.spawn("rewarming", rewarming.restore())
+            if renewal is not None:
+                context.spawn("renewal of credentials", renewal.run())
             log.info("worker_ready", worker_id=worker_id, capacity_slots=settings.capacity_slots)
             context.ready()
             await context.stopping.wait()
+            await links.keep()
             await replicas.drain(settings.drain_grace_seconds)
             await replies.flush(FLUSH_SECONDS)
             # The last one: every replica is STOPPED, so nobody has to miss heartbeats first.
             await heartbeat.beat()
         finally:
             await parents.close()
-            await inference.close()
+    finally:
+        await links.close()
 
 
-def _on_disconnect() -> None:
-    # Gateways notice the same loss and give up what they sent; what runs here ends by itself.
-    log.warning("inference_connection_lost")
+def _renewal(
+    links: Links, replies: Replies, files: CredentialFiles, lifetime: Lifetime | None, worker_id: str
+) -> Renewal | None:
+    """What keeps credentials from ending, if they would."""
+    if lifetime is None:
+        return None
+    return Renewal(worker_id, files, lifetime, lambda: links.bus, lambda: links.replace(replies.hold))
 
 
 def _empty_directory(path: Path) -> Path:

@@ -1,8 +1,10 @@
 """Tell the controller once a second, and at once on every change, which replicas are here and how they are."""
 
+from collections.abc import Callable
+
 from servery_common.contracts import subjects
 from servery_common.contracts.replicas import ReplicaObservation, WorkerHeartbeat
-from servery_common.messaging.port import Bus
+from servery_common.messaging.port import Signals
 from servery_common.service import wait_any
 from servery_worker.replicas import Replicas
 from servery_worker.usage import UsageMeter
@@ -14,7 +16,7 @@ class Heartbeat:
 
     def __init__(
         self,
-        bus: Bus,
+        bus: Signals,
         replicas: Replicas,
         parents: WarmParents,
         usage: UsageMeter,
@@ -23,6 +25,7 @@ class Heartbeat:
         incarnation: str,
         capacity_slots: int,
         interval: float,
+        access_left: Callable[[], float | None],
     ) -> None:
         self._bus = bus
         self._replicas = replicas
@@ -32,6 +35,7 @@ class Heartbeat:
         self._capacity_slots = capacity_slots
         self._interval = interval
         self._incarnation = incarnation
+        self._access_left = access_left
 
     async def run(self) -> None:
         """Beat for ever."""
@@ -52,6 +56,7 @@ class Heartbeat:
                 replicas=tuple(self._with_usage(seen) for seen in self._replicas.observe()),
                 warm_environments=self._parents.warm_keys(),
                 warm=self._parents.observe(),
+                access_left=self._access_left(),
                 warm_memory_bytes=self._parents.memory_bytes,
             ),
         )

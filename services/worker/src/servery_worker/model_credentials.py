@@ -8,7 +8,6 @@ the working directory, and goes with the runner.
 
 import asyncio
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from servery_common.backoff import full_jitter
+from servery_worker.credential_files import replace_file
 from servery_worker.model_token import ModelToken, TokenSource
 
 log = structlog.get_logger(__name__)
@@ -94,7 +94,4 @@ class ModelCredentials:
 def write_token(directory: Path, token: str) -> None:
     """Put the token in its file: at once for whoever reads, and for its owner only. Raises OSError."""
     content = json.dumps({"OAUTH_TOKEN": [{"oauthTokenValue": token}]})
-    fresh = directory / f".{TOKEN_FILE}"
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(content)
-    fresh.replace(directory / TOKEN_FILE)
+    replace_file(directory / TOKEN_FILE, content)

@@ -11,7 +11,6 @@ from nats.errors import Error as NatsError
 from servery_common.contracts import subjects
 from servery_common.contracts.replicas import ReplicaLaunch, ReplicaObservation
 from servery_common.contracts.states import ReplicaState
-from servery_common.messaging.inference import InferenceClient
 from servery_common.service import wait_any
 from servery_runner.limits import excess
 from servery_worker.agent import Agent
@@ -21,6 +20,7 @@ from servery_worker.model_log import ModelLog
 from servery_worker.replies import Replies
 from servery_worker.restarts import Restarts
 from servery_worker.runner import Runner, RunnerFailed
+from servery_worker.scoring_line import ScoringLine
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +33,7 @@ class Replica:
         launch: ReplicaLaunch,
         *,
         launcher: Launcher,
-        connection: InferenceClient,
+        connection: ScoringLine,
         replies: Replies,
         deadline_grace: float,
         memory_bytes: int,

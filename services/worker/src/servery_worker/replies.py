@@ -1,14 +1,15 @@
 """Records on their way back to the gateways: those of one event-loop tick for one gateway leave as one message."""
 
 import asyncio
+import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import structlog
 from nats.errors import Error as NatsError
 
 from servery_common.contracts import frames
-from servery_common.messaging.inference import InferenceClient
+from servery_worker.scoring_line import ScoringLine
 
 log = structlog.get_logger(__name__)
 
@@ -24,13 +25,14 @@ Sent = Callable[[bool], None]
 class Replies:
     """Collects records by reply subject and sends them."""
 
-    def __init__(self, connection: InferenceClient) -> None:
+    def __init__(self, connection: ScoringLine) -> None:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._waiting: defaultdict[str, list[tuple[Part, ...]]] = defaultdict(list)
         self._accepted: defaultdict[str, list[int]] = defaultdict(list)
         self._on_accepted: list[Sent] = []
         self._sending_soon = False
+        self._holding = False
         self._send_later: asyncio.TimerHandle | None = None
         self._held: list[tuple[str, tuple[Part, ...]]] = []
         connection.reconnect_callbacks.append(self._on_return)
@@ -70,6 +72,18 @@ class Replies:
         except (TimeoutError, NatsError):
             log.warning("replies_not_flushed")
 
+    @contextlib.contextmanager
+    def hold(self) -> Generator[None]:
+        """Send nothing meanwhile: what comes waits until the end of it."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+            if self._connection.is_connected:
+                self._on_return()
+            self._send_soon()
+
     def _on_return(self) -> None:
         held, self._held = self._held, []
         for subject, record in held:
@@ -85,6 +99,8 @@ class Replies:
         if self._send_later is not None:
             self._send_later.cancel()
             self._send_later = None
+        if self._holding:
+            return
         waiting, self._waiting = self._waiting, defaultdict(list)
         for subject, ids in self._accepted.items():
             waiting[subject].insert(0, (frames.accepted(ids),))

@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from servery_common.contracts import subjects
 from servery_common.contracts.replicas import WorkerSpans
-from servery_common.messaging.port import Bus
+from servery_common.messaging.port import Signals
 
 MOST_SPANS = 256
 """In one message: some hundred bytes each, so that it stays well below NATS' limit."""
@@ -18,7 +18,7 @@ MOST_SPANS = 256
 class BusSpanExporter(SpanExporter):
     """Called by the SDK in a thread of its own. What cannot be sent is lost, as with a collector that is down."""
 
-    def __init__(self, bus: Bus, worker_id: str) -> None:
+    def __init__(self, bus: Signals, worker_id: str) -> None:
         self._bus = bus
         self._worker_id = worker_id
         self._loop = asyncio.get_running_loop()

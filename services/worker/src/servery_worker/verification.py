@@ -49,8 +49,7 @@ async def _verify(order: VerifyModel, answers: BinaryIO) -> None:
             overlay=files,
             scratch=scratch,
             load_timeout=order.timeout_seconds,
-            # The container's own limit is the limit.
-            limits=Limits(_all_memory(), LONGEST_ANSWER),
+            limits=Limits(_model_memory(), LONGEST_ANSWER),
         )
         try:
             async for message in Verifier(launcher).verify(order):
@@ -71,8 +70,10 @@ def _take_standard_output() -> BinaryIO:
     return answers
 
 
-def _all_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _model_memory() -> int:
+    """What the model's replicas may use; without a word of it the container's own limit is the limit."""
+    said = os.environ.get("SERVERY_WORKER_MODEL_MEMORY_BYTES")
+    return int(said) if said else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 if __name__ == "__main__":

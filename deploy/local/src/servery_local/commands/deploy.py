@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import time
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -40,12 +39,18 @@ INTERRUPTED = 130
 EXAMPLE_REQUEST = '{"dataframe_split": {"columns": […], "data": [[…]]}}'
 
 
-class Size(StrEnum):
-    """Workload sizes of the API."""
+SIZES = ("Small", "Medium", "Large")
+"""Workload sizes of the API."""
 
-    SMALL = "Small"
-    MEDIUM = "Medium"
-    LARGE = "Large"
+
+def parse_size(text: str) -> str:
+    """Return the workload size that is meant, in any case. Raises `typer.BadParameter`."""
+    size = text.capitalize()
+    if size not in SIZES:
+        raise typer.BadParameter(
+            f"'{text}' is no workload size: choose {', '.join(SIZES[:-1])} or {SIZES[-1]}."
+        )
+    return size
 
 
 def deploy(
@@ -53,8 +58,8 @@ def deploy(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="models:/NAME/VERSION or models:/NAME@ALIAS")],
     name: Annotated[str, typer.Option("--name", metavar="ENDPOINT", help="Endpoint to create or to update.")],
     size: Annotated[
-        Size, typer.Option(metavar="SIZE", case_sensitive=False, help="Small, Medium or Large.")
-    ] = Size.SMALL,
+        str, typer.Option(metavar="SIZE", parser=parse_size, help="Small, Medium or Large.")
+    ] = SIZES[0],
     scale_to_zero: Annotated[
         bool,
         typer.Option(
@@ -90,7 +95,7 @@ def deploy(
 
     config = config_for(
         parse_model_uri(model),
-        size.value,
+        size,
         scale_to_zero=scale_to_zero,
         variables=parse_assignments("variable", variables or ()),
     )
@@ -173,9 +178,10 @@ class _Follower:
                 reasons = "\n".join(message for message in now.messages.values() if message)
                 raise LocalError(f"deployment of {name} failed: {reasons or 'no reason was given'}")
             if time.monotonic() > deadline:
+                last = "".join(f"{entity}: {said}\n" for entity, said in now.messages.items() if said)
                 raise LocalError(
                     f"{name} is not ready after {timeout:.0f} s; the deployment goes on.\n"
-                    f"{_ways_on(name, self._data_dir)}"
+                    f"{last}{_ways_on(name, self._data_dir)}"
                 )
             time.sleep(POLL_INTERVAL)
             self.endpoint = self._or_what_is_known(lambda: self._client.get(name), self.endpoint)

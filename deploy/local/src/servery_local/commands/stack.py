@@ -99,7 +99,7 @@ def down(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 
 
 def status(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
-    """Show what runs. Exit code 0: all of it, 1: not all, 3: nothing."""
+    """Show what runs of `servery up`. Exit code 0: all of it, 1: not all, 3: nothing."""
     from servery_local.state import Phase, describe, observe_state
 
     state = observe_state(DataDirectory(data_dir))
@@ -107,7 +107,7 @@ def status(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> Non
         if as_json:
             print(json.dumps(describe(state) if state else {"phase": "stopped", "ready": False}, indent=2))
         else:
-            print(f"Servery does not run on {data_dir}.")
+            print("\n".join((f"Servery does not run on {data_dir}.", *_in_containers())))
         raise typer.Exit(NOT_RUNNING)
     if as_json:
         print(json.dumps(describe(state), indent=2))
@@ -171,7 +171,8 @@ def env(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     state = observe_state(directory)
     if state is None or state.phase is Phase.STOPPED:
         start = command(data_dir, "up")
-        print(f"Servery does not run on {data_dir}; start it with `{start}`.", file=sys.stderr)
+        not_running = f"Servery does not run on {data_dir}; start it with `{start}`."
+        print("\n".join((not_running, *_in_containers())), file=sys.stderr)
         raise typer.Exit(NOT_RUNNING)
     variables = {
         "DATABRICKS_HOST": state.gateway_url,
@@ -180,6 +181,13 @@ def env(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     }
     for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")
+
+
+def _in_containers() -> list[str]:
+    """What is said of installations that this command is not about, and may have been meant."""
+    from servery_local.compose_installation import find_installations
+
+    return [each.describe() for each in find_installations()]
 
 
 def _up_detached(directory: DataDirectory, host: str, port: int) -> None:

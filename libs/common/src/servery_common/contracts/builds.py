@@ -48,6 +48,8 @@ class ModelEnvironment(Message, type="servery.model.environment.v1"):
     """Given to the model process when it is verified, as it will be when it serves."""
 
     variables: dict[str, str] = Field(repr=False)
+    workload_type: str = "CPU"
+    """What its replicas may use of a machine."""
 
 
 class ReadBuildsInUse(Message, type="servery.builds.in_use.read.v1"):

@@ -92,6 +92,7 @@ EXPLAIN = subjects.scaler_explain()
 FIND_TOKEN = subjects.controller_find_token()
 ISSUE_TOKEN = subjects.controller_issue_token()
 MODEL_TOKEN = subjects.controller_issue_model_token()
+RENEW_CREDENTIALS = "servery.api.controller.renew_credentials.<replica_id>"
 BUILDS_IN_USE = subjects.controller_builds_in_use()
 MODEL_ENVIRONMENT = subjects.controller_model_environment()
 
@@ -142,6 +143,8 @@ CATALOGUE: tuple[Entry, ...] = (
     _reply(replicas.Done, (ENSURE, STOP), WORKER, CONTROLLER),
     _request(replicas.ReadReplicaLog, REPLICA_LOG, CONTROLLER, WORKER),
     _reply(replicas.ReplicaLog, (REPLICA_LOG,), WORKER, CONTROLLER),
+    _request(replicas.RenewCredentials, RENEW_CREDENTIALS, WORKER, CONTROLLER),
+    _reply(replicas.CredentialsRenewed, (RENEW_CREDENTIALS,), CONTROLLER, WORKER),
     Entry(replicas.WorkerSpans, Guarantee.SIGNAL, (SPANS,), (WORKER,), (CONTROLLER,)),
     Entry(replicas.WorkerHeartbeat, Guarantee.SIGNAL, (HEARTBEAT,), (WORKER,), (CONTROLLER,)),
     Entry(scaling.GatewayLoad, Guarantee.SIGNAL, (LOAD,), (GATEWAY,), (SCALER,)),

@@ -27,6 +27,10 @@ process holds more than a window. As long as its client is there, a gateway send
 bytes if need be: an agent ends a stream of which it heard nothing for the endpoint's timeout. An END that is missing,
 or has a body, means that the answer is not whole.
 
+No two messages from one gateway to one replica are equal, if they would do something twice: a REQUEST and a CANCEL name
+what they are about, CHUNK and WINDOW records have ``n`` in their heads, another number each. So a replica can tell that
+it got one message twice, over two connections.
+
 Python 3.9 and up: this file is also part of the runner overlay, inside the model's own environment.
 """
 

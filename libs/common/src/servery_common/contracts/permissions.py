@@ -2,7 +2,7 @@
 
 NATS enforces them (``servery_common.nats_credentials`` puts them into credentials). A replica's rights name its own id
 in every subject: one that was taken over by its model can read no other replica's requests, answer none of them, forge
-no heartbeat and ask nobody for anything.
+no heartbeat and ask nobody for anything but its own credentials, anew.
 """
 
 from collections.abc import Iterable
@@ -46,6 +46,7 @@ def of_replica(replica_id: str) -> Permissions:
             f"servery.replies.*.{subjects.token(replica_id)}",
             subjects.worker_heartbeat(replica_id),
             subjects.worker_spans(replica_id),
+            subjects.controller_renew_credentials(replica_id),
         ),
         subscribe=(
             subjects.infer(replica_id),
@@ -64,6 +65,8 @@ class Passage:
 
     orders: tuple[str, ...]
     """Asked by the control plane and answered by the compute plane."""
+    asked: tuple[str, ...]
+    """Asked by the compute plane and answered by the control plane."""
     inward: tuple[str, ...]
     """Sent to the compute plane."""
     outward: tuple[str, ...]
@@ -72,19 +75,21 @@ class Passage:
 
 COMPUTE_PLANE = Passage(
     orders=("servery.api.worker.ensure.*", "servery.api.worker.stop.*", "servery.api.worker.log.*"),
+    asked=(subjects.ALL_CREDENTIAL_RENEWALS,),
     inward=("servery.infer.*",),
     outward=("servery.replies.*.*", subjects.ALL_WORKER_HEARTBEATS, subjects.ALL_WORKER_SPANS),
 )
 """What replicas in containers need (``of_replica``), for all of them."""
-_ANSWERS_BETWEEN_ACCOUNTS = "_R_.>"
-"""What NATS makes of a reply subject when an order goes from one account to another: random, and good for one order."""
+ANSWERS_BETWEEN_ACCOUNTS = "_R_."
+"""What NATS has a reply subject begin with when a request goes from one account to another: it makes one of its own for
+each, random and good for one request."""
 
 
 def of_link() -> Permissions:
     """Return what the control plane's server may do on the compute plane's, to which it connects as a leaf node."""
     return Permissions(
-        publish=(*COMPUTE_PLANE.orders, *COMPUTE_PLANE.inward),
-        subscribe=(*COMPUTE_PLANE.outward, _ANSWERS_BETWEEN_ACCOUNTS),
+        publish=(*COMPUTE_PLANE.orders, *COMPUTE_PLANE.inward, "_INBOX.>"),
+        subscribe=(*COMPUTE_PLANE.outward, *COMPUTE_PLANE.asked, f"{ANSWERS_BETWEEN_ACCOUNTS}>"),
     )
 
 

@@ -13,7 +13,7 @@ BATCHING_MODES = ("auto", "on", "off")
 
 WARM_UP_VARIABLE = "SERVERY_WARM_UP"
 """Environment variable of a served entity: with ``off`` replicas do not predict the input example before they serve."""
-
+WARM_UP_MODES = ("on", "off")
 
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64)
 """Upper bounds of the histogram of how many requests were predicted together; one more bucket holds what is above."""
@@ -124,6 +124,8 @@ class WorkerHeartbeat(Message, type="servery.worker.heartbeat.v1"):
     """Environment keys with a live warm parent: a replica starts here in a fraction of a second."""
     warm: tuple[WarmEnvironment, ...] = ()
     """All warm parents, also those that cannot fork; the ones used last first."""
+    access_left: float | None = None
+    """Share of the lifetime of what lets it into NATS that is left, 0 to 1; None: that has no end."""
     warm_memory_bytes: int = 0
     """What those of them without runners may hold together; beyond it the least recently used are ended."""
 
@@ -136,6 +138,25 @@ class WorkerSpans(Message, type="servery.worker.spans.v1", ser_json_bytes="base6
     """An ``ExportTraceServiceRequest`` of OTLP, as protobuf."""
 
 
+class RenewCredentials(Message, type="servery.replica.credentials.renew.v1"):
+    """A replica asks for what lets it into NATS, anew. No secret travels: it makes its keys itself."""
+
+    replica_id: str
+    user_key: str
+    """The public half of a key pair (nkey) that it has made for this."""
+    certificate: str = ""
+    """The certificate it shows now, in PEM: the new one is for the same key. Empty where NATS asks for none."""
+
+
+class CredentialsRenewed(Message, type="servery.replica.credentials.renewed.v1"):
+    """Opens NATS to who has the keys, until it ends."""
+
+    token: str = Field(repr=False)
+    """For ``user_key``; it says itself until when."""
+    certificate: str = ""
+    """PEM; empty when none was shown."""
+
+
 class VerifyModel(Message, type="servery.model.verify.v1"):
     """Load the model in its environment and predict its input example, in an untrusted process."""
 
@@ -144,6 +165,8 @@ class VerifyModel(Message, type="servery.model.verify.v1"):
     """For whose creator the model acts while it is verified."""
     artifacts: Artifacts
     environment_vars: dict[str, str] = Field(default={}, repr=False)
+    workload_type: str = "CPU"
+    """What a replica of it may use: where replicas are containers, it is verified with as much memory."""
     timeout_seconds: float = 600.0
 
 

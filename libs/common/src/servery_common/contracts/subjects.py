@@ -77,6 +77,11 @@ def controller_issue_model_token() -> str:
     return "servery.api.controller.issue_model_token"
 
 
+def controller_renew_credentials(replica_id: str) -> str:
+    """What lets a replica into NATS, anew. Only the replica itself may ask here."""
+    return f"servery.api.controller.renew_credentials.{token(replica_id)}"
+
+
 def controller_model_environment() -> str:
     """The environment variables of a served entity, with secrets resolved."""
     return "servery.api.controller.model_environment"
@@ -192,6 +197,7 @@ def build_event(happened: str, build_id: str) -> str:
     return f"servery.events.build.{token(happened)}.{token(build_id)}"
 
 
+ALL_CREDENTIAL_RENEWALS = "servery.api.controller.renew_credentials.*"
 ALL_WORKER_HEARTBEATS = "servery.signals.worker.heartbeat.*"
 ALL_WORKER_SPANS = "servery.signals.worker.spans.*"
 ALL_GATEWAY_METRICS = "servery.signals.gateway.metrics.*"

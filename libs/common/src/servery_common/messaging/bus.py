@@ -123,8 +123,9 @@ class NatsBus(Bus):
         handler: Callable[[M], Awaitable[Message]],
         *,
         queue: str | None = None,
+        sender: Callable[[M], str] | None = None,
     ) -> None:
-        await self._responder.serve(subject, request, handler, queue)
+        await self._responder.serve(subject, request, handler, queue, sender)
 
     async def serve_stream(
         self,

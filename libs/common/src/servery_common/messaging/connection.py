@@ -69,6 +69,9 @@ async def _connect(
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 await client.connect(**_options(settings, name, pending_size, client, meter))
+        except asyncio.CancelledError:
+            await _discard(client)
+            raise
         except (errors.Error, OSError, TimeoutError) as error:
             meter.failed()
             log.warning("nats_connect_failed", connection=name, error=repr(error))

@@ -25,6 +25,9 @@ log = structlog.get_logger(__name__)
 JOINED_BYTES = 64 * 1024
 """Parts of a message up to this long are copied together, which takes less than to write them as they are."""
 
+FINISH_SECONDS = 2
+"""A server that does not answer for so long has lost what was under way."""
+
 
 class InferenceClient(ResilientClient):
     """Made by ``connection.connect_inference``. Handlers must not wait, and what they raise is logged."""
@@ -40,7 +43,7 @@ class InferenceClient(ResilientClient):
     async def receive(self, subject: str, handler: MessageHandler) -> None:
         """Call ``handler`` for each message on this subject, which may end in a wildcard, also after a reconnect."""
         # The id the subscription is about to get: a message may be read as soon as it is written.
-        self._handlers[str(self._sid + 1).encode()] = _guarded(handler)
+        self._handlers[str(self._sid + 1).encode()] = guarded(handler)
         self._received[subject] = await self.subscribe(subject)
 
     async def ignore(self, subject: str) -> None:
@@ -49,6 +52,25 @@ class InferenceClient(ResilientClient):
         if subscription is not None:
             self._handlers.pop(str(subscription._id).encode(), None)
             await subscription.unsubscribe()
+
+    def redirect(self, subject: str, handler: MessageHandler) -> None:
+        """Call another handler from the next message on this subject on."""
+        self._handlers[str(self._received[subject]._id).encode()] = guarded(handler)
+
+    async def finish(self) -> None:
+        """Receive no more, and return when all that was sent before, either way, has arrived.
+
+        Raises nats.errors.Error or OSError when that cannot be known: then some of it may be lost.
+        """
+        received, self._received = self._received, {}
+        # Their handlers stay until the server has taken note: some messages may be on their way.
+        for subscription in received.values():
+            await subscription.unsubscribe()
+        losses = self.losses
+        await self.flush(FINISH_SECONDS)
+        if losses != self.losses or not self.is_connected:
+            raise errors.ConnectionClosedError
+        self._handlers.clear()
 
     def send(
         self,
@@ -164,7 +186,9 @@ class _Inline(asyncio.Protocol):
         self._before.resume_writing()
 
 
-def _guarded(handler: MessageHandler) -> MessageHandler:
+def guarded(handler: MessageHandler) -> MessageHandler:
+    """Return a handler that logs what this one raises."""
+
     def handle(payload: memoryview, reply: str, headers: bytes, subject: bytes) -> None:
         try:
             handler(payload, reply, headers, subject)

@@ -8,6 +8,7 @@ for the follower is decided by ``kv_view.View``, without I/O.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TypeVar
 
@@ -85,16 +86,21 @@ class Buckets:
         """See ``Bus.kv_watch``."""
         view = View[M]()
         delays = full_jitter(0.1, 1.0)
+        found = False
         while True:
             try:
                 async with contextlib.aclosing(self._session(bucket)) as session:
                     async for step in session:
+                        found = True
                         for change in _apply(view, bucket, message, step):
                             yield change
                         if step is None:
                             delays = full_jitter(0.1, 1.0)
             except _FAILURES as error:
-                log.info("bucket_watch_interrupted", bucket=bucket, error=repr(error))
+                # Who declares it may start later than who follows it: at the very first start that is nobody's fault.
+                awaited = not found and isinstance(error, js_errors.NotFoundError)
+                level = logging.DEBUG if awaited else logging.WARNING
+                log.log(level, "bucket_watch_interrupted", bucket=bucket, error=repr(error))
             await asyncio.sleep(next(delays))
 
     async def _store(

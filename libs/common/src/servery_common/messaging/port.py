@@ -51,7 +51,15 @@ class KvChange(Generic[M]):
         return self.kind == "delete"
 
 
-class Bus(Protocol):
+class Signals(Protocol):
+    """What it takes to tell, and no more."""
+
+    async def signal(self, subject: str, message: Message) -> None:
+        """Tell whoever listens. Never raises because of the connection."""
+        ...
+
+
+class Bus(Signals, Protocol):
     """The message bus as services see it."""
 
     @property
@@ -91,11 +99,16 @@ class Bus(Protocol):
         handler: Callable[[M], Awaitable[Message]],
         *,
         queue: str | None = None,
+        sender: Callable[[M], str] | None = None,
     ) -> None:
         """Answer requests from now on; members of a ``queue`` share them.
 
         Each request runs in its own task, within the caller's deadline before it starts. A ServeryError
         travels to the caller as it is; anything else is logged and becomes an INTERNAL_ERROR.
+
+        ``sender`` is for callers that nobody trusts. It returns who a request says it is from. That has to be the last
+        token of its subject, which is what credentials allow, or it is refused with PERMISSION_DENIED; and it is
+        answered at that sender's own inbox or not at all, as whoever asks chooses where the answer goes.
         """
         ...
 
@@ -108,10 +121,6 @@ class Bus(Protocol):
         queue: str | None = None,
     ) -> None:
         """Answer each request with everything ``handler`` yields."""
-        ...
-
-    async def signal(self, subject: str, message: Message) -> None:
-        """Tell whoever listens. Never raises because of the connection."""
         ...
 
     async def on_signal(

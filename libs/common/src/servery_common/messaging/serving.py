@@ -17,7 +17,8 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
 from servery_common.contracts.message import Message
-from servery_common.errors import BadRequest, Internal, ServeryError, Unavailable
+from servery_common.contracts.permissions import ANSWERS_BETWEEN_ACCOUNTS, inbox_prefix
+from servery_common.errors import BadRequest, Internal, PermissionDenied, ServeryError, Unavailable
 from servery_common.messaging import envelope
 from servery_common.messaging.client import ResilientClient
 from servery_common.tracing import extract
@@ -31,6 +32,7 @@ MAX_RUNNING = 256
 MAX_WAITING = 1024
 
 Answer = Callable[[Any], AsyncIterator[Message]]
+Sender = Callable[[Any], str] | None
 
 
 class Responder:
@@ -47,13 +49,14 @@ class Responder:
         request: type[M],
         handler: Callable[[M], Awaitable[Message]],
         queue: str | None,
+        sender: Callable[[M], str] | None = None,
     ) -> None:
         """See ``Bus.serve``."""
 
         async def once(message: M) -> AsyncIterator[Message]:
             yield await handler(message)
 
-        await self._subscribe(subject, request, once, queue, stream=False)
+        await self._subscribe(subject, request, once, queue, stream=False, sender=sender)
 
     async def serve_stream(
         self,
@@ -80,13 +83,23 @@ class Responder:
         await asyncio.gather(*late, return_exceptions=True)
 
     async def _subscribe(
-        self, subject: str, request: type[Message], answer: Answer, queue: str | None, *, stream: bool
+        self,
+        subject: str,
+        request: type[Message],
+        answer: Answer,
+        queue: str | None,
+        *,
+        stream: bool,
+        sender: Sender = None,
     ) -> None:
         free = asyncio.Semaphore(MAX_RUNNING)
         waiting = 0
 
         async def take(msg: Msg) -> None:
             nonlocal waiting
+            if sender is not None and not _answers_its_sender(msg):
+                log.warning("answer_for_another", subject=msg.subject, reply=msg.reply[:100])
+                return
             if waiting >= MAX_WAITING:
                 await self._send_error(msg, Unavailable("Too many requests wait to be handled."))
                 return
@@ -105,7 +118,7 @@ class Responder:
                 if expired(msg, asyncio.get_running_loop().time() - arrived):
                     log.info("request_expired", operation=envelope.operation(subject))
                     return
-                await self._answer(msg, request, answer, stream=stream)
+                await self._answer(msg, request, answer, stream=stream, sender=sender)
             finally:
                 free.release()
 
@@ -113,13 +126,15 @@ class Responder:
         self._subscriptions.append(subscription)
         await self._client.settle()
 
-    async def _answer(self, msg: Msg, request: type[Message], answer: Answer, *, stream: bool) -> None:
+    async def _answer(
+        self, msg: Msg, request: type[Message], answer: Answer, *, stream: bool, sender: Sender
+    ) -> None:
         operation = envelope.operation(msg.subject)
         with tracer.start_as_current_span(
             f"{operation} process", context=extract(msg.headers or {}), kind=SpanKind.SERVER
         ) as span:
             try:
-                async for message in answer(_read(msg, request)):
+                async for message in answer(_read(msg, request, sender)):
                     await self._send(msg, envelope.encode(message), type=message.message_type)
                 if stream:
                     await self._send(msg, b"", status=envelope.END)
@@ -157,8 +172,20 @@ def expired(msg: Msg, waited: float) -> bool:
     return patience.isdigit() and waited * 1000 >= int(patience)
 
 
-def _read(msg: Msg, request: type[Message]) -> Message:
+def _answers_its_sender(msg: Msg) -> bool:
+    """Whether the answer goes to an inbox of who may use the subject. The server checks no reply subject: the answer
+    would come from this service, which may publish where that sender may not.
+
+    What comes from a compute plane's account has a reply subject that the server made, and nobody else listens to."""
+    sender = msg.subject.rpartition(".")[2]
+    return not msg.reply or msg.reply.startswith((f"{inbox_prefix(sender)}.", ANSWERS_BETWEEN_ACCOUNTS))
+
+
+def _read(msg: Msg, request: type[Message], sender: Sender) -> Message:
     try:
-        return envelope.decode_one_of([request], (msg.headers or {}).get(envelope.TYPE), msg.data)
+        message = envelope.decode_one_of([request], (msg.headers or {}).get(envelope.TYPE), msg.data)
     except envelope.UndecodableError as error:
         raise BadRequest(f"The request cannot be read: {error}") from error
+    if sender is not None and sender(message) != msg.subject.rpartition(".")[2]:
+        raise PermissionDenied("The request is in the name of another one than its sender.")
+    return message

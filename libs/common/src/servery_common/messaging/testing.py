@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any, TypeVar
 
 from servery_common.contracts.message import Message
-from servery_common.errors import Conflict, Internal, ServeryError, Unavailable
+from servery_common.errors import Conflict, Internal, PermissionDenied, ServeryError, Unavailable
 from servery_common.messaging import envelope
 from servery_common.messaging.envelope import Event
 from servery_common.messaging.port import Bus, Handler, KvChange
@@ -30,7 +30,7 @@ class InMemoryBus(Bus):
         self.buckets: dict[str, dict[str, Message]] = {}
         self._connected = True
         self._event_ids: set[str] = set()
-        self._served: dict[str, tuple[type[Message], Callable[[Any], AsyncIterator[Message]]]] = {}
+        self._served: dict[str, tuple[type[Message], Callable[[Any], AsyncIterator[Message]], Sender]] = {}
         self._listeners: list[tuple[str, type[Message], Callable[[Any], Awaitable[None]], Sender]] = []
         self.events: list[Event] = []
         self._stored_hint = asyncio.Event()
@@ -89,11 +89,12 @@ class InMemoryBus(Bus):
         handler: Callable[[M], Awaitable[Message]],
         *,
         queue: str | None = None,
+        sender: Callable[[M], str] | None = None,
     ) -> None:
         async def once(message: M) -> AsyncIterator[Message]:
             yield await handler(message)
 
-        self._served[subject] = (request, once)
+        self._served[subject] = (request, once, sender)
 
     async def serve_stream(
         self,
@@ -103,7 +104,7 @@ class InMemoryBus(Bus):
         *,
         queue: str | None = None,
     ) -> None:
-        self._served[subject] = (request, handler)
+        self._served[subject] = (request, handler, None)
 
     async def signal(self, subject: str, message: Message) -> None:
         if not self._connected:
@@ -202,11 +203,15 @@ class InMemoryBus(Bus):
         self, subject: str, message: Message, replies: Sequence[type[Message]]
     ) -> AsyncIterator[Message]:
         self._check()
-        if subject not in self._served:
+        served = next((one for pattern, one in self._served.items() if matches(pattern, subject)), None)
+        if served is None:
             raise Unavailable(f"Nobody serves {subject} at the moment.")
-        cls, handler = self._served[subject]
+        cls, handler, sender = served
+        received = envelope.decode(cls, envelope.encode(message))
+        if sender is not None and sender(received) != subject.rpartition(".")[2]:
+            raise PermissionDenied("The request is in the name of another one than its sender.")
         try:
-            async for answer in handler(envelope.decode(cls, envelope.encode(message))):
+            async for answer in handler(received):
                 yield envelope.decode_one_of(replies, answer.message_type, envelope.encode(answer))
         except ServeryError as error:
             raise ServeryError.from_wire(error.to_wire()) from error

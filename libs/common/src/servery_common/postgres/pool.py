@@ -6,6 +6,7 @@ bound, so that a dead database shows as an error within seconds and not as a han
 
 import asyncio
 import json
+import ssl
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +20,7 @@ from servery_common.backoff import full_jitter
 from servery_common.metering import postgres_failures
 from servery_common.metric_families import gauge, single
 from servery_common.settings import PostgresSettings
+from servery_common.tls import tls_context
 
 log = structlog.get_logger(__name__)
 
@@ -86,14 +88,18 @@ class PoolMetrics(Collector):
 
 
 async def create_pool(settings: PostgresSettings) -> Pool:
-    """Return a pool once Postgres answers. JSON columns take and give Python values."""
+    """Return a pool once Postgres answers. JSON columns take and give Python values.
+
+    With TLS, a server without it or with a certificate that is not good is waited for as one that is away: it may be in
+    the middle of getting another one. Raises OSError or ssl.SSLError when the authority's file cannot be read.
+    """
     delays = full_jitter(0.25, 2.0)
     while True:
         pool = _pool(settings)
         try:
             await pool
         except OUTAGE as error:
-            log.warning("postgres_connect_failed", error=repr(error))
+            log.warning("postgres_connect_failed", error=_what_to_do(error, settings) or repr(error))
             pool.terminate()
             await asyncio.sleep(next(delays))
         else:
@@ -114,6 +120,7 @@ def _pool(settings: PostgresSettings) -> Pool:
         connect=None,
         loop=None,
         connection_class=asyncpg.Connection,
+        ssl=tls_context(settings.tls_ca, None, None) if settings.tls == "on" else None,
         record_class=asyncpg.Record,
         timeout=ACQUIRE_SECONDS,
         command_timeout=COMMAND_SECONDS,
@@ -124,6 +131,22 @@ def _pool(settings: PostgresSettings) -> Pool:
             "idle_in_transaction_session_timeout": "10s",
         },
     )
+
+
+def _what_to_do(error: Exception, settings: PostgresSettings) -> str | None:
+    match error:
+        case ssl.SSLCertVerificationError():
+            return (
+                f"The certificate Postgres shows is refused: {error.verify_message}. The authority that is trusted is "
+                f"the one in {settings.tls_ca} (SERVERY_POSTGRES_TLS_CA)."
+            )
+        case ConnectionError() if "rejected SSL upgrade" in str(error):
+            return (
+                f"{error}: it runs without TLS, and this service does not talk to it in plain text. Turn TLS on there, "
+                "or set SERVERY_POSTGRES_TLS=off for everybody."
+            )
+        case _:
+            return None
 
 
 async def _init(connection: asyncpg.Connection) -> None:

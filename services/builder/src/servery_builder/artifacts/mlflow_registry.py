@@ -7,16 +7,20 @@ seconds. Its errors become Servery's here and nowhere else.
 """
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import structlog
 
 from servery_builder.artifacts import store_errors
+from servery_builder.files import is_disk_full
 from servery_common.contracts.builds import ModelResolved
 from servery_common.errors import Internal, InvalidParameter, NotFound, ServeryError, Unavailable
 from servery_common.redaction import Redactor
@@ -45,8 +49,10 @@ class ArtifactMissing(ServeryError):
 class MlflowRegistry:
     """The MLflow tracking server and model registry at one address."""
 
-    def __init__(self, tracking_uri: str) -> None:
+    def __init__(self, tracking_uri: str, *, in_container: bool = False) -> None:
+        """``in_container``: this process runs in a container of its own, whose ``localhost`` is nothing but itself."""
         self.address = Redactor()(tracking_uri)
+        self._is_own_container = in_container and _is_loopback(urlsplit(tracking_uri).hostname)
         self._tracking_uri = tracking_uri
         self._calls = asyncio.Semaphore(_MOST_CALLS)
         self._client: asyncio.Future[Any] | None = None
@@ -72,11 +78,18 @@ class MlflowRegistry:
     async def download(self, name: str, version: str, destination: Path) -> None:
         """Download the files of a version into a folder.
 
-        Raises ``ArtifactMissing`` when there are none and ``Unavailable`` when MLflow or its artifact store does not
-        answer.
+        Raises ``ArtifactMissing`` when there are none, ``Unavailable`` when MLflow or its artifact store does not
+        answer, and ``OSError`` when the disk is full.
         """
         client = await self._connected()
-        await self._call(lambda: _download(client, self._tracking_uri, name, version, destination))
+        try:
+            await self._call(lambda: _download(client, self._tracking_uri, name, version, destination))
+        except ServeryError as error:
+            # Of files it takes together MLflow only has the words of what was wrong.
+            if is_disk_full(error) or f"[Errno {errno.ENOSPC}]" in str(error.__cause__):
+                full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(destination.parent))
+                raise full from error
+            raise
 
     async def _connected(self) -> Any:
         if self._client is None or (self._client.done() and self._client.exception() is not None):
@@ -104,6 +117,14 @@ class MlflowRegistry:
             return Internal(problem)
         if isinstance(error, FileNotFoundError | NotADirectoryError) or code == "RESOURCE_DOES_NOT_EXIST":
             return ArtifactMissing(text)
+        if self._is_own_container:
+            # No patience: what does not answer there now never will.
+            return Internal(
+                f"The MLflow registry of this installation is {self.address}, and inside the builder's container that"
+                " is the container itself, where no MLflow runs. Set SERVERY_MLFLOW_URI to an address that the"
+                " container reaches, such as http://host.docker.internal:5000 for an MLflow on the engine's machine,"
+                " and start the builder again (docs/compose.md, Another registry)."
+            )
         return Unavailable(f"MLflow at {self.address} does not answer: {_short(text)}")
 
 
@@ -205,6 +226,15 @@ def _download(client: Any, tracking_uri: str, name: str, version: str, destinati
     mlflow.artifacts.download_artifacts(
         artifact_uri=f"models:/{name}/{version}", dst_path=str(destination), tracking_uri=tracking_uri
     )
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host is None:
+        return False
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _short(text: str) -> str:

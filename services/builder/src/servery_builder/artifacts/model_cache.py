@@ -59,9 +59,12 @@ class ModelCache:
         say(f"Downloading the model's files from {self._registry.address}.")
         try:
             await self._registry.download(version.name, version.version, temporary)
+            size = await asyncio.to_thread(_publish, temporary, path, version)
         except ArtifactMissing as error:
             raise _missing(version) from error
-        size = await asyncio.to_thread(_publish, temporary, path, version)
+        except OSError:
+            await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)
+            raise
         say(f"Downloaded {size / 1e6:,.1f} MB.")
 
     def _key(self, version: ModelResolved) -> str:

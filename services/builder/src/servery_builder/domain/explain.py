@@ -1,9 +1,9 @@
-"""Say in one plain sentence why a model's environment could not be made or the model did not work.
+"""Say in one plain sentence why a model's environment could not be made.
 
-Pure: from the output of uv, or from what verification answered, to a failure code and a sentence that names what
-is wrong and what to do. The order of the rules matters: uv's last words name the consequence ("unsatisfiable"),
-the cause stands further up. An output no rule knows becomes a sentence with uv's own first error line, so
-nothing is ever answered with silence; the full output is in the build log.
+Pure: from the output of uv to a failure code and a sentence that names what is wrong and what to do. The order of the
+rules matters: uv's last words name the consequence ("unsatisfiable"), the cause stands further up. An output no rule
+knows becomes a sentence with uv's own first error line, so nothing is ever answered with silence; the full output is in
+the build log.
 """
 
 import re
@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 from servery_builder.domain.build import Failure
 from servery_common.contracts.builds import FailureCode
-from servery_common.contracts.replicas import ModelVerified
 
 # Bounded, like everything tried at each position of an output that may be one endless word.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._\-]{0,100}"
@@ -37,62 +36,6 @@ def explain_install(output: str, *, python_version: str) -> Failure:
     return Failure(
         FailureCode.INSTALL_FAILED, f"Installing the model's packages failed: {_first_error(output)}"
     )
-
-
-def explain_verification(verified: ModelVerified) -> Failure:
-    """Explain a model that did not load or did not predict its input example."""
-    error = verified.error.strip() or "no error message"
-    missing = re.search(r"No module named '(?P<module>[^']+)'", verified.error)
-    if missing:
-        package = missing["module"].partition(".")[0]
-        package = _PACKAGE_OF_MODULE.get(package, package)
-        return Failure(
-            FailureCode.IMPORT_ERROR,
-            f"No module named '{missing['module']}': add {package} to the model's pip requirements"
-            f" (extra_pip_requirements=[{package!r}]) and log it again.",
-        )
-    if re.match(r"(?:ImportError|ModuleNotFoundError)\b", verified.error) or verified.stage == "import":
-        return Failure(
-            FailureCode.IMPORT_ERROR,
-            f"Importing the model's packages failed ({_sentence_part(error)}): pin the versions it was trained with"
-            " in its pip requirements and log it again.",
-        )
-    if verified.stage == "start":
-        return Failure(
-            FailureCode.INTERNAL_ERROR,
-            f"A worker could not start a process for the model ({_sentence_part(error)}): put that right on the"
-            " worker's machine, then deploy again.",
-        )
-    if verified.stage == "predict":
-        return Failure(
-            FailureCode.PREDICT_FAILED,
-            f"The model loaded but failed on its own input example ({_sentence_part(error)}): fix predict() or the"
-            " input example and log it again.",
-        )
-    return Failure(
-        FailureCode.LOAD_FAILED,
-        f"The model could not be loaded ({_sentence_part(error)}): load it with mlflow.pyfunc.load_model in an"
-        " environment with its own requirements, fix it and log it again.",
-    )
-
-
-# Modules whose distribution has another name, where the obvious advice would be wrong.
-_PACKAGE_OF_MODULE = {
-    "sklearn": "scikit-learn",
-    "cv2": "opencv-python-headless",
-    "PIL": "pillow",
-    "yaml": "pyyaml",
-    "skimage": "scikit-image",
-    "bs4": "beautifulsoup4",
-    "dateutil": "python-dateutil",
-    "dotenv": "python-dotenv",
-    "pkg_resources": "setuptools",
-    "attr": "attrs",
-    "Crypto": "pycryptodome",
-    "google": "protobuf",
-    "faiss": "faiss-cpu",
-    "sentence_transformers": "sentence-transformers",
-}
 
 
 def _disk_full(flat: str, _python: str) -> Failure | None:
@@ -121,12 +64,7 @@ def _unreachable(flat: str, _python: str) -> Failure | None:
         flat,
     ):
         return None
-    url = re.search(r"https?://[^\s`'\")]+", flat)
-    where = (
-        f"The package index at {urlsplit(url.group()).netloc.rpartition('@')[2]}"
-        if url
-        else "The package index"
-    )
+    where = f"The package index{_at(flat)}"
     if "Failed to download" in flat and "/simple/" not in flat:
         where = where.replace("The package index", "The download server")
     why = (
@@ -138,6 +76,16 @@ def _unreachable(flat: str, _python: str) -> Failure | None:
         FailureCode.INSTALL_FAILED,
         f"{where} cannot be reached ({why}): check the network, UV_DEFAULT_INDEX and the proxy settings of the"
         " builder, then deploy again.",
+    )
+
+
+def _unknown_authority(flat: str, _python: str) -> Failure | None:
+    if "invalid peer certificate: UnknownIssuer" not in flat:
+        return None
+    return Failure(
+        FailureCode.INSTALL_FAILED,
+        f"The package index{_at(flat)} has its certificate of an authority that the builder does not know: give it"
+        " the authority's file (SSL_CERT_FILE), then deploy again.",
     )
 
 
@@ -353,6 +301,7 @@ _RULES: tuple[Callable[[str, str], Failure | None], ...] = (
     _not_from_source,
     # Before the network rules: a source build's own output may mention a failed connection.
     _build_from_source,
+    _unknown_authority,
     _unreachable,
     _unauthorized,
     _package_not_found,
@@ -363,13 +312,20 @@ _RULES: tuple[Callable[[str, str], Failure | None], ...] = (
 )
 
 
+def _at(flat: str) -> str:
+    """The first address an output names, to be read after what is there."""
+    url = re.search(r"https?://[^\s`'\")]+", flat)
+    return f" at {urlsplit(url.group()).netloc.rpartition('@')[2]}" if url else ""
+
+
 def _first_error(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith(("error:", "cause:", "Caused by:"))]
     chosen = [line.partition(":")[2].strip() for line in errors[:2]] or lines[-1:] or ["uv printed nothing"]
-    return _sentence_part(": ".join(chosen)) + "; the build log has the whole output."
+    return sentence_part(": ".join(chosen)) + "; the build log has the whole output."
 
 
-def _sentence_part(text: str) -> str:
+def sentence_part(text: str) -> str:
+    """Return a text as it fits into a sentence: one line, not too long, without its full stop."""
     line = " ".join(text.split())
     return (line if len(line) <= 300 else f"{line[:297]}...").rstrip(".")

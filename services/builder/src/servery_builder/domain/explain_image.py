@@ -12,18 +12,23 @@ _RULES: tuple[tuple[str, str], ...] = (
         " again.",
     ),
     (
-        r"permission denied.*docker|docker\.sock.*permission denied",
-        "The builder may not use the Docker socket: run it in the group that owns the socket, then deploy again.",
-    ),
-    (
-        r"cannot connect to the docker daemon|no such file.*docker\.sock|error during connect",
-        "The Docker engine cannot be reached: start it, or mount its socket into the builder, then deploy again.",
-    ),
-    (
         r"(failed to resolve source metadata|pull access denied|not found).*servery-worker",
         "The worker's image is not there: build it (docker compose build worker-image), then deploy again.",
     ),
 )
+
+# What BuildKit's client says when it cannot reach the engine, or not any more.
+_LOST = re.compile(
+    r"permission denied.*docker|docker\.sock.*permission denied|cannot connect to the docker daemon"
+    r"|no such file.*docker\.sock|error during connect|connect: (?:connection refused|no such file)"
+    r"|code = Unavailable|closing transport|connection reset by peer|broken pipe|unexpected EOF|\bEOF$",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def has_lost_engine(output: str) -> bool:
+    """Whether a build of an image failed because the engine went away, and may go on when it is back."""
+    return _LOST.search(output) is not None
 
 
 def explain_image(output: str) -> Failure:

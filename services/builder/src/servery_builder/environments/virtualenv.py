@@ -84,7 +84,7 @@ class VirtualenvCache:
                 await asyncio.to_thread(shutil.rmtree, path)
             try:
                 await self._make(path, spec, interpreter, say, held)
-            except BuildError:
+            except (BuildError, OSError):
                 await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
                 raise
         return _environment(path, cached=False)

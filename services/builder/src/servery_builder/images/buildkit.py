@@ -1,4 +1,4 @@
-"""Run BuildKit through ``docker-buildx``: one layer, its output line by line."""
+"""Run BuildKit through ``docker-buildx``: one layer, its output line by line; all of it when it fails."""
 
 import asyncio
 import os
@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from servery_builder.domain.build import BuildError
-from servery_builder.domain.explain_image import explain_image
+from servery_builder.domain.build_output import of_buildkit
+from servery_builder.domain.explain_image import explain_image, has_lost_engine
 from servery_builder.images.layers import Layer
 from servery_common.contracts.builds import FailureCode
+from servery_common.docker_engine import CUT_OFF, EngineAway
 
 _PLACES = (
     "/usr/local/lib/docker/cli-plugins",
@@ -30,7 +32,10 @@ class BuildKit:
         )
 
     async def build(self, layer: Layer, say: Callable[[str], None]) -> str:
-        """Make an image; return its content id (``sha256:…``). Raises BuildError. Cancelling ends it."""
+        """Make an image; return its content id (``sha256:…``). Cancelling ends it.
+
+        Raises BuildError, or EngineAway when the engine cannot be reached, or not any more.
+        """
         if self._binary is None:
             raise BuildError(
                 FailureCode.IMAGE_FAILED,
@@ -49,8 +54,12 @@ class BuildKit:
                 f"--file={dockerfile}",
                 f"--iidfile={content_id}",
             ]
+            say(f"Making image {layer.image}.")
             output, code = await self._run([*arguments, f"--tag={layer.image}", layer.folder], directory, say)
+            if code and has_lost_engine(output):
+                raise EngineAway(CUT_OFF)
             if code:
+                say(f"BuildKit ended with code {code}. All that it said:\n{output}")
                 failure = explain_image(output)
                 raise BuildError(failure.code, failure.reason)
             return content_id.read_text().strip()
@@ -77,7 +86,8 @@ class BuildKit:
                 line = raw.decode(errors="replace").rstrip()
                 if line:
                     lines.append(line)
-                    say(line)
+                    if (shown := of_buildkit(line)) is not None:
+                        say(shown)
             code = await process.wait()
         finally:
             if process.returncode is None:

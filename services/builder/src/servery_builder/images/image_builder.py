@@ -15,7 +15,6 @@ from servery_builder.environments.bytecode import BytecodeCompiler
 from servery_builder.environments.virtualenv import Environment
 from servery_builder.files import write_durably
 from servery_builder.images.buildkit import BuildKit
-from servery_builder.images.engine import Engine, EngineAway
 from servery_builder.images.layers import (
     Layer,
     environment_layer,
@@ -26,6 +25,7 @@ from servery_builder.images.layers import (
 from servery_builder.images.sbom import bill_of_materials, installed_packages
 from servery_builder.locks import locked
 from servery_common.contracts.builds import FailureCode
+from servery_common.docker_engine import Engine, EngineFailed
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class ImageBuilder:
         self._labels = labels
 
     async def make(self, build: Build, model: LocalModel, environment: Environment, say: Say) -> str:
-        """Return the content id of the model's image. Raises BuildError."""
+        """Return the content id of the model's image. Raises BuildError, or EngineAway: then it can be asked again."""
         try:
             base_id = await self._engine.image_id(self._base)
             if base_id is None:
@@ -81,8 +81,8 @@ class ImageBuilder:
                 raise BuildError(
                     FailureCode.IMAGE_FAILED, f"The engine does not have the image {made} it has just made."
                 )
-        except EngineAway as error:
-            raise BuildError(FailureCode.IMAGE_FAILED, str(error)) from error
+        except EngineFailed as error:
+            raise BuildError(FailureCode.IMAGE_FAILED, error.message) from error
         say(f"Made image {layer.image} ({made}).")
         bill = await asyncio.to_thread(self._write_bill, build, environment)
         say(f"What it holds: {bill} (CycloneDX).")

@@ -1,7 +1,8 @@
 """Which images may go when they take more than they should. Pure, and the loop around it.
 
 Never one that an endpoint needs or that is young: its build may just have ended. Of the rest the oldest go first,
-models before the environments they are made on, until what is left is small enough.
+models before the environments they are made on, until what is left is small enough. What BuildKit keeps to make images
+faster is no image, grows with each build, and is the engine's: the engine is asked to make it small.
 """
 
 import asyncio
@@ -13,9 +14,9 @@ from typing import Any
 import docker.errors
 import structlog
 
-from servery_builder.images.engine import Engine, EngineAway
 from servery_common.contracts import subjects
 from servery_common.contracts.builds import BuildsInUse, ReadBuildsInUse
+from servery_common.docker_engine import Engine
 from servery_common.errors import ServeryError
 from servery_common.messaging.port import Bus
 
@@ -71,15 +72,22 @@ def _is_on(image: KnownImage, other: KnownImage) -> bool:
 
 
 class ImagePruner:
-    """Removes images beyond ``most_bytes``."""
+    """Removes images beyond ``most_bytes``, and of BuildKit's cache what is beyond ``cache_bytes``."""
 
     def __init__(
-        self, engine: Engine, bus: Bus, installation: str, most_bytes: int, every_seconds: float
+        self,
+        engine: Engine,
+        bus: Bus,
+        installation: str,
+        most_bytes: int,
+        cache_bytes: int,
+        every_seconds: float,
     ) -> None:
         self._engine = engine
         self._bus = bus
         self._installation = installation
         self._most_bytes = most_bytes
+        self._cache_bytes = cache_bytes
         self._every_seconds = every_seconds
 
     async def run(self) -> None:
@@ -88,11 +96,12 @@ class ImagePruner:
             await asyncio.sleep(self._every_seconds)
             try:
                 await self.prune(datetime.now(UTC))
-            except (EngineAway, ServeryError, docker.errors.APIError) as error:
+                await self.prune_cache()
+            except (ServeryError, docker.errors.APIError) as error:
                 log.warning("images_not_pruned", reason=str(error))
 
     async def prune(self, now: datetime) -> list[str]:
-        """Remove what may go; return the ids. Raises EngineAway, ServeryError when it is not known what is needed."""
+        """Remove what may go; return the ids. Raises ServeryError when it is not known what is needed."""
         images = await self._engine.call(self._list)
         if total_bytes(images) <= self._most_bytes:
             return []
@@ -111,13 +120,24 @@ class ImagePruner:
             log.info("image_removed", image=image_id)
         return removed
 
+    async def prune_cache(self) -> int:
+        """Have the engine forget what BuildKit used least recently; return the bytes that became free."""
+        most = self._cache_bytes
+        told = await self._engine.call(lambda client: client.api.prune_builds(keep_storage=most))
+        freed = int(told.get("SpaceReclaimed") or 0)
+        if freed:
+            log.info("build_cache_pruned", freed_bytes=freed, kept_bytes=most)
+        return freed
+
     def _list(self, client: Any) -> list[KnownImage]:
         found = client.images.list(filters={"label": f"servery.installation={self._installation}"})
         return [_known(image) for image in found if image.tags]
 
 
 def _known(image: Any) -> KnownImage:
-    created = datetime.fromisoformat(str(image.attrs["Created"])[:19]).replace(tzinfo=UTC)
+    created = datetime.fromisoformat(
+        str(image.attrs["Created"])
+    )  # with nanoseconds, of which Python takes six digits
     return KnownImage(
         id=image.id,
         created_at=created,

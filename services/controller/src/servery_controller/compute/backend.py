@@ -1,4 +1,4 @@
-"""The compute port: where replicas run. Implementation: ``process``.
+"""The compute port: where replicas run. Implementations: ``process``, ``docker_backend``.
 
 All verbs but ``logs`` are idempotent and quick; none waits for a replica to become ready. What became of an
 order is seen in ``observe``.
@@ -9,14 +9,19 @@ from datetime import timedelta
 from typing import Protocol
 
 from servery_common.contracts.replicas import ReplicaLaunch
+from servery_common.errors import Unavailable
 from servery_controller.domain.capacity import Room
 from servery_controller.domain.endpoint import Observation
+
+
+class ArtifactsGone(Unavailable):
+    """What the replica is made of is not there any more, so it has to be built again. The message says what is gone."""
 
 
 class ComputeBackend(Protocol):
     """Make replicas exist and cease."""
 
-    def place(self, replica_id: str, *, slots: int, environment_key: str) -> str:
+    def place(self, replica_id: str, *, slots: int, environment_key: str, workload_type: str = "CPU") -> str:
         """Choose the node for a new replica. Raises Unavailable when none can take it, with the reason for people."""
         ...
 
@@ -35,7 +40,8 @@ class ComputeBackend(Protocol):
     async def ensure(self, node: str, launch: ReplicaLaunch) -> None:
         """Make the replica exist on its node. Calling it again for the same id changes nothing.
 
-        Raises ResourceExhausted when the node certainly has not taken it, Unavailable when that is not known.
+        Raises ResourceExhausted when the node certainly has not taken it, ArtifactsGone when it cannot be made without
+        another build, Unavailable when it is not known.
         """
         ...
 

@@ -10,19 +10,15 @@ from typing import Any, cast
 
 from servery_common.contracts.permissions import inbox_prefix
 from servery_common.contracts.replicas import ReplicaLaunch
+from servery_common.workload_types import GIB, memory_of, model_memory_of
 
 INSTALLATION, REPLICA, ENDPOINT, SERVED_ENTITY, WORKSPACE = (
     f"servery.{name}" for name in ("installation", "replica", "endpoint", "served_entity", "workspace")
 )
 """Labels."""
-GIB = 1024**3
-MEMORY_BY_WORKLOAD_TYPE = {"CPU": 4 * GIB, "CPU_MEDIUM": 8 * GIB, "CPU_LARGE": 16 * GIB}
-"""As Databricks' documentation has it for what serves four requests at a time."""
 USER = "10001:10001"
 INCARNATION = "container"
 """A container has one life: it is never started again."""
-WORKER_BYTES = 256 * 1024**2
-"""What the worker itself may need beside the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +49,11 @@ def node_of(replica_id: str) -> str:
     return f"{replica_id}/{INCARNATION}"
 
 
-def memory_of(workload_type: str, machine: Machine) -> int:
-    """Return the bytes a replica may hold: never more than nine tenths of what there is."""
-    return min(MEMORY_BY_WORKLOAD_TYPE.get(workload_type, 4 * GIB), machine.memory_bytes * 9 // 10)
-
-
 def container_options(
     installation: str, launch: ReplicaLaunch, network: str, access: Access, machine: Machine, cpus: float
 ) -> dict[str, Any]:
     """Return everything about a replica's container but its image. ``cpus``: 0 is no limit."""
-    memory = memory_of(launch.workload_type, machine)
+    memory = memory_of(launch.workload_type, machine.memory_bytes)
     environment = {
         "SERVERY_NATS_URL": access.nats_url,
         "SERVERY_NATS_INBOX_PREFIX": inbox_prefix(launch.replica_id),
@@ -72,7 +63,7 @@ def container_options(
         "SERVERY_WORKER_CAPACITY_SLOTS": str(launch.slots),
         "SERVERY_WORKER_SERVES_ONE": "true",
         "SERVERY_WORKER_WARM_MEMORY_BYTES": "0",
-        "SERVERY_WORKER_MODEL_MEMORY_BYTES": str(max(memory - WORKER_BYTES, 512 * 1024**2)),
+        "SERVERY_WORKER_MODEL_MEMORY_BYTES": str(model_memory_of(memory)),
     }
     # The entry point makes files of them, on tmpfs.
     secrets = {
@@ -85,6 +76,8 @@ def container_options(
         "labels": labels_of(installation, launch),
         "environment": environment | {name: value for name, value in secrets.items() if value},
         "network": network,
+        # A model that looks for other names finds none, and should say so soon, not after the resolver's many tries.
+        "dns_opt": ["timeout:2", "attempts:1"],
         "user": USER,
         "read_only": True,
         "tmpfs": {"/tmp": "mode=1777,size=1g"},

@@ -8,6 +8,7 @@ import docker.errors
 
 from servery_common.contracts.replicas import ReplicaLaunch
 from servery_common.errors import Unavailable
+from servery_controller.compute.backend import ArtifactsGone
 from servery_controller.compute.container_spec import (
     ENDPOINT,
     INSTALLATION,
@@ -39,6 +40,8 @@ class SeenContainer:
     """Why it has ended, for people."""
     log: str = ""
     """Its last lines, once it has ended."""
+    memory_bytes: int = 0
+    """Its limit."""
 
 
 class Containers:
@@ -75,19 +78,14 @@ class Containers:
         return seen
 
     def create(self, client: Any, launch: ReplicaLaunch, access: Access, machine: Machine) -> None:
-        """Create and start a replica's container, if there is none. Raises Unavailable, with the reason for people."""
+        """Create and start a replica's container, if there is none. Raises ArtifactsGone or Unavailable."""
         image = launch.artifacts.image
         if image is None:
-            raise Unavailable(
-                "The model has no image, as it was built before replicas were containers: update the endpoint's config."
-            )
+            raise ArtifactsGone("The model has no image, as it was built before replicas were containers.")
         try:
             found = client.images.get(image)
         except docker.errors.ImageNotFound:
-            raise Unavailable(
-                f"The model's image {image[:19]} is not there any more: update the endpoint's config, and it is built"
-                " again."
-            ) from None
+            raise ArtifactsGone(f"The model's image {image[:19]} is not there any more.") from None
         if found.id != image:
             raise Unavailable(f"The engine has another image under the name {image[:19]} than was verified.")
         network = self._networks.ensure(client, launch.workspace_id or "none")
@@ -138,14 +136,25 @@ def _seen(
 ) -> SeenContainer:
     labels = container.labels
     return SeenContainer(
-        labels[REPLICA], labels.get(ENDPOINT, ""), labels.get(SERVED_ENTITY, ""), alive, started, reason, log
+        labels[REPLICA],
+        labels.get(ENDPOINT, ""),
+        labels.get(SERVED_ENTITY, ""),
+        alive,
+        started,
+        reason,
+        log,
+        _memory(container),
     )
 
 
 def _ended(container: Any) -> SeenContainer:
     lines = _log(container)
-    memory = int(container.attrs["HostConfig"].get("Memory") or 0)
-    return _seen(container, alive=False, reason=verdict(container.attrs["State"], memory, lines), log=lines)
+    reason = verdict(container.attrs["State"], _memory(container), lines)
+    return _seen(container, alive=False, reason=reason, log=lines)
+
+
+def _memory(container: Any) -> int:
+    return int(container.attrs["HostConfig"].get("Memory") or 0)
 
 
 def _log(container: Any, tail: int = LOG_LINES) -> str:

@@ -17,11 +17,12 @@ import structlog
 
 from servery_common.contracts.replicas import ReplicaLaunch, ReplicaObservation
 from servery_common.contracts.states import ReplicaState
+from servery_common.docker_engine import Engine
 from servery_common.errors import ServeryError, Unavailable
 from servery_common.service import wait_any
+from servery_common.workload_types import GIB, memory_of
 from servery_controller.compute.container_spec import Access, Machine, node_of
 from servery_controller.compute.containers import Containers, SeenContainer
-from servery_controller.compute.engine import Engine
 from servery_controller.compute.placement import WorkerView
 from servery_controller.compute.worker_reports import WorkerReports
 from servery_controller.compute.workspace_networks import WorkspaceNetworks
@@ -54,6 +55,15 @@ class _Deaths:
     last_at: float
 
 
+@dataclass(slots=True)
+class _Pending:
+    """A place that was given, and the container is not made yet."""
+
+    asked_at: float
+    """When somebody last wanted it."""
+    memory_bytes: int
+
+
 class DockerBackend:
     """ComputeBackend over one engine. ``clock`` returns monotonic seconds."""
 
@@ -66,16 +76,21 @@ class DockerBackend:
         access: Callable[[str], Access],
         *,
         capacity_slots: int | None,
+        memory_overcommit: float | None = None,
         slots_per_cpu: int = 32,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``access`` makes what a replica, by its id, gets into NATS with."""
+        """``access`` makes what a replica, by its id, gets into NATS with.
+
+        Limits of memory are counted only with ``memory_overcommit``: so many times the machine's may be promised.
+        """
         self._engine = engine
         self._containers = containers
         self._networks = networks
         self._reports = reports
         self._access = access
         self._capacity_slots = capacity_slots
+        self._memory_overcommit = memory_overcommit
         self._slots_per_cpu = slots_per_cpu
         self._clock = clock
         self._machine: Machine | None = None
@@ -84,8 +99,8 @@ class DockerBackend:
         self._seen_at = float("-inf")
         self._heard_at: dict[str, float] = {}
         """When a container's worker was last heard; before the first time, when the container was first seen."""
-        self._pending: dict[str, float] = {}
-        """Replicas with a place whose container is not made yet, and when somebody last wanted it."""
+        self._pending: dict[str, _Pending] = {}
+        """By replica id."""
         self._over: OrderedDict[str, None] = OrderedDict()
         """Replicas that had a container: they never get another one."""
         self._ended: dict[str, SeenContainer] = {}
@@ -112,7 +127,7 @@ class DockerBackend:
             await self._act()
             await wait_any(self._look_now, LOOK_SECONDS)
 
-    def place(self, replica_id: str, *, slots: int, environment_key: str) -> str:
+    def place(self, replica_id: str, *, slots: int, environment_key: str, workload_type: str = "CPU") -> str:
         """See ComputeBackend."""
         if self._machine is None or not self._fresh:
             raise Unavailable(self._away)
@@ -122,8 +137,26 @@ class DockerBackend:
                 f"The machine has no room for another replica: all of its {room.slots} slots are taken. Delete an"
                 " endpoint, or set SERVERY_CONTROLLER_DOCKER_CAPACITY_SLOTS."
             )
-        self._pending[replica_id] = self._clock()
+        memory = memory_of(workload_type, self._machine.memory_bytes)
+        self._check_memory(self._machine, memory)
+        self._pending[replica_id] = _Pending(self._clock(), memory)
         return node_of(replica_id)
+
+    def _check_memory(self, machine: Machine, needed: int) -> None:
+        """Raise Unavailable when the limits of all replicas together would be more than may be promised."""
+        if self._memory_overcommit is None:
+            return
+        promised = int(machine.memory_bytes * self._memory_overcommit)
+        held = sum(seen.memory_bytes for r, seen in self._seen.items() if r not in self._ended)
+        held += sum(pending.memory_bytes for r, pending in self._pending.items() if r not in self._seen)
+        if held + needed <= promised:
+            return
+        free = max(0, promised - held)
+        raise Unavailable(
+            f"The machine has no memory for another replica: it needs {needed / GIB:.1f} GiB, and {free / GIB:.1f} of"
+            f" {promised / GIB:.1f} GiB are free. Delete an endpoint, choose a smaller workload_type, or raise"
+            " SERVERY_CONTROLLER_DOCKER_MEMORY_OVERCOMMIT."
+        )
 
     def forget_placement(self, replica_id: str) -> None:
         """See ComputeBackend."""
@@ -146,6 +179,15 @@ class DockerBackend:
             and told.state is ReplicaState.READY
         }
 
+    def runs(self, replica_id: str) -> bool:
+        """Return whether the engine has a living container of this replica. Raises Unavailable when it is not known."""
+        seen = self._seen.get(replica_id)
+        if seen is not None:
+            return seen.alive and replica_id not in self._ended
+        if not self._fresh:
+            raise Unavailable(self._away or "The Docker engine was not asked for a while.")
+        return False
+
     async def ensure(self, node: str, launch: ReplicaLaunch) -> None:
         """See ComputeBackend."""
         replica_id = launch.replica_id
@@ -162,12 +204,18 @@ class DockerBackend:
     async def _make(self, launch: ReplicaLaunch) -> None:
         if self._machine is None:
             raise Unavailable(self._away)
-        self._pending[launch.replica_id] = self._clock()
         machine = self._machine
+        memory = memory_of(launch.workload_type, machine.memory_bytes)
+        self._pending[launch.replica_id] = _Pending(self._clock(), memory)
         try:
             access = self._access(launch.replica_id)
             await self._engine.call(lambda client: self._containers.create(client, launch, access, machine))
         except docker.errors.APIError as error:
+            if (
+                launch.replica_id in self._over
+            ):  # it was removed, half-made, and another replica takes its place
+                self._pending.pop(launch.replica_id, None)
+                self._look_now.set()
             raise Unavailable(f"The engine did not start the container: {_said(error)}") from error
         except OSError as error:
             raise Unavailable(f"There are no credentials for replicas yet: {error}") from error
@@ -260,7 +308,9 @@ class DockerBackend:
         before, self._seen, self._seen_at = self._seen, seen, now
         self._heard_at = {r: self._heard_at.get(r, now) for r in seen}
         self._pending = {
-            r: at for r, at in self._pending.items() if r not in seen and now - at < PENDING_SECONDS
+            r: pending
+            for r, pending in self._pending.items()
+            if r not in seen and now - pending.asked_at < PENDING_SECONDS
         }
         for replica_id, one in seen.items():
             self._over[replica_id] = None

@@ -2,50 +2,60 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-from servery_common.contracts.permissions import of_replica
+from servery_common.contracts import subjects
+from servery_common.contracts.replicas import RenewCredentials
+from servery_common.docker_engine import Engine
 from servery_common.messaging.port import Bus
-from servery_common.nats_credentials import KeyPair, make_user
 from servery_controller.compute.container_spec import Access
 from servery_controller.compute.containers import Containers
 from servery_controller.compute.docker_backend import DockerBackend
 from servery_controller.compute.docker_settings import DockerSettings
-from servery_controller.compute.engine import Engine
+from servery_controller.compute.replica_credentials import CredentialRenewals, ReplicaCredentials
 from servery_controller.compute.worker_reports import WorkerReports
 from servery_controller.compute.workspace_networks import WorkspaceNetworks
 
-CREDENTIALS_LIFETIME = timedelta(days=30)
-"""Of a replica's. One that lives longer loses its connection with them, and is replaced as one that fell silent."""
 
-
-def docker_backend(bus: Bus, settle_seconds: float, settings: DockerSettings) -> DockerBackend:
+def docker_backend(
+    bus: Bus, settle_seconds: float, settings: DockerSettings, credentials: ReplicaCredentials | None
+) -> DockerBackend:
     """Return a backend on the engine that the environment names."""
     networks = WorkspaceNetworks(settings.installation, settings.nats_container, settings.subnets)
-    return DockerBackend(
-        Engine(),
-        Containers(settings.installation, networks, settings.replica_cpus),
-        networks,
-        WorkerReports(bus, settle_seconds),
-        access_to(settings.nats_url, settings.credentials, lambda: datetime.now(UTC)),
-        capacity_slots=settings.capacity_slots,
-    )
-
-
-def access_to(
-    nats_url: str, credentials: Path | None, now: Callable[[], datetime]
-) -> Callable[[str], Access]:
-    """Return what makes a replica's way into NATS. Files are read each time: they are replaced before they end."""
 
     def access(replica_id: str) -> Access:
         if credentials is None:
-            return Access(nats_url)
-        account = KeyPair.of((credentials / "nats_account.seed").read_text().strip())
-        return Access(
-            nats_url,
-            make_user(account, replica_id, of_replica(replica_id), now(), CREDENTIALS_LIFETIME),
-            (credentials / "replica" / "ca.crt").read_text(),
-            (credentials / "replica" / "tls.pem").read_text(),
-        )
+            return Access(settings.nats_url)
+        return credentials.issue(replica_id, settings.nats_url)
 
-    return access
+    return DockerBackend(
+        Engine("controller"),
+        Containers(settings.installation, networks, settings.replica_cpus),
+        networks,
+        WorkerReports(bus, settle_seconds),
+        access,
+        capacity_slots=settings.capacity_slots,
+        memory_overcommit=settings.memory_overcommit,
+    )
+
+
+def replica_credentials(settings: DockerSettings) -> ReplicaCredentials | None:
+    """Return what makes replicas' credentials; None where NATS asks for none."""
+    if settings.credentials is None:
+        return None
+    lifetime = timedelta(seconds=settings.credentials_seconds)
+    return ReplicaCredentials(settings.credentials, lifetime, lambda: datetime.now(UTC))
+
+
+async def serve_renewals(
+    bus: Bus, credentials: ReplicaCredentials | None, runs: Callable[[str], bool]
+) -> None:
+    """Renew the credentials of replicas that run from now on, where they have any."""
+    if credentials is None:
+        return
+    await bus.serve(
+        subjects.ALL_CREDENTIAL_RENEWALS,
+        RenewCredentials,
+        CredentialRenewals(credentials, runs).handle,
+        queue=subjects.CONTROLLER_QUEUE,
+        sender=lambda asked: asked.replica_id,
+    )

@@ -138,7 +138,10 @@ class Placer:
                 raise ResourceExhausted(problem)
         try:
             node = self._backend.place(
-                replica.id, slots=SLOTS_PER_REPLICA, environment_key=entity.artifacts.environment_key
+                replica.id,
+                slots=SLOTS_PER_REPLICA,
+                environment_key=entity.artifacts.environment_key,
+                workload_type=entity.spec.workload_type,
             )
         except ServeryError:
             self._refused(deployment, entity, usage, ScopeKind.WORKERS, "", first=first)

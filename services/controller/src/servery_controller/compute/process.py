@@ -40,7 +40,7 @@ class ProcessBackend:
         """See WorkerReports."""
         self._reports.forget_lost()
 
-    def place(self, replica_id: str, *, slots: int, environment_key: str) -> str:
+    def place(self, replica_id: str, *, slots: int, environment_key: str, workload_type: str = "CPU") -> str:
         """See ComputeBackend. Prefers a worker with a warm parent for the environment."""
         workers = self._reports.workers
         node = choose_worker(

@@ -209,6 +209,8 @@ class EntityHealth:
     """Answers of 400 and above: a model's own fault is one of them."""
     total_ms: float = 0.0
     """The time of all requests together."""
+    in_flight: int = 0
+    """Requests that came and are not answered yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,3 +229,5 @@ class Observation:
     """Replicas that have something which runs for them, but are not held by it yet."""
     health: Mapping[str, EntityHealth] = field(default_factory=dict[str, EntityHealth])
     """By served entity id, during a rollout."""
+    counted_seconds: float = 0.0
+    """For how long ``health`` was counted: since the step began, or since this controller took it over."""

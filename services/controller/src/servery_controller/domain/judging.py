@@ -15,20 +15,29 @@ from servery_controller.domain.endpoint import (
     RolloutStep,
     ServedEntity,
 )
-from servery_controller.domain.endpoint_options import options_of
+from servery_controller.domain.endpoint_options import RolloutOptions, options_of
 from servery_controller.domain.lifecycle import ConfigEvent, EntityEvent, advance_config, advance_entity
+from servery_controller.domain.rebuilding import (
+    has_failed,
+    is_rebuilt,
+    rebuild_message,
+    with_new_artifacts,
+)
 from servery_controller.domain.rollout import (
+    PROGRESS,
     Advance,
     RollBack,
     Wait,
     is_guarded,
     judge_rollout,
     new_entities,
+    progress,
 )
 from servery_controller.domain.sightings import is_missing, ready_replicas, reasons, wanted_entities
 
 STARTING = "The model is built; starting replicas."
 AT_ZERO = "Scaled to zero. A request wakes it."
+REPLACING = "No replica takes requests; replacing."
 WAKING = "Scaled to zero, and being woken: a replica is being started."
 
 _CURRENT = (ConfigPhase.ACTIVE, ConfigPhase.STOPPED)
@@ -76,7 +85,7 @@ def _judge_update(config: Config, deployment: Deployment, seen: Observation, now
         if not is_guarded(config, deployment, options):
             return _activate(_advance(config, ConfigEvent.ENTITIES_READY), deployment)
         begun = replace(_advance(config, ConfigEvent.ROLLOUT_BEGUN), rollout=RolloutStep(0, now))
-        return _with(deployment, [begun], [])
+        return _at_step(begun, deployment, seen, options, now)
     verdict = judge_rollout(config, deployment, seen, options, now)
     match verdict:
         case RollBack(reason):
@@ -98,9 +107,21 @@ def _judge_update(config: Config, deployment: Deployment, seen: Observation, now
                 return _activate(
                     replace(_advance(config, ConfigEvent.ROLLOUT_ENDED), rollout=None), deployment
                 )
-            return _with(deployment, [replace(config, rollout=RolloutStep(index, now))], [])
+            # What was counted belongs to the step before.
+            seen = replace(seen, health={})
+            return _at_step(replace(config, rollout=RolloutStep(index, now)), deployment, seen, options, now)
         case Wait():
-            return deployment
+            return _at_step(config, deployment, seen, options, now)
+
+
+def _at_step(
+    config: Config, deployment: Deployment, seen: Observation, options: RolloutOptions, now: datetime
+) -> Deployment:
+    """Return the deployment with a config that is rolling, whose new served entities say how far it is."""
+    told = progress(config, deployment, seen, options, now)
+    # One that says something else has a problem, which comes first.
+    silent = [e for e in new_entities(config, deployment) if not e.message or e.message.startswith(PROGRESS)]
+    return _with(deployment, [config], [replace(e, message=told) for e in silent])
 
 
 def _activate(config: Config, deployment: Deployment) -> Deployment:
@@ -110,8 +131,10 @@ def _activate(config: Config, deployment: Deployment) -> Deployment:
         give_up(e, "Replaced by a newer config.") for c in older for e in deployment.entities_of(c.version)
     ]
     retired = [_advance(c, ConfigEvent.REPLACED) for c in older]
+    own = deployment.entities_of(config.version)
+    arrived = [replace(e, message="") for e in own if e.message.startswith(PROGRESS)]
     judged = {e.id: e for e in deployment.entities}
-    return take_over(_with(deployment, [config, *retired], given_up), config.version, judged)
+    return take_over(_with(deployment, [config, *retired], [*given_up, *arrived]), config.version, judged)
 
 
 def _with(deployment: Deployment, configs: Sequence[Config], entities: Sequence[ServedEntity]) -> Deployment:
@@ -131,6 +154,21 @@ def give_up(entity: ServedEntity, message: str) -> ServedEntity:
 
 
 def _judge_entity(entity: ServedEntity, deployment: Deployment, seen: Observation) -> ServedEntity:
+    if not is_rebuilt(entity):
+        return _judge_phase(entity, deployment, seen)
+    entity = with_new_artifacts(entity, seen)
+    judged = _judge_phase(entity, deployment, seen)
+    if not is_rebuilt(judged) or judged.desired_replicas == 0:
+        return judged
+    message = rebuild_message(judged, seen)
+    if has_failed(judged, seen) and judged.phase is EntityPhase.STARTING:
+        return _advance_entity(judged, EntityEvent.CANNOT_START, message)
+    if has_failed(judged, seen) and judged.phase is EntityPhase.IDLE:
+        return _advance_entity(judged, EntityEvent.REPLICAS_LOST, message)
+    return replace(judged, message=message)
+
+
+def _judge_phase(entity: ServedEntity, deployment: Deployment, seen: Observation) -> ServedEntity:
     match entity.phase:
         case EntityPhase.BUILDING:
             return _judge_build(entity, deployment, seen)
@@ -145,6 +183,9 @@ def _judge_entity(entity: ServedEntity, deployment: Deployment, seen: Observatio
                 return _advance_entity(entity, EntityEvent.SLEPT, AT_ZERO)
             if ready_replicas(entity, deployment, seen):
                 return _advance_entity(entity, EntityEvent.REPLICA_READY, "")
+            if failures := reasons(entity, deployment, seen, ReplicaState.FAILED):
+                # Often known only a moment after the last one was lost: of a container the engine says why it ended.
+                return replace(entity, message=f"{REPLACING} {failures}")
         case EntityPhase.FAILED | EntityPhase.ABORTED:
             pass
     return entity
@@ -190,7 +231,7 @@ def _judge_ready(entity: ServedEntity, deployment: Deployment, seen: Observation
     if not seen.complete:
         return entity
     if not ready_replicas(entity, deployment, seen):
-        message = f"No replica takes requests; replacing. {reasons(entity, deployment, seen)}".rstrip()
+        message = f"{REPLACING} {reasons(entity, deployment, seen)}".rstrip()
         return _advance_entity(entity, EntityEvent.REPLICAS_LOST, message)
     wanted = [r for r in deployment.replicas_of(entity.id) if not r.stopping]
     if not any(is_missing(replica, seen) for replica in wanted):

@@ -115,13 +115,17 @@ class MetricsBook:
         )
 
     def answered(self, served_entity_id: str) -> Mapping[str, EntityHealth]:
-        """Return what each gateway answered for a served entity since the gateway began, by gateway id."""
+        """Return what each gateway answered for a served entity since the gateway began, by gateway id.
+
+        And what it has still to answer.
+        """
         reports = self._reports.get(served_entity_id, {})
         return {
             gateway: EntityHealth(
                 requests=metrics.answered.requests,
                 errors=metrics.answered.client_errors + metrics.answered.server_errors,
                 total_ms=metrics.latency.sum_ms,
+                in_flight=metrics.in_flight + metrics.queued,
             )
             for gateway, (_, metrics) in reports.items()
         }

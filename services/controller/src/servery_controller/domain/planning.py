@@ -26,6 +26,7 @@ from servery_controller.domain.endpoint import (
 )
 from servery_controller.domain.endpoint_options import SCALE_TO_ZERO_SECONDS
 from servery_controller.domain.judging import UNDER_WAY, judge
+from servery_controller.domain.rebuilding import is_rebuilt, to_rebuild, to_try_again
 from servery_controller.domain.replica_planning import plan_unwanted, plan_wanted
 from servery_controller.domain.routing import route_of
 from servery_controller.domain.sightings import wanted_entities
@@ -54,6 +55,8 @@ class Plan:
     stop: tuple[Replica, ...] = ()
     """Replicas to drain and stop."""
     order_builds: tuple[ServedEntity, ...] = ()
+    rebuild: tuple[ServedEntity, ...] = ()
+    """Served entities that get another build, with an id of its own (``with_rebuild``)."""
     entities: tuple[ServedEntity, ...] = ()
     """Served entities whose phase, message or artifacts changed."""
     configs: tuple[Config, ...] = ()
@@ -107,6 +110,7 @@ def plan(deployment: Deployment, seen: Observation, now: datetime, limits: Limit
         route=route_of(after, seen, limits.longest_stream, limits.scale_to_zero),
         stop=stop,
         order_builds=_lost_builds(after, seen, now),
+        rebuild=to_try_again(wanted_entities(after), seen, now),
         entities=changed_entities,
         configs=changed_configs,
         adopt=_adoptions(deployment, after),
@@ -143,9 +147,22 @@ def with_environment_problem(step: Plan, entity: ServedEntity, problem: str) -> 
     return replace(told, route=told.route.model_copy(update={"served_entities": entities}))
 
 
+def with_rebuild(step: Plan, entity: ServedEntity, problem: str, build_id: str, now: datetime) -> Plan:
+    """Return the step with another build of ``entity``, as what its replicas are made of is gone: ``problem``."""
+    if any(e.id == entity.id for e in step.order_builds):
+        return step  # several of its replicas missed it
+    ordered = to_rebuild(entity, problem, build_id, now)
+    others = tuple(e for e in step.entities if e.id != entity.id)
+    return replace(
+        step, entities=(*others, ordered), order_builds=(*step.order_builds, ordered), look_again=BUSY
+    )
+
+
 def _with_message(step: Plan, entity: ServedEntity, message: str) -> Plan:
-    told = replace(entity, message=message)
-    if told == entity:
+    # What the step has decided of it stays: it may have to be built again.
+    now = next((e for e in step.entities if e.id == entity.id), entity)
+    told = replace(now, message=message)
+    if told == now:
         return step
     others = tuple(e for e in step.entities if e.id != entity.id)
     return replace(step, entities=(*others, told))
@@ -166,7 +183,7 @@ def _plan_deletion(deployment: Deployment, seen: Observation) -> Plan:
 
 def _is_under_way(entity: ServedEntity) -> bool:
     woken = entity.phase is EntityPhase.IDLE and entity.desired_replicas > 0
-    return woken or entity.phase in UNDER_WAY
+    return woken or is_rebuilt(entity) or entity.phase in UNDER_WAY
 
 
 def _adoptions(before: Deployment, after: Deployment) -> tuple[tuple[str, str], ...]:
@@ -181,7 +198,7 @@ def _lost_builds(after: Deployment, seen: Observation, now: datetime) -> tuple[S
     return tuple(
         e
         for e in wanted_entities(after)
-        if e.phase is EntityPhase.BUILDING
+        if (e.phase is EntityPhase.BUILDING or is_rebuilt(e))
         and (status := seen.builds.get(e.build_id)) is not None
         and status.state is None
         and now - e.build_requested_at >= REBUILD_REQUEST_AFTER

@@ -11,6 +11,7 @@ from servery_controller.domain.endpoint import (
     Replica,
     ServedEntity,
 )
+from servery_controller.domain.rebuilding import is_rebuilt
 from servery_controller.domain.sightings import is_missing, wanted_entities
 
 _RUNNING = (EntityPhase.STARTING, EntityPhase.READY, EntityPhase.IDLE, EntityPhase.RECOVERING)
@@ -34,7 +35,7 @@ def plan_wanted(after: Deployment, seen: Observation) -> WantedReplicas:
 
     A replica whose node is lost is not ensured anywhere else: the node may come back with it. It is no longer
     wanted, and another one, with another id, takes its place. An entity that takes over the replicas of another
-    one needs none of its own.
+    one needs none of its own; one that is built again gets none until it is.
     """
     place: list[tuple[Replica, ServedEntity]] = []
     ensure: list[tuple[Replica, ServedEntity]] = []
@@ -48,9 +49,11 @@ def plan_wanted(after: Deployment, seen: Observation) -> WantedReplicas:
             continue
         kept = _most_useful_first([r for r in rows if not _node_lost(r, seen)], seen)
         surplus += [r.id for r in rows if _node_lost(r, seen)]
+        surplus += [r.id for r in kept[entity.desired_replicas :]]
+        if is_rebuilt(entity):
+            continue
         if len(kept) < entity.desired_replicas:
             new.append((entity, entity.desired_replicas - len(kept)))
-        surplus += [r.id for r in kept[entity.desired_replicas :]]
         for replica in kept[: entity.desired_replicas]:
             if replica.node is None:
                 place.append((replica, entity))

@@ -8,7 +8,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from servery_common.contracts.replicas import BATCHING_MODES, BATCHING_VARIABLE
+from servery_common.contracts.replicas import (
+    BATCHING_MODES,
+    BATCHING_VARIABLE,
+    WARM_UP_MODES,
+    WARM_UP_VARIABLE,
+)
 from servery_common.errors import InvalidParameter, NotImplementedByServery
 from servery_controller.domain.endpoint import Route
 from servery_controller.domain.settings_rules import short as _short
@@ -24,6 +29,11 @@ MAX_CONCURRENCY = 1024
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _SERVED_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OWN_VARIABLES = {
+    BATCHING_VARIABLE: (BATCHING_MODES, "requests that wait may be predicted together"),
+    WARM_UP_VARIABLE: (WARM_UP_MODES, "a replica predicts the input example before it takes requests"),
+}
+"""Of environment_vars, those that Servery itself reads: what each may be, the default first, and what it decides."""
 _VERSION = re.compile(r"[0-9]{1,9}|@[A-Za-z0-9_.-]{1,255}")
 
 
@@ -165,12 +175,12 @@ def _check_environment(entity: EntityRequest) -> None:
     for name in entity.environment_vars:
         if not _ENVIRONMENT_NAME.fullmatch(name):
             raise InvalidParameter(f"{_short(name)} cannot name an environment variable.")
-    mode = entity.environment_vars.get(BATCHING_VARIABLE, "auto")
-    if mode not in BATCHING_MODES:
-        raise InvalidParameter(
-            f"{BATCHING_VARIABLE} is {_short(mode)}; it may be {', '.join(BATCHING_MODES)}: whether requests "
-            "that wait may be predicted together."
-        )
+    for name, (modes, meaning) in _OWN_VARIABLES.items():
+        mode = entity.environment_vars.get(name, modes[0])
+        if mode not in modes:
+            raise InvalidParameter(
+                f"{name} is {_short(mode)}; it may be {', '.join(modes)}: whether {meaning}."
+            )
     size = sum(len(name.encode()) + len(value.encode()) for name, value in entity.environment_vars.items())
     if size > MAX_ENVIRONMENT_BYTES:
         raise InvalidParameter(

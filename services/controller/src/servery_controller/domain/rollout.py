@@ -7,10 +7,13 @@ minutes, so what a bad client or a slow network does happens to both.
 The share of errors is judged by the lower end of its Wilson score interval (Wilson 1927), one-sided 95 %: the new
 version is worse when even that is above the active one's share and what it may be more. So one unlucky request among
 the first few rolls nothing back, and a version that fails every request is found out after a handful.
+
+A step waits for requests to judge by, but not for ever: for ``PATIENCE_STEPS`` times its length while there are too
+few, and only its own length while there are none at all. Nobody is harmed by a version that nobody calls.
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from math import sqrt
 
 from servery_common.contracts.states import ReplicaState
@@ -35,6 +38,10 @@ FEWEST_FOR_LATENCY = 20
 """Answers on either side before their means are compared."""
 PATIENCE_STEPS = 10
 """A version that gets too few requests to be judged moves on after so many times the length of a step."""
+PROGRESS = "Rollout step"
+"""What is said of a rollout that is under way begins so."""
+QUIET_SECONDS = 10.0
+"""Without a request for so long there was none: gateways tell of each within two seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +139,39 @@ def judge_rollout(
         return RollBack(f"{why} The new version had {share_of(config, options)} % of the traffic.")
     elapsed = now - config.rollout.began_at
     step = timedelta(seconds=options.step_seconds)
-    if elapsed < step or (new_health.requests < options.min_requests and elapsed < PATIENCE_STEPS * step):
+    if elapsed < step:
         return Wait()
-    return Advance()
+    if new_health.requests >= options.min_requests or elapsed >= PATIENCE_STEPS * step:
+        return Advance()
+    serve = all(e.phase in (EntityPhase.READY, EntityPhase.IDLE) for e in fresh)
+    quiet = seen.counted_seconds >= max(options.step_seconds, QUIET_SECONDS)
+    return Advance() if serve and quiet and _nobody_calls(new_health, old_health) else Wait()
+
+
+def progress(
+    config: Config, deployment: Deployment, seen: Observation, options: RolloutOptions, now: datetime
+) -> str:
+    """Say at which step a config that is rolling is, what it waits for, and what comes then.
+
+    With moments rather than durations: what is said is kept, and true until it changes.
+    """
+    active = deployment.active
+    if active is None or config.rollout is None or config.rollout.index >= len(options.steps):
+        return ""
+    index, began_at = config.rollout.index, config.rollout.began_at
+    at = (
+        f"{PROGRESS} {index + 1} of {len(options.steps) + 1}: config version {config.version} gets "
+        f"{share_of(config, options)} % of the traffic"
+    )
+    unless = f"{(*options.steps, 100)[index + 1]} %, unless it does worse than version {active.version}."
+    step = timedelta(seconds=options.step_seconds)
+    new_health = _together(new_entities(config, deployment), seen)
+    old_health = _together(replaced_entities(config, deployment), seen)
+    if now - began_at < step or _nobody_calls(new_health, old_health):
+        return f"{at} until {_moment(began_at + step, now)}, then {unless}"
+    missing = max(0, options.min_requests - new_health.requests)
+    latest = _moment(began_at + PATIENCE_STEPS * step, now)
+    return f"{at}. After {missing} more requests to it, or at {latest}, it gets {unless}"
 
 
 def lower_bound(errors: int, requests: int, z: float = Z_95) -> float:
@@ -168,10 +205,21 @@ def _worse(new: EntityHealth, old: EntityHealth, options: RolloutOptions) -> str
     return ""
 
 
+def _nobody_calls(new: EntityHealth, old: EntityHealth) -> bool:
+    """Whether no request came since this step was first looked at."""
+    return not (new.requests or new.in_flight or old.requests or old.in_flight)
+
+
+def _moment(when: datetime, now: datetime) -> str:
+    when, now = when.astimezone(UTC), now.astimezone(UTC)
+    return f"{when:%H:%M:%S} UTC" if when.date() == now.date() else f"{when:%Y-%m-%d %H:%M:%S} UTC"
+
+
 def _together(entities: tuple[ServedEntity, ...], seen: Observation) -> EntityHealth:
     healths = [seen.health.get(e.id, EntityHealth()) for e in entities]
     return EntityHealth(
         requests=sum(h.requests for h in healths),
         errors=sum(h.errors for h in healths),
         total_ms=sum(h.total_ms for h in healths),
+        in_flight=sum(h.in_flight for h in healths),
     )

@@ -15,6 +15,7 @@ from servery_controller.domain.endpoint import (
 )
 from servery_controller.domain.endpoint_options import SCALE_TO_ZERO_SECONDS, options_of
 from servery_controller.domain.permissions import query_grantees
+from servery_controller.domain.rebuilding import is_rebuilt
 from servery_controller.domain.rollout import traffic_shares
 from servery_controller.domain.sightings import observed_replicas, reasons
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
@@ -119,6 +120,8 @@ def _problem(entity: ServedEntity, deployment: Deployment, seen: Observation) ->
     """Why nobody should wait for a replica: the starts failed, and nothing says that the next one will not."""
     if entity.phase is not EntityPhase.RECOVERING:
         return ""
+    if is_rebuilt(entity):
+        return entity.message
     return reasons(entity, deployment, seen, ReplicaState.FAILED)
 
 

@@ -8,12 +8,12 @@ from servery_common.postgres import outbox
 from servery_common.postgres.pool import Connection
 from servery_controller.domain.endpoint import Config, ConfigPhase, Deployment, ServedEntity
 from servery_controller.domain.lifecycle import ConfigEvent, advance_config
-from servery_controller.endpoints import store
+from servery_controller.endpoints import config_store
 
 
 async def add(conn: Connection, endpoint_id: str, config: Config, entities: Sequence[ServedEntity]) -> None:
     """Add a config version and order the builds of its served entities, but for those that are built."""
-    await store.insert_config(conn, endpoint_id, config, entities)
+    await config_store.insert_config(conn, endpoint_id, config, entities)
     for entity in entities:
         if entity.artifacts is not None:
             continue
@@ -25,7 +25,7 @@ async def retire_ended(conn: Connection, deployment: Deployment) -> None:
     for ended in deployment.configs:
         if ended.phase in (ConfigPhase.FAILED, ConfigPhase.CANCELED):
             retired = advance_config(ended.phase, ConfigEvent.REPLACED)
-            await store.update_config_phase(conn, deployment.endpoint.id, ended.version, retired)
+            await config_store.update_config_phase(conn, deployment.endpoint.id, ended.version, retired)
 
 
 def build_order(endpoint_id: str, entity: ServedEntity) -> BuildRequested:

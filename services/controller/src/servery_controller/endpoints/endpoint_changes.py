@@ -1,4 +1,4 @@
-"""Makes a change of who may query, or how often, hold before it is answered.
+"""Makes a change of who may query, how often, or that a rollout is canceled, hold before it is answered.
 
 The change is committed here, but the leader, perhaps another process, tells the gateways. It is signalled which
 endpoints to look at, and the caller is answered once its step has seen the change: by then the route is published.

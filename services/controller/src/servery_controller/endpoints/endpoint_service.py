@@ -5,7 +5,7 @@ answered 2xx is in Postgres; the reconciler does the rest and is only hinted at.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -47,6 +47,7 @@ from servery_controller.domain.settings_rules import (
 )
 from servery_controller.domain.sizes import replica_range
 from servery_controller.endpoints import (
+    config_store,
     config_versions,
     endpoint_access,
     endpoint_grants,
@@ -87,7 +88,11 @@ class CreateRequest:
 
 
 class EndpointService:
-    """The use cases; ``hint`` wakes the reconciler for one endpoint id."""
+    """The use cases.
+
+    ``hint`` wakes the reconciler for one endpoint id; ``published`` waits until gateways were told of endpoints at
+    these generations, by their ids.
+    """
 
     def __init__(
         self,
@@ -95,6 +100,7 @@ class EndpointService:
         registry: ModelRegistry,
         secrets: SecretReferences,
         hint: Callable[[str], None],
+        published: Callable[[Mapping[str, int]], Awaitable[None]],
         timeout_seconds: float,
         max_endpoints: int,
     ) -> None:
@@ -102,6 +108,7 @@ class EndpointService:
         self._registry = registry
         self._secrets = secrets
         self._hint = hint
+        self._published = published
         self._timeout_seconds = timeout_seconds
         self._max_endpoints = max_endpoints
 
@@ -176,16 +183,19 @@ class EndpointService:
         return await self._changed(endpoint_id)
 
     async def cancel_update(self, name: str, caller: Identity) -> Deployment:
-        """Give up the update under way; the active config stays. Raises Conflict when there is none."""
+        """Give up the update under way; the active config stays. Raises Conflict when there is none.
+
+        When it is answered gateways were told: what the new version had of the traffic is with the active one again.
+        """
         async with self._pool.acquire() as conn, conn.transaction():
             deployment = await endpoint_access.locked(conn, name, caller, PermissionLevel.CAN_MANAGE)
             endpoint_id, newest = deployment.endpoint.id, deployment.newest
             if newest is None or not deployment.updating:
                 raise Conflict(f"Endpoint '{name}' has no update in progress to cancel.")
             canceled = advance_config(newest.phase, ConfigEvent.CANCELED)
-            await store.update_config_phase(conn, endpoint_id, newest.version, canceled)
+            await config_store.update_config_phase(conn, endpoint_id, newest.version, canceled)
             for entity in deployment.entities_of(newest.version):
-                await store.update_entity(conn, give_up(entity, "The update was canceled."))
+                await config_store.update_entity(conn, give_up(entity, "The update was canceled."))
             begun = await events.begun(conn, endpoint_id, [newest.version])
             event = EndpointEvent(
                 begun.get(newest.version, EventType.ENDPOINT_UPDATE),
@@ -194,8 +204,9 @@ class EndpointService:
                 config_version=newest.version,
             )
             await events.record(conn, endpoint_id, [event])
-            await store.touch_endpoint(conn, endpoint_id)
-        return await self._changed(endpoint_id)
+            generation = await store.touch_endpoint(conn, endpoint_id)
+        await self._published({endpoint_id: generation})
+        return await self._load(endpoint_id)
 
     async def delete(self, name: str, caller: Identity) -> str:
         """Delete an endpoint and return its id. Its name is free at once; requests in flight are answered."""
@@ -247,7 +258,7 @@ class EndpointService:
         now: datetime,
         deployment: Deployment | None = None,
     ) -> None:
-        version = await store.next_config_version(conn, endpoint_id)
+        version = await config_store.next_config_version(conn, endpoint_id)
         entities = [
             _new_entity(asked, model, version, caller, now)
             for asked, model in zip(request.entities, resolved, strict=True)

@@ -19,7 +19,7 @@ from servery_controller.domain.happenings import EndpointEvent, EventStatus, Eve
 from servery_controller.domain.judging import give_up
 from servery_controller.domain.lifecycle import ConfigEvent, advance_config
 from servery_controller.domain.permissions import PermissionLevel
-from servery_controller.endpoints import config_versions, endpoint_access, events, store
+from servery_controller.endpoints import config_store, config_versions, endpoint_access, events, store
 
 
 class EndpointSuspension:
@@ -41,9 +41,9 @@ class EndpointSuspension:
                 raise BadRequest(f"Endpoint '{name}' has no active config: there is nothing to stop.")
             await config_versions.retire_ended(conn, deployment)
             stopped = advance_config(active.phase, ConfigEvent.STOPPED)
-            await store.update_config_phase(conn, endpoint_id, active.version, stopped)
+            await config_store.update_config_phase(conn, endpoint_id, active.version, stopped)
             for entity in deployment.entities_of(active.version):
-                await store.update_entity(conn, give_up(entity, "The endpoint is stopped."))
+                await config_store.update_entity(conn, give_up(entity, "The endpoint is stopped."))
             message = f"Endpoint stopped by {caller.user_name}."
             event = EndpointEvent(
                 EventType.ENDPOINT_STOP, EventStatus.SUCCEEDED, message, config_version=active.version
@@ -63,7 +63,7 @@ class EndpointSuspension:
             if stopped is None:
                 raise BadRequest(f"Endpoint '{name}' is not stopped: there is nothing to start.")
             await config_versions.retire_ended(conn, deployment)
-            version, now = await store.next_config_version(conn, endpoint_id), datetime.now(UTC)
+            version, now = await config_store.next_config_version(conn, endpoint_id), datetime.now(UTC)
             config = Config(version, ConfigPhase.PENDING, stopped.routes, now)
             entities = [_again(entity, version, now) for entity in deployment.entities_of(stopped.version)]
             await config_versions.add(conn, endpoint_id, config, entities)

@@ -15,7 +15,7 @@ class ModelEnvironments:
         self._environments = environments
 
     async def handle(self, request: ReadModelEnvironment) -> ModelEnvironment:
-        """Return the variables.
+        """Return the variables, and what its replicas may use.
 
         Raises NotFound when the served entity is gone, InvalidParameter naming a variable whose secret cannot be
         read, Unavailable while the database does not answer.
@@ -28,4 +28,4 @@ class ModelEnvironments:
             raise NotFound("The served entity that this build is for does not exist any more.")
         workspace_id, entity = found
         variables = await self._environments.resolve(workspace_id, entity)
-        return ModelEnvironment(variables=variables)
+        return ModelEnvironment(variables=variables, workload_type=entity.spec.workload_type)

@@ -1,36 +1,25 @@
-"""All SQL of the controller: endpoints, configs, served entities, replicas.
+"""The SQL of endpoints: adding, loading whole deployments, and claiming them for a reconcile step.
 
-Reads build the domain's values; writes by a reconcile step are guarded by the step's lock token, so the
-result of a step that was overtaken is dropped.
+What is written of configs and served entities is in ``config_store``, of replicas in ``replica_store``. Reads build the
+domain's values (``rows``); writes by a reconcile step are guarded by the step's lock token, so the result of a step
+that was overtaken is dropped.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
-from typing import Any
 from uuid import uuid4
 
-from asyncpg import Record, UniqueViolationError
+from asyncpg import UniqueViolationError
 
-from servery_common.contracts.builds import Artifacts
-from servery_common.contracts.routes import RateLimit
 from servery_common.errors import AlreadyExists
 from servery_common.metering import count_stale_write
 from servery_common.postgres.pool import Connection, Pool
 from servery_controller.domain.endpoint import (
-    Config,
-    ConfigPhase,
     Deployment,
-    EmailNotifications,
     Endpoint,
-    EntityPhase,
-    EntitySpec,
-    Replica,
-    RolloutStep,
-    Route,
     ServedEntity,
 )
-from servery_controller.endpoints import endpoint_grants
+from servery_controller.endpoints import endpoint_grants, rows
 
 
 async def insert_endpoint(conn: Connection, endpoint: Endpoint) -> None:
@@ -61,57 +50,6 @@ async def insert_endpoint(conn: Connection, endpoint: Endpoint) -> None:
         raise AlreadyExists(
             f"Endpoint with name '{endpoint.name}' already exists. Choose another name, or update its config."
         ) from None
-
-
-async def insert_config(
-    conn: Connection, endpoint_id: str, config: Config, entities: Sequence[ServedEntity]
-) -> None:
-    """Add a config version with its served entities."""
-    await conn.execute(
-        "INSERT INTO endpoint_configs (endpoint_id, version, phase, routes, created_at) VALUES ($1, $2, $3, $4, $5)",
-        endpoint_id,
-        config.version,
-        config.phase,
-        [asdict(route) for route in config.routes],
-        config.created_at,
-    )
-    await conn.executemany(
-        """INSERT INTO served_entities (id, endpoint_id, config_version, position, name, spec, min_replicas,
-                                        max_replicas, desired_replicas, build_id, build_requested_at, phase,
-                                        message, creator, creator_id, created_at, artifacts, adopts)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)""",
-        [
-            (
-                e.id,
-                endpoint_id,
-                e.config_version,
-                position,
-                e.spec.name,
-                {**asdict(e.spec), "environment_vars": dict(e.spec.environment_vars)},
-                e.min_replicas,
-                e.max_replicas,
-                e.desired_replicas,
-                e.build_id,
-                e.build_requested_at,
-                e.phase,
-                e.message,
-                e.creator,
-                e.creator_id,
-                e.created_at,
-                e.artifacts.model_dump() if e.artifacts else None,
-                e.adopts,
-            )
-            for position, e in enumerate(entities)
-        ],
-    )
-
-
-async def next_config_version(conn: Connection, endpoint_id: str) -> int:
-    """The version the next config gets, starting at 1."""
-    newest: int | None = await conn.fetchval(
-        "SELECT max(version) FROM endpoint_configs WHERE endpoint_id = $1", endpoint_id
-    )
-    return (newest or 0) + 1
 
 
 async def lock_endpoint(conn: Connection, workspace_id: str, name: str) -> str | None:
@@ -174,11 +112,6 @@ async def all_endpoint_ids(pool: Pool) -> list[str]:
     return [row["id"] for row in await pool.fetch("SELECT id FROM endpoints")]
 
 
-async def all_replica_ids(pool: Pool) -> set[str]:
-    """Ids of all replicas somebody decided to have."""
-    return {row["id"] for row in await pool.fetch("SELECT id FROM replicas")}
-
-
 async def load_deployments(conn: Connection | Pool, endpoint_ids: Sequence[str]) -> dict[str, Deployment]:
     """Load endpoints by id with the configs that still matter: all but retired ones without replicas.
 
@@ -214,10 +147,10 @@ async def load_deployments(conn: Connection | Pool, endpoint_ids: Sequence[str])
     grants = await endpoint_grants.load(conn, endpoint_ids)
     return {
         row["id"]: Deployment(
-            endpoint=_endpoint(row),
-            configs=tuple(_config(c) for c in configs if c["endpoint_id"] == row["id"]),
-            entities=tuple(_entity(e) for e in entities if e["endpoint_id"] == row["id"]),
-            replicas=tuple(_replica(r) for r in replicas if r["endpoint_id"] == row["id"]),
+            endpoint=rows.endpoint(row),
+            configs=tuple(rows.config(c) for c in configs if c["endpoint_id"] == row["id"]),
+            entities=tuple(rows.served_entity(e) for e in entities if e["endpoint_id"] == row["id"]),
+            replicas=tuple(rows.replica(r) for r in replicas if r["endpoint_id"] == row["id"]),
             grants=grants[row["id"]],
         )
         for row in endpoints
@@ -236,7 +169,7 @@ async def find_served_entity(
         name,
         config_version,
     )
-    return _entity(row) if row else None
+    return rows.served_entity(row) if row else None
 
 
 async def get_served_entity(pool: Pool, served_entity_id: str) -> tuple[str, ServedEntity] | None:
@@ -246,15 +179,15 @@ async def get_served_entity(pool: Pool, served_entity_id: str) -> tuple[str, Ser
            WHERE e.id = $1""",
         served_entity_id,
     )
-    return (row["workspace_id"], _entity(row)) if row else None
+    return (row["workspace_id"], rows.served_entity(row)) if row else None
 
 
 async def claim_due(
-    pool: Pool, hints: Sequence[str], *, limit: int, lease_seconds: float
+    conn: Connection | Pool, hints: Sequence[str], *, limit: int, lease_seconds: float
 ) -> list[tuple[str, str]]:
     """Take endpoints that are due or hinted at. Returns (endpoint id, lock token) pairs."""
     token = uuid4().hex
-    rows = await pool.fetch(
+    rows = await conn.fetch(
         """UPDATE endpoints
            SET lock_token = $1, lock_expires_at = now() + make_interval(secs => $2),
                due_at = now() + make_interval(secs => $2)
@@ -316,88 +249,6 @@ async def release(
     )
 
 
-async def update_entity(conn: Connection, entity: ServedEntity) -> None:
-    """Write a served entity's phase, message and artifacts.
-
-    How many replicas it starts with is decided when it was built; from then on that is written by who scales it.
-    """
-    await conn.execute(
-        """UPDATE served_entities
-           SET phase = $2, message = $3, artifacts = $4,
-               desired_replicas = CASE WHEN phase = 'BUILDING' THEN $5 ELSE desired_replicas END
-           WHERE id = $1""",
-        entity.id,
-        entity.phase,
-        entity.message,
-        entity.artifacts.model_dump() if entity.artifacts else None,
-        entity.desired_replicas,
-    )
-
-
-async def update_config_phase(
-    conn: Connection,
-    endpoint_id: str,
-    version: int,
-    phase: ConfigPhase,
-    rollout: RolloutStep | None = None,
-) -> None:
-    """Write a config's phase, and how far its rollout is.
-
-    A retired one starts nothing any more, so it forgets its environment variables.
-    """
-    if phase is ConfigPhase.RETIRED:
-        await conn.execute(
-            """UPDATE served_entities SET spec = jsonb_set(spec, '{environment_vars}', '{}')
-               WHERE endpoint_id = $1 AND config_version = $2""",
-            endpoint_id,
-            version,
-        )
-    await conn.execute(
-        "UPDATE endpoint_configs SET phase = $3, rollout = $4 WHERE endpoint_id = $1 AND version = $2",
-        endpoint_id,
-        version,
-        phase,
-        None if rollout is None else {"index": rollout.index, "began_at": rollout.began_at.isoformat()},
-    )
-
-
-async def build_requested_again(conn: Connection, served_entity_id: str, now: datetime) -> None:
-    """Remember that a build was ordered once more, by the clock that judges how long ago that was."""
-    await conn.execute(
-        "UPDATE served_entities SET build_requested_at = $2 WHERE id = $1", served_entity_id, now
-    )
-
-
-async def adopt_replicas(conn: Connection, source_id: str, heir_id: str) -> None:
-    """Let a served entity take over the replicas of another one, and how many there should be.
-
-    The count is the row's: the scaler may have changed it since the step began.
-    """
-    await conn.execute(
-        """UPDATE served_entities heir
-           SET adopts = NULL,
-               desired_replicas = least(greatest(source.desired_replicas, heir.min_replicas), heir.max_replicas)
-           FROM served_entities source WHERE heir.id = $2 AND source.id = $1""",
-        source_id,
-        heir_id,
-    )
-    await conn.execute(
-        "UPDATE replicas SET served_entity_id = $2 WHERE served_entity_id = $1 AND NOT stopping",
-        source_id,
-        heir_id,
-    )
-
-
-async def insert_replica(conn: Connection, replica: Replica) -> None:
-    """Decide to have one more replica; the node it gets is written with the others'."""
-    await conn.execute(
-        "INSERT INTO replicas (id, served_entity_id, created_at) VALUES ($1, $2, $3)",
-        replica.id,
-        replica.served_entity_id,
-        replica.created_at,
-    )
-
-
 async def builds_in_use(pool: Pool) -> list[str]:
     """Return the builds that endpoints serve, serve again when they are started, or wait for."""
     rows = await pool.fetch(
@@ -410,93 +261,6 @@ async def builds_in_use(pool: Pool) -> list[str]:
     return [row["build_id"] for row in rows]
 
 
-async def place_replica(conn: Connection, replica_id: str, node: str | None) -> None:
-    """Decide where a replica belongs; None: its node never took it, decide again."""
-    await conn.execute("UPDATE replicas SET node = $2 WHERE id = $1", replica_id, node)
-
-
-async def mark_stopping(conn: Connection, replica_ids: Sequence[str]) -> None:
-    """Decide to have these no longer."""
-    await conn.execute("UPDATE replicas SET stopping = true WHERE id = ANY($1)", replica_ids)
-
-
-async def delete_replicas(conn: Connection, replica_ids: Sequence[str]) -> None:
-    """Forget replicas that have stopped."""
-    await conn.execute("DELETE FROM replicas WHERE id = ANY($1)", replica_ids)
-
-
 async def delete_endpoint(conn: Connection, endpoint_id: str) -> None:
     """Forget an endpoint of which nothing is left."""
     await conn.execute("DELETE FROM endpoints WHERE id = $1", endpoint_id)
-
-
-def _endpoint(row: Record) -> Endpoint:
-    return Endpoint(
-        id=row["id"],
-        workspace_id=row["workspace_id"],
-        name=row["name"],
-        creator=row["creator"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-        generation=row["generation"],
-        observed_generation=row["observed_generation"],
-        deleted=row["deleted_at"] is not None,
-        description=row["description"],
-        tags=tuple((key, value) for key, value in row["tags"]),
-        route_optimized=row["route_optimized"],
-        timeout_seconds=row["timeout_seconds"],
-        rate_limits=tuple(RateLimit(**limit) for limit in row["rate_limits"]),
-        email_notifications=EmailNotifications(
-            **{outcome: tuple(addresses) for outcome, addresses in row["email_notifications"].items()}
-        ),
-        budget_policy_id=row["budget_policy_id"],
-        creator_kind=row["creator_kind"],
-        creator_display_name=row["creator_display_name"],
-    )
-
-
-def _config(row: Record) -> Config:
-    routes: list[dict[str, Any]] = row["routes"]
-    return Config(
-        version=row["version"],
-        phase=ConfigPhase(row["phase"]),
-        routes=tuple(Route(**route) for route in routes),
-        created_at=row["created_at"],
-        rollout=_rollout(row["rollout"]),
-    )
-
-
-def _rollout(stored: dict[str, Any] | None) -> RolloutStep | None:
-    if stored is None:
-        return None
-    return RolloutStep(index=stored["index"], began_at=datetime.fromisoformat(stored["began_at"]))
-
-
-def _entity(row: Record) -> ServedEntity:
-    return ServedEntity(
-        id=row["id"],
-        config_version=row["config_version"],
-        spec=EntitySpec(**row["spec"]),
-        min_replicas=row["min_replicas"],
-        max_replicas=row["max_replicas"],
-        desired_replicas=row["desired_replicas"],
-        build_id=row["build_id"],
-        build_requested_at=row["build_requested_at"],
-        artifacts=Artifacts.model_validate(row["artifacts"]) if row["artifacts"] else None,
-        phase=EntityPhase(row["phase"]),
-        message=row["message"],
-        created_at=row["created_at"],
-        creator=row["creator"],
-        creator_id=row["creator_id"],
-        adopts=row["adopts"],
-    )
-
-
-def _replica(row: Record) -> Replica:
-    return Replica(
-        id=row["id"],
-        served_entity_id=row["served_entity_id"],
-        node=row["node"],
-        stopping=row["stopping"],
-        created_at=row["created_at"],
-    )

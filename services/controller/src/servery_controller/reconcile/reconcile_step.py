@@ -24,7 +24,7 @@ from servery_common.postgres import outbox
 from servery_common.postgres.leases import StaleLeader
 from servery_common.postgres.pool import OUTAGE, Connection, Pool
 from servery_controller.builder_client import BuilderClient
-from servery_controller.compute.backend import ComputeBackend
+from servery_controller.compute.backend import ArtifactsGone, ComputeBackend
 from servery_controller.compute.placer import Placer
 from servery_controller.domain.endpoint import (
     ConfigPhase,
@@ -42,9 +42,11 @@ from servery_controller.domain.planning import (
     plan,
     with_environment_problem,
     with_placement_problem,
+    with_rebuild,
 )
+from servery_controller.domain.rebuilding import is_rebuilt
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
-from servery_controller.endpoints import events, store
+from servery_controller.endpoints import config_store, events, replica_store, store
 from servery_controller.endpoints.config_versions import build_order
 from servery_controller.notifications.delivery import Notifications
 from servery_controller.reconcile.hints import Hints
@@ -141,10 +143,14 @@ class ReconcileStep:
 
     async def _observe(self, deployment: Deployment) -> Observation:
         seen = self._backend.observe()
-        build_ids = [e.build_id for e in deployment.entities if e.phase is EntityPhase.BUILDING]
+        build_ids = [
+            e.build_id for e in deployment.entities if e.phase is EntityPhase.BUILDING or is_rebuilt(e)
+        ]
         statuses = await asyncio.gather(*[self._describe(build_id) for build_id in build_ids])
         builds = {status.build_id: status for status in statuses if status is not None}
-        return replace(seen, builds=builds, health=self._rollouts.health(deployment))
+        health = self._rollouts.health(deployment)
+        counted = self._rollouts.counted_seconds(deployment.endpoint.id)
+        return replace(seen, builds=builds, health=health, counted_seconds=counted)
 
     async def _describe(self, build_id: str) -> BuildStatus | None:
         try:
@@ -158,6 +164,9 @@ class ReconcileStep:
         self, deployment: Deployment, step: Plan, term: Term, lock_token: str, over: int
     ) -> tuple[Plan, _Placements]:
         """Carry out the effects. Returns the step with what they showed, for the rows."""
+        for entity in step.rebuild:
+            problem = "The model's image is gone."
+            step = with_rebuild(step, entity, problem, uuid4().hex, datetime.now(UTC))
         placements = _Placements()
         placements.new = [
             # A place is looked for at once and not by the next step: whoever woke the entity waits for it.
@@ -245,6 +254,15 @@ class ReconcileStep:
         )
         try:
             await self._backend.ensure(replica.node, launch)
+        except ArtifactsGone as error:
+            log.warning("artifacts_gone", replica_id=replica.id, reason=error.message)
+            return partial(
+                with_rebuild,
+                entity=entity,
+                problem=error.message,
+                build_id=uuid4().hex,
+                now=datetime.now(UTC),
+            )
         except ServeryError as error:
             log.warning("replica_not_ensured", replica_id=replica.id, node=replica.node, reason=error.message)
             if isinstance(error, ResourceExhausted):
@@ -288,25 +306,25 @@ class ReconcileStep:
                 self._hints.add(endpoint_id)
                 return False
             for entity in step.entities:
-                await store.update_entity(conn, entity)
+                await config_store.update_entity(conn, entity)
             # The config that loses the traffic first: there may be only one ACTIVE at any moment.
             for config in sorted(step.configs, key=lambda c: c.phase is ConfigPhase.ACTIVE):
-                await store.update_config_phase(
+                await config_store.update_config_phase(
                     conn, endpoint_id, config.version, config.phase, config.rollout
                 )
             for entity in step.order_builds:
-                await store.build_requested_again(conn, entity.id, datetime.now(UTC))
+                await config_store.build_requested_again(conn, entity.id, datetime.now(UTC))
                 await outbox.append(
                     conn, subjects.build_job(entity.build_id), build_order(endpoint_id, entity)
                 )
             for source_id, heir_id in step.adopt:
-                await store.adopt_replicas(conn, source_id, heir_id)
+                await replica_store.adopt_replicas(conn, source_id, heir_id)
             for replica, _ in placements.new:
-                await store.insert_replica(conn, replica)
+                await replica_store.insert_replica(conn, replica)
             for replica_id, node in placements.found.items():
-                await store.place_replica(conn, replica_id, node)
-            await store.mark_stopping(conn, step.stopping)
-            await store.delete_replicas(conn, step.gone)
+                await replica_store.place_replica(conn, replica_id, node)
+            await replica_store.mark_stopping(conn, step.stopping)
+            await replica_store.delete_replicas(conn, step.gone)
             begun = await events.begun(conn, endpoint_id, [config.version for config in step.configs])
             await events.record(conn, endpoint_id, events_of(deployment, step, begun))
             await self._notifications.append(conn, notices_of(deployment, step))

@@ -11,9 +11,10 @@ import structlog
 
 from servery_common.backoff import full_jitter
 from servery_common.errors import ServeryError
+from servery_common.postgres.leases import StaleLeader
 from servery_common.postgres.pool import Pool
 from servery_controller.compute.backend import ComputeBackend
-from servery_controller.endpoints import store
+from servery_controller.endpoints import replica_store, store
 from servery_controller.reconcile.hints import Hints
 from servery_controller.reconcile.reconcile_step import CLAIM_SECONDS, ReconcileStep, Term
 from servery_controller.reconcile.route_publisher import RoutePublisher
@@ -62,7 +63,7 @@ class Reconciler:
             pauses = full_jitter(FIRST_RETRY_SECONDS, self._poll_seconds)
             while True:
                 free = self._concurrency - len(running)
-                claimed = await self._claim(free)
+                claimed = await self._claim(free, term)
                 for endpoint_id, lock_token in claimed:
                     self._hints.discard(endpoint_id)
                     step = steps.create_task(
@@ -85,7 +86,7 @@ class Reconciler:
         """
         seen = self._backend.observe()
         routed = await self._routes.published()
-        wanted = await store.all_replica_ids(self._pool)
+        wanted = await replica_store.all_replica_ids(self._pool)
         known = set(await store.all_endpoint_ids(self._pool))
         self._hints.retain(known)
         for endpoint_id in set(routed) - known:
@@ -98,7 +99,15 @@ class Reconciler:
             except ServeryError as error:
                 log.warning("replica_not_stopped", replica_id=replica_id, reason=error.message)
 
-    async def _claim(self, limit: int) -> list[tuple[str, str]]:
+    async def _claim(self, limit: int, term: Term) -> list[tuple[str, str]]:
+        """Claim endpoints for steps; none when another process leads by now, whose work the claim would hold up."""
         if not limit:
             return []
-        return await store.claim_due(self._pool, self._hints.peek(), limit=limit, lease_seconds=CLAIM_SECONDS)
+        try:
+            async with self._pool.acquire() as conn, conn.transaction():
+                await term.check(conn)
+                return await store.claim_due(
+                    conn, self._hints.peek(), limit=limit, lease_seconds=CLAIM_SECONDS
+                )
+        except StaleLeader:
+            return []  # Who runs this is told by the lease, and ends it.

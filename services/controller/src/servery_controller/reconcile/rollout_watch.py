@@ -6,6 +6,7 @@ not heard of yet then is not one that began at zero: gateways tell of an idle en
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from servery_controller.domain.endpoint import Deployment, EntityHealth
 from servery_controller.domain.rollout import new_entities, replaced_entities
@@ -18,6 +19,16 @@ HEARD_ALL_SECONDS = 65.0
 """After so long every gateway has told of every served entity: one that is new then has begun since."""
 
 
+@dataclass(slots=True)
+class _Beginning:
+    """When a step was first looked at, in the clock's seconds, and the totals then."""
+
+    step: tuple[int, int]
+    """Config version and step."""
+    at: float
+    totals: _Baseline = field(default_factory=dict[str, dict[str, EntityHealth]])
+
+
 class RolloutWatch:
     """Knows the totals at the beginning of each step that is under way. ``clock`` returns monotonic seconds."""
 
@@ -25,8 +36,8 @@ class RolloutWatch:
         self._answered = answered
         self._clock = clock
         self._listening_since = clock()
-        self._begun: dict[str, tuple[tuple[int, int], _Baseline]] = {}
-        """By endpoint id: config version and step, and the totals then."""
+        self._begun: dict[str, _Beginning] = {}
+        """By endpoint id."""
 
     def health(self, deployment: Deployment) -> dict[str, EntityHealth]:
         """Return how the entities of a rollout did since its step began, by id; nothing without a rollout."""
@@ -38,23 +49,29 @@ class RolloutWatch:
         present = {e.id: self._answered(e.id) for e in entities}
         step = (rolling.version, rolling.rollout.index)
         begun = self._begun.get(endpoint_id)
-        if begun is None or begun[0] != step:
-            baseline = {entity_id: dict(totals) for entity_id, totals in present.items()}
-            begun = self._begun[endpoint_id] = (step, baseline)
+        if begun is None or begun.step != step:
+            begun = self._begun[endpoint_id] = _Beginning(step, self._clock())
+            begun.totals = {entity_id: dict(totals) for entity_id, totals in present.items()}
         if self._clock() - self._listening_since < HEARD_ALL_SECONDS:
             for entity_id, totals in present.items():
-                known = begun[1].setdefault(entity_id, {})
+                known = begun.totals.setdefault(entity_id, {})
                 for gateway, now in totals.items():
                     known.setdefault(gateway, now)
-        return {entity_id: _since(begun[1].get(entity_id, {}), now) for entity_id, now in present.items()}
+        return {entity_id: _since(begun.totals.get(entity_id, {}), now) for entity_id, now in present.items()}
+
+    def counted_seconds(self, endpoint_id: str) -> float:
+        """Return for how long the present step of an endpoint's rollout has been looked at; 0 without a rollout."""
+        begun = self._begun.get(endpoint_id)
+        return 0.0 if begun is None else self._clock() - begun.at
 
 
 def _since(then: Mapping[str, EntityHealth], now: Mapping[str, EntityHealth]) -> EntityHealth:
     """The difference, over all gateways. One that was not there then began at zero."""
-    requests, errors, total_ms = 0, 0, 0.0
+    requests, errors, total_ms, in_flight = 0, 0, 0.0, 0
     for gateway, totals in now.items():
         before = then.get(gateway, EntityHealth())
         requests += totals.requests - before.requests
         errors += totals.errors - before.errors
         total_ms += totals.total_ms - before.total_ms
-    return EntityHealth(requests, errors, total_ms)
+        in_flight += totals.in_flight
+    return EntityHealth(requests, errors, total_ms, in_flight)

@@ -15,6 +15,14 @@ notifications = Counter(
     "Attempts to deliver a notification, by what came of it.",
     ["sink", "result"],
 )
+renewals = Counter(
+    "servery_controller_credential_renewals",
+    "Replicas that asked for their next credentials, by what came of it: renewed, refused, failed (the files were not"
+    " there).",
+    ["result"],
+)
 
 for _result in ("done", "postponed", "failed"):
     reconcile_duration.labels(_result)
+for _result in ("renewed", "refused", "failed"):
+    renewals.labels(_result)

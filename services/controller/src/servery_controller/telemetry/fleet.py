@@ -87,6 +87,16 @@ def _workers(workers: Iterable[_Heard], now: float) -> Iterator[Metric]:
         (((one.heartbeat.worker_id,), sum(r.slots for r in one.heartbeat.replicas)) for one in workers),
     )
     yield gauge(
+        "servery_worker_credentials_left_ratio",
+        "Share of the lifetime of its credentials that is left; they are renewed at about half.",
+        label,
+        (
+            ((one.heartbeat.worker_id,), one.heartbeat.access_left)
+            for one in workers
+            if one.heartbeat.access_left is not None
+        ),
+    )
+    yield gauge(
         "servery_worker_warm_parents",
         "Environments in which a replica starts in a fraction of a second.",
         label,
