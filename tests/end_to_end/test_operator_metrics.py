@@ -53,6 +53,8 @@ def panels() -> Iterator[Panel]:
 
 
 PANELS = list(panels())
+OF_CONTAINERS = ("servery_worker_credentials_left_ratio",)
+"""Series of installations in containers, which tests/end_to_end/compose looks for."""
 RULES: list[dict[str, Any]] = [
     rule
     for path in sorted((DEPLOY / "prometheus" / "rules").glob("*.yml"))
@@ -164,6 +166,10 @@ def test_every_panel_shows_something(world: World, panel: Panel) -> None:
 def test_every_alert_looks_at_series_that_there_are(world: World, rule: dict[str, Any]) -> None:
     world.prometheus.query(rule["expr"])
     for selector in re.findall(r"\b(?:servery_\w+|process_\w+|up)\b(?:\{[^}]*\})?", rule["expr"]):
+        if selector in OF_CONTAINERS:
+            continue
+        if selector in OF_CONTAINERS:
+            continue
         assert eventually(
             lambda one=selector: answered(world.prometheus, f"count({one})"),
             within=30,

@@ -201,6 +201,18 @@ def test_everybody_talks_to_postgres_with_tls(installation: Installation, client
     assert "PGSSLROOTCERT=/run/servery/credentials/ca.crt" in environment
 
 
+def test_what_is_left_of_a_replicas_credentials_is_measured(
+    installation: Installation, client: httpx.Client
+) -> None:
+    [told] = installation.inside(
+        installation.compose("ps", "-q", "controller").strip(),
+        "import json, urllib.request\n"
+        "lines = urllib.request.urlopen('http://127.0.0.1:9464/metrics').read().decode().splitlines()\n"
+        "print(json.dumps([l for l in lines if l.startswith('servery_worker_credentials_left_ratio{')]))",
+    )
+    assert 0.5 < float(told.split()[-1]) <= 1.0
+
+
 def test_a_trace_goes_from_admission_to_the_model(installation: Installation, client: httpx.Client) -> None:
     collector = installation.start_collector()
     trace = uuid.uuid4().hex

@@ -7,6 +7,7 @@ import pytest
 from nats import errors
 from nats.aio.msg import Msg
 from tests.infrastructure import NatsServer
+from tests.nats_clients import settle
 from tests.waiting import until
 
 from servery_common.messaging.bus import connect_inference
@@ -81,7 +82,7 @@ async def test_what_nats_py_does_goes_on_beside_it(client: InferenceClient, rece
     await client.subscribe("servery.echo", cb=answer)
     assert (await client.request("servery.echo", b"hello", timeout=5)).data == b"hello"
     client.send(SUBJECT, b"before the flush")
-    await client.flush()
+    await settle(client)
     assert received.payloads == [b"from the handler", b"before the flush"]
 
 
@@ -112,7 +113,7 @@ async def test_a_handler_that_fails_takes_nothing_with_it(
 async def test_nothing_is_received_after_ignore(client: InferenceClient, received: Received) -> None:
     await client.ignore(SUBJECT)
     client.send(SUBJECT, b"x")
-    await client.flush()
+    await settle(client)
     assert received.messages == []
 
 
@@ -129,7 +130,7 @@ async def test_it_goes_on_after_a_restart_of_the_server_and_keeps_nothing_for_it
     nats_server.start()
     await until(lambda: client.is_connected, 10)
     assert client.losses == 1
-    await client.flush()
+    await settle(client)
     client.send(SUBJECT, b"after")
     await until(lambda: received.payloads == [b"before", b"after"])
 
@@ -155,5 +156,5 @@ async def test_what_the_server_would_refuse_is_not_sent(client: InferenceClient)
     with pytest.raises(errors.MaxPayloadError):
         client.send(SUBJECT, b"x" * client.max_payload, traceparent="00-1-2-01")
     client.send(SUBJECT, b"x" * client.max_payload)
-    await client.flush()
+    await settle(client)
     assert client.losses == 0

@@ -11,6 +11,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from tests.infrastructure import NatsServer
+from tests.nats_clients import settle
 
 from servery_common.contracts import permissions, subjects
 from servery_common.contracts.builds import BuildRequested, BuildStarted
@@ -55,8 +56,7 @@ class Someone:
     async def _allowed(self, attempt) -> bool:
         self.refusals.clear()
         await attempt
-        await self.client.flush()
-        await self.client.flush()
+        await settle(self.client)
         return not self.refusals
 
 
@@ -188,7 +188,7 @@ async def test_a_replica_answers_an_order_and_only_that(replica: Someone, anyone
         await message.respond(b"done")
 
     await replica.client.subscribe(subjects.worker_stop(MINE), cb=answer)
-    await replica.client.flush()
+    await settle(replica.client)
     reply = await anyone.client.request(subjects.worker_stop(MINE), b"", timeout=30)
     assert reply.data == b"done"
     assert not await replica.may_publish(anyone.client.new_inbox())

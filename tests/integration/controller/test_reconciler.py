@@ -12,7 +12,7 @@ from servery_common.postgres.leases import LeaderLease
 from servery_common.postgres.migrate import migrate
 from servery_common.postgres.pool import Pool, create_pool
 from servery_common.settings import PostgresSettings
-from servery_controller.endpoints import store
+from servery_controller.endpoints import config_store, store
 from servery_controller.reconcile.hints import Hints
 from servery_controller.reconcile.reconcile_step import Term
 from servery_controller.reconcile.reconciler import Reconciler
@@ -39,7 +39,7 @@ async def pool(postgres_url: str) -> AsyncIterator[Pool]:
     await migrate(pool)
     async with pool.acquire() as conn, conn.transaction():
         await store.insert_endpoint(conn, endpoint())
-        await store.insert_config(conn, "ep1", config(), [entity()])
+        await config_store.insert_config(conn, "ep1", config(), [entity()])
     yield pool
     await pool.close()
 

@@ -3,11 +3,13 @@
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from tests.nats_clients import settle
 
 from servery_common.contracts import frames, subjects
 from servery_common.contracts.access import Identity, TokenGrant
@@ -24,6 +26,11 @@ class Work:
     body: bytearray = field(default_factory=bytearray)
     cancelled: bool = False
     nats_headers: dict | None = None
+
+
+def _is_stale(head: dict) -> bool:
+    """As for an agent: the gateway has waited long enough, and given it to another replica."""
+    return time.time() * 1000 - head["at"] > frames.ACCEPT_WITHIN_MS
 
 
 async def echo(work: Work) -> tuple[int, bytes]:
@@ -55,7 +62,7 @@ class FakeReplica:
 
     async def start(self) -> "FakeReplica":
         self._subscription = await self.client.subscribe(subjects.infer(self.replica_id), cb=self._on_message)
-        await self.client.flush()
+        await settle(self.client)
         return self
 
     async def stop(self) -> None:
@@ -75,8 +82,8 @@ class FakeReplica:
             if kind == frames.REQUEST:
                 if self.silent:
                     continue
-                if self.refuse:
-                    out.append(frames.encode(frames.REFUSE, work_id, {"reason": self.refuse}))
+                if self.refuse or _is_stale(head):
+                    out.append(frames.encode(frames.REFUSE, work_id, {"reason": self.refuse or "expired"}))
                     continue
                 self.work[work_id] = Work(work_id, message.reply, head, nats_headers=message.headers)
                 out.append(frames.accepted([work_id]))

@@ -11,6 +11,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from tests.integration.leaf_nodes.conftest import Planes
+from tests.nats_clients import settle
 from tests.waiting import until
 
 from servery_common.contracts import subjects
@@ -70,8 +71,7 @@ class Someone:
     async def may(self, attempt: Awaitable[object]) -> bool:
         self.refusals.clear()
         await attempt
-        await self.client.flush()
-        await self.client.flush()
+        await settle(self.client)
         return not self.refusals
 
 
@@ -111,7 +111,7 @@ async def there(planes: Planes, here: Client) -> AsyncIterator[Client]:
     async with connected(issued.of_anyone("there", planes.there.url, issued.plane)) as one:
         heard: list[str] = []
         watch = await here.subscribe(subjects.worker_heartbeat("link"), cb=noting(heard))
-        await here.flush()
+        await settle(here)
         while not heard:
             await one.client.publish(subjects.worker_heartbeat("link"))
             with contextlib.suppress(TimeoutError):
@@ -139,19 +139,19 @@ async def pass_over(sender: Client, receiver: Client, subjects_: tuple[str, ...]
     """Return which of these arrive; ``last``, which is sent behind them, does."""
     heard: list[str] = []
     await receiver.subscribe(">", cb=noting(heard))
-    await receiver.flush()
+    await settle(receiver)
     # What there is interest in is told from server to server: from when the last one passes, they know.
     async with asyncio.timeout(20):
         while last not in heard:
             await sender.publish(last)
-            await sender.flush()
+            await settle(sender)
             with contextlib.suppress(TimeoutError):
                 await until(lambda: last in heard, 0.1)
     heard.clear()
     for subject in subjects_:
         await sender.publish(subject)
     await sender.publish(last)
-    await sender.flush()
+    await settle(sender)
     await until(lambda: last in heard)
     return [subject for subject in heard if subject != last and not subject.startswith("_INBOX.here")]
 
@@ -176,7 +176,7 @@ async def test_nobody_there_asks_the_control_plane_for_anything(
     asked: list[str] = []
     for subject in BELONGS_HERE:
         await here.subscribe(subject, cb=noting(asked))
-    await here.flush()
+    await settle(here)
     for subject in BELONGS_HERE[:9]:
         with pytest.raises(nats.errors.NoRespondersError):
             await there.request(subject, b"{}", timeout=5)

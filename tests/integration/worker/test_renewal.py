@@ -16,6 +16,7 @@ from tests.infrastructure import NatsServer
 from tests.integration.worker.issued import Issued
 from tests.integration.worker.scoring_client import Call, ScoringClient, do_body
 from tests.integration.worker.worker_process import WorkerOrders, WorkerProcess
+from tests.nats_clients import settle
 from tests.waiting import until
 
 from servery_common.contracts import subjects
@@ -336,7 +337,7 @@ async def test_the_answer_goes_to_who_asked_and_nowhere_else(installation: Issue
 
         # The controller may publish there as an answer to anything; a replica may not.
         await bus.nats.subscribe(f"{inbox_prefix('controller')}.forged", cb=note)
-        await bus.nats.flush()
+        await settle(bus.nats)
         subject = subjects.controller_renew_credentials(own)
         headers = {"servery-type": RenewCredentials.message_type}
         await connection.publish(
@@ -347,5 +348,5 @@ async def test_the_answer_goes_to_who_asked_and_nowhere_else(installation: Issue
         )
         # Behind it on the same connection: when this one is answered, that one would have been.
         await asks.request(subject, asking(own), CredentialsRenewed, timeout=5)
-        await bus.nats.flush()
+        await settle(bus.nats)
         assert heard == []

@@ -117,12 +117,16 @@ def _holds(entity: ServedEntity, deployment: Deployment, seen: Observation) -> b
 
 
 def _problem(entity: ServedEntity, deployment: Deployment, seen: Observation) -> str:
-    """Why nobody should wait for a replica: the starts failed, and nothing says that the next one will not."""
+    """Why nobody should wait for a replica: the starts failed, and nothing says that the next one will not.
+
+    One that is started once more (RESTARTING) still says why it is.
+    """
     if entity.phase is not EntityPhase.RECOVERING:
         return ""
     if is_rebuilt(entity):
         return entity.message
-    return reasons(entity, deployment, seen, ReplicaState.FAILED)
+    failed = reasons(entity, deployment, seen, ReplicaState.FAILED)
+    return failed or reasons(entity, deployment, seen, ReplicaState.RESTARTING)
 
 
 def _why_not_serving(deployment: Deployment) -> tuple[RouteStatus, str]:
