@@ -1,5 +1,6 @@
 from datetime import timedelta
 
+import pytest
 from tests.factories import NOW, config, deployment, entity, observed, replica, seen
 
 from servery_common.contracts.states import ReplicaState
@@ -84,6 +85,17 @@ def test_a_start_that_failed_is_told_to_gateways_at_once_with_the_reason():
     assert step.route.served_entities[0].problem == "ValueError: bad pickle"
     assert not step.route.served_entities[0].holds
     assert [r.id for r, _ in step.ensure] == ["r1"], "it is tried again all the same"
+
+
+@pytest.mark.parametrize(("never_ready", "problem"), [(True, "ValueError: bad pickle"), (False, "")])
+def test_one_that_never_served_says_why_while_it_is_started_once_more_and_one_that_did_may_be_back_soon(
+    never_ready: bool, problem: str
+):
+    again = observed(state=ReplicaState.RESTARTING, reason="ValueError: bad pickle")
+    again = again.model_copy(update={"never_ready": never_ready})
+    step = plan(serving(replica(), phase=EntityPhase.RECOVERING), seen(again))
+    assert step.route is not None
+    assert step.route.served_entities[0].problem == problem
 
 
 def test_one_that_cannot_be_started_sleeps_again_when_nobody_asks_any_more():

@@ -58,6 +58,7 @@ class Replica:
         self._memory_bytes = memory_bytes
         self._ended_because = ""
         self._excessive = False
+        self._never_ready = True
         self._ordered_again = asyncio.Event()
         self._stop_ordered = asyncio.Event()
 
@@ -73,6 +74,7 @@ class Replica:
             max_in_flight=self._agent.capacity,
             in_flight=self._agent.in_flight,
             restarts=self.restarts,
+            never_ready=self._never_ready,
             batches=tuple(self._agent.company),
         )
 
@@ -172,6 +174,7 @@ class Replica:
         self._ended_because = ""
         self._excessive = False
         self._agent.attach(runner)
+        self._never_ready = False
         self._happened(Happening.LOADED)
         ready_at = self._clock()
         await runner.dead.wait()

@@ -88,6 +88,8 @@ class ReplicaObservation(Value):
     """Requests it accepts at a time: more than ``slots`` when it predicts several requests together."""
     in_flight: int = 0
     restarts: int = 0
+    never_ready: bool = False
+    """No start of it has succeeded yet: while it is RESTARTING nothing says that the next one will."""
     batches: tuple[int, ...] = ()
     """Requests answered since the replica began, by how many were predicted together (``BATCH_BOUNDS``); not
     cumulative. A request that was predicted by itself counts as one of one."""

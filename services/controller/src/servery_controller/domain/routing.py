@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from servery_common.contracts.replicas import ReplicaObservation
 from servery_common.contracts.routes import EndpointRoute, ReplicaRoute, RouteStatus, ServedEntityRoute
 from servery_common.contracts.states import ReplicaState
 from servery_controller.domain.endpoint import (
@@ -17,7 +18,7 @@ from servery_controller.domain.endpoint_options import SCALE_TO_ZERO_SECONDS, op
 from servery_controller.domain.permissions import query_grantees
 from servery_controller.domain.rebuilding import is_rebuilt
 from servery_controller.domain.rollout import traffic_shares
-from servery_controller.domain.sightings import observed_replicas, reasons
+from servery_controller.domain.sightings import observed_replicas
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
 
 QUEUE_PER_SLOT = 10
@@ -117,16 +118,19 @@ def _holds(entity: ServedEntity, deployment: Deployment, seen: Observation) -> b
 
 
 def _problem(entity: ServedEntity, deployment: Deployment, seen: Observation) -> str:
-    """Why nobody should wait for a replica: the starts failed, and nothing says that the next one will not.
-
-    One that is started once more (RESTARTING) still says why it is.
-    """
+    """Why nobody should wait for a replica: the starts failed, and nothing says that the next one will not."""
     if entity.phase is not EntityPhase.RECOVERING:
         return ""
     if is_rebuilt(entity):
         return entity.message
-    failed = reasons(entity, deployment, seen, ReplicaState.FAILED)
-    return failed or reasons(entity, deployment, seen, ReplicaState.RESTARTING)
+    told = (o.reason for o in observed_replicas(entity, deployment, seen) if _cannot_start(o))
+    return " ".join(dict.fromkeys(filter(None, told)))
+
+
+def _cannot_start(replica: ReplicaObservation) -> bool:
+    """Whether it was tried in vain, and never served. One that is started once more is still one of these."""
+    restarting = replica.state is ReplicaState.RESTARTING and replica.never_ready
+    return replica.state is ReplicaState.FAILED or restarting
 
 
 def _why_not_serving(deployment: Deployment) -> tuple[RouteStatus, str]:
