@@ -7,6 +7,7 @@ docs/leaf-nodes.md says.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,8 +17,9 @@ import httpx
 import mlflow
 import pandas as pd
 import pytest
+from tests.containers.engine import postgres_with_tls, why_no_engine
 from tests.end_to_end.compose.engine_socket import EngineSocket
-from tests.end_to_end.compose.installation import ROOT, Installation, why_no_engine
+from tests.end_to_end.compose.installation import ROOT, Installation
 from tests.end_to_end.compose.test_compose import (
     DEPLOYS_WITHIN,
     ENDPOINTS,
@@ -40,15 +42,15 @@ FILES = ROOT / "deploy" / "compute-plane"
 class BothPlanes(Installation):
     """An installation whose replicas are elsewhere."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, override: Path) -> None:
+        super().__init__(FILES / "control-plane.yml")
         self.elsewhere = f"{self.project}-elsewhere"
         self.server = f"{self.elsewhere}-nats-1"
         # Short: the path of a socket may have 107 characters.
         self.engine = EngineSocket(Path(tempfile.mkdtemp(prefix="servery-")))
         bridge = self.docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
         self.environment |= {
-            "COMPOSE_FILE": "docker-compose.yml:deploy/compute-plane/control-plane.yml",
+            "COMPOSE_FILE": f"{self.environment['COMPOSE_FILE']}{os.pathsep}{override}",
             "SERVERY_COMPUTE_PLANE_HOST": bridge.strip(),
             "SERVERY_COMPUTE_PLANE_BIND": bridge.strip(),
             "SERVERY_COMPUTE_PLANE_PORT": str(free_port()),
@@ -75,13 +77,16 @@ class BothPlanes(Installation):
 
 
 @pytest.fixture(scope="module")
-def planes() -> Iterator[BothPlanes]:
-    planes = BothPlanes()
-    try:
-        planes.up()
-        yield planes
-    finally:
-        planes.down("-v")
+def planes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BothPlanes]:
+    with postgres_with_tls() as postgres:
+        override = tmp_path_factory.mktemp("compose") / "override.yml"
+        override.write_text(json.dumps({"services": {"postgres": {"image": postgres}}}))
+        planes = BothPlanes(override)
+        try:
+            planes.up()
+            yield planes
+        finally:
+            planes.down("-v")
     left = planes.left()
     assert left == {"containers": [], "networks": [], "volumes": [], "images": []}, left
 
