@@ -9,6 +9,12 @@ if [ "$(id -u)" = 0 ] && [ "${SERVERY_SERVICE}" != credentials ]; then
   socket=${DOCKER_HOST:-unix:///var/run/docker.sock}
   socket=${socket#unix://}
   groups=10001
+  # One that leads to another machine (docs/leaf-nodes.md) may be opened a little later than this starts.
+  tries=30
+  while [ -n "${DOCKER_HOST:-}" ] && [ ! -S "$socket" ] && [ "$tries" -gt 0 ]; do
+    tries=$((tries - 1))
+    sleep 1
+  done
   if [ -S "$socket" ]; then
     groups="$groups,$(stat -c %g "$socket")"
   else

@@ -178,3 +178,10 @@ async def test_the_engine_is_asked_to_keep_no_more_of_buildkits_cache():
     engine: Any = OneEngine()
     assert await ImagePruner(engine, InMemoryBus(), "here", 10**9, 5000, 600).prune_cache() == 7
     assert asked == [5000]
+
+
+def test_a_full_disk_that_breaks_copying_off_is_told_as_that_and_not_waited_for():
+    output = "ERROR: write /x: no space left on device\nerror: unexpected EOF"
+    assert not has_lost_engine(output)
+    assert "disk" in explain_image(output).reason
+    assert has_lost_engine("error: unexpected EOF")

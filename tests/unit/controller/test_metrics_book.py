@@ -134,3 +134,12 @@ def test_what_was_refused_is_remembered_by_gateway_and_forgotten_with_it() -> No
     book.hear(GatewayMetrics(gateway_id="g1"), 61.0 + REMEMBERED_SECONDS)
     # Not merely left out: asked about an earlier moment, it is gone as well.
     assert book.rejections("e1", 60.0) == {}
+
+
+def test_what_a_gateway_that_died_had_under_way_is_nobodys() -> None:
+    book, one = MetricsBook(), report("g1", 5)
+    busy = tuple(entity.model_copy(update={"in_flight": 3}) for entity in one.entities)
+    book.hear(one.model_copy(update={"entities": busy}), 0.0)
+    assert book.answered("s1", 1.0)["g1"].in_flight == 3 + busy[0].queued
+    later = book.answered("s1", SILENT_SECONDS + 1.0)["g1"]
+    assert (later.in_flight, later.requests) == (0, book.answered("s1", 1.0)["g1"].requests)

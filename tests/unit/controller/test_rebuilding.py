@@ -7,7 +7,7 @@ from tests.factories import ARTIFACTS, NOW, build, config, deployment, entity, o
 from servery_common.contracts.states import BuildState
 from servery_controller.domain import planning
 from servery_controller.domain.endpoint import ConfigPhase, EntityPhase, ServedEntity
-from servery_controller.domain.planning import BUSY, Limits, Plan, with_rebuild
+from servery_controller.domain.planning import BUSY, SETTLED, Limits, Plan, with_rebuild
 from servery_controller.domain.rebuilding import TRY_AGAIN_AFTER
 
 LIMITS = Limits(timedelta(hours=2), longest_stream=timedelta(minutes=5))
@@ -80,6 +80,13 @@ def test_a_new_build_that_fails_is_said_to_those_that_wait_and_tried_again_later
     assert [e.id for e in later.rebuild] == ["e1"]
 
 
+def test_requests_are_held_while_it_is_built_again_after_its_last_replica_died():
+    step = plan(deployment(ACTIVE, rebuilt(EntityPhase.RECOVERING)), seen())
+    assert step.route is not None
+    assert step.route.served_entities[0].problem == ""
+    assert step.route.served_entities[0].holds
+
+
 def test_a_first_deployment_fails_with_its_new_build():
     failed = seen(build("again", BuildState.FAILED, reason="The model does not load."))
     step = plan(deployment(config(), rebuilt(EntityPhase.STARTING)), failed)
@@ -93,6 +100,8 @@ def test_one_at_zero_stays_there_while_it_is_built_again():
     step = plan(world, failed, NOW + TRY_AGAIN_AFTER)
     assert [e.phase for e in step.entities] == [EntityPhase.IDLE]
     assert step.rebuild == (), "nobody wants it now"
+    again = plan(deployment(ACTIVE, step.entities[0]), failed, NOW + TRY_AGAIN_AFTER)
+    assert again.look_again == SETTLED, "nothing of it is under way"
 
 
 def test_a_new_build_nobody_knows_is_ordered_again():

@@ -90,8 +90,13 @@ def test_a_version_that_has_no_replica_just_then_is_waited_for():
 
 
 def test_an_idle_endpoint_is_told_when_its_step_ends():
-    message = told(plan(update(), NONE, NONE, after=60, counted=59))
+    message = told(plan(update(), NONE, NONE, after=59, counted=59))
     assert "until 00:01:00 UTC, then 50 %" in message
+
+
+def test_an_idle_endpoint_that_was_not_looked_at_for_the_whole_step_names_no_moment_that_is_over():
+    message = told(plan(update(), NONE, NONE, after=60, counted=59))
+    assert "When all gateways have told that nobody calls it, it gets 50 %" in message
 
 
 def test_a_request_that_is_not_answered_yet_is_waited_for():

@@ -1,7 +1,7 @@
 """What a compute plane in another network is issued (docs/leaf-nodes.md), and what connects to it.
 
-Its server and its replicas have an account of their own, whose key signs nothing else: what leaks over there opens
-nothing here.
+Its server and its replicas have an account of their own, whose key signs nothing else. Its server's certificate is of
+the installation's authority: it lets nobody into NATS without credentials, but has to stay out of the networks here.
 """
 
 from collections.abc import Sequence

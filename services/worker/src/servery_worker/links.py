@@ -1,7 +1,8 @@
 """The worker's two connections to NATS, and how others take their place.
 
 The new ones are made and do all that the old ones do before those are let go. Orders may come twice meanwhile, which is
-as good as once; scoring frames do not (``scoring_line``).
+as good as once (a long log that is read at that moment may have to be read again); scoring frames do not
+(``scoring_line``).
 """
 
 import asyncio

@@ -28,14 +28,19 @@ _LOST = re.compile(
 
 def has_lost_engine(output: str) -> bool:
     """Whether a build of an image failed because the engine went away, and may go on when it is back."""
-    return _LOST.search(output) is not None
+    # A full disk breaks off copying, too, and is what has to be told.
+    return _LOST.search(output) is not None and _known_reason(output) is None
 
 
 def explain_image(output: str) -> Failure:
     """Explain a failed build of an image; ``output`` is what BuildKit printed."""
-    for pattern, sentence in _RULES:
-        if re.search(pattern, output, re.IGNORECASE | re.DOTALL):
-            return Failure(FailureCode.IMAGE_FAILED, sentence)
+    if (sentence := _known_reason(output)) is not None:
+        return Failure(FailureCode.IMAGE_FAILED, sentence)
     lines = [line for line in output.splitlines() if "error" in line.lower()] or output.splitlines()
     last = " ".join(lines[-1].split())[:300] if lines else "it printed nothing"
     return Failure(FailureCode.IMAGE_FAILED, f"The image could not be built: {last}")
+
+
+def _known_reason(output: str) -> str | None:
+    rules = ((re.compile(pattern, re.IGNORECASE | re.DOTALL), sentence) for pattern, sentence in _RULES)
+    return next((sentence for pattern, sentence in rules if pattern.search(output)), None)

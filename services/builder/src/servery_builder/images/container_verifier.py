@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import docker.errors
@@ -138,7 +139,7 @@ class ContainerVerifier:
             f"{name}={value}" for name, value in (self._labels | {_BUILD_LABEL: request.build_id}).items()
         ]
         for left in client.containers.list(all=True, filters={"label": wanted}, ignore_removed=True):
-            left.remove(force=True, v=True)
+            _remove_now(left)
         return client.containers.create(
             request.artifacts.image,
             entrypoint=list(COMMAND),
@@ -170,6 +171,18 @@ class ContainerVerifier:
         except (EngineAway, EngineFailed, docker.errors.APIError) as error:
             # The next attempt, or the next start of a builder, removes it.
             log.warning("verification_not_removed", container=container.id, reason=str(error))
+
+
+def _remove_now(container: Any) -> None:
+    """Raises EngineAway while the engine is still at the removal that was asked for before."""
+    try:
+        container.remove(force=True, v=True)
+    except docker.errors.NotFound:
+        return
+    except docker.errors.APIError as error:
+        if error.status_code != HTTPStatus.CONFLICT:
+            raise
+        raise EngineAway("The Docker engine still removes a container of the attempt before.") from error
 
 
 def _converse(

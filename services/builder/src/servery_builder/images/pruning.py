@@ -94,11 +94,14 @@ class ImagePruner:
         """Look again and again, for ever."""
         while True:
             await asyncio.sleep(self._every_seconds)
-            try:
-                await self.prune(datetime.now(UTC))
-                await self.prune_cache()
-            except (ServeryError, docker.errors.APIError) as error:
-                log.warning("images_not_pruned", reason=str(error))
+            for what, prune in (("images", self._prune_now), ("build_cache", self.prune_cache)):
+                try:
+                    await prune()
+                except (ServeryError, docker.errors.APIError) as error:
+                    log.warning("not_pruned", what=what, reason=str(error))
+
+    async def _prune_now(self) -> None:
+        await self.prune(datetime.now(UTC))
 
     async def prune(self, now: datetime) -> list[str]:
         """Remove what may go; return the ids. Raises ServeryError when it is not known what is needed."""

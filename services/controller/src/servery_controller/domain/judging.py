@@ -160,7 +160,7 @@ def _judge_entity(entity: ServedEntity, deployment: Deployment, seen: Observatio
     judged = _judge_phase(entity, deployment, seen)
     if not is_rebuilt(judged) or judged.desired_replicas == 0:
         return judged
-    message = rebuild_message(judged, seen)
+    message = rebuild_message(entity, seen)
     if has_failed(judged, seen) and judged.phase is EntityPhase.STARTING:
         return _advance_entity(judged, EntityEvent.CANNOT_START, message)
     if has_failed(judged, seen) and judged.phase is EntityPhase.IDLE:

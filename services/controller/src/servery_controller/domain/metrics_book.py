@@ -114,7 +114,7 @@ class MetricsBook:
             },
         )
 
-    def answered(self, served_entity_id: str) -> Mapping[str, EntityHealth]:
+    def answered(self, served_entity_id: str, now: float) -> Mapping[str, EntityHealth]:
         """Return what each gateway answered for a served entity since the gateway began, by gateway id.
 
         And what it has still to answer.
@@ -125,9 +125,10 @@ class MetricsBook:
                 requests=metrics.answered.requests,
                 errors=metrics.answered.client_errors + metrics.answered.server_errors,
                 total_ms=metrics.latency.sum_ms,
-                in_flight=metrics.in_flight + metrics.queued,
+                # A gateway that died with requests under way tells no more of them.
+                in_flight=metrics.in_flight + metrics.queued if now - heard_at <= SILENT_SECONDS else 0,
             )
-            for gateway, (_, metrics) in reports.items()
+            for gateway, (heard_at, metrics) in reports.items()
         }
 
     def rejections(self, endpoint_id: str, now: float) -> Mapping[str, Mapping[str, int]]:

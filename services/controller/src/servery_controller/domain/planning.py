@@ -183,7 +183,8 @@ def _plan_deletion(deployment: Deployment, seen: Observation) -> Plan:
 
 def _is_under_way(entity: ServedEntity) -> bool:
     woken = entity.phase is EntityPhase.IDLE and entity.desired_replicas > 0
-    return woken or is_rebuilt(entity) or entity.phase in UNDER_WAY
+    built = is_rebuilt(entity) and entity.desired_replicas > 0
+    return woken or built or entity.phase in UNDER_WAY
 
 
 def _adoptions(before: Deployment, after: Deployment) -> tuple[tuple[str, str], ...]:

@@ -167,8 +167,10 @@ def progress(
     step = timedelta(seconds=options.step_seconds)
     new_health = _together(new_entities(config, deployment), seen)
     old_health = _together(replaced_entities(config, deployment), seen)
-    if now - began_at < step or _nobody_calls(new_health, old_health):
+    if now - began_at < step:
         return f"{at} until {_moment(began_at + step, now)}, then {unless}"
+    if _nobody_calls(new_health, old_health):
+        return f"{at}. When all gateways have told that nobody calls it, it gets {unless}"
     missing = max(0, options.min_requests - new_health.requests)
     latest = _moment(began_at + PATIENCE_STEPS * step, now)
     return f"{at}. After {missing} more requests to it, or at {latest}, it gets {unless}"

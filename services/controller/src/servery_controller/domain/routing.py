@@ -16,7 +16,7 @@ from servery_controller.domain.endpoint import (
 )
 from servery_controller.domain.endpoint_options import SCALE_TO_ZERO_SECONDS, options_of
 from servery_controller.domain.permissions import query_grantees
-from servery_controller.domain.rebuilding import is_rebuilt
+from servery_controller.domain.rebuilding import has_failed, is_rebuilt
 from servery_controller.domain.rollout import traffic_shares
 from servery_controller.domain.sightings import observed_replicas
 from servery_controller.domain.sizes import SLOTS_PER_REPLICA
@@ -111,6 +111,8 @@ def _holds(entity: ServedEntity, deployment: Deployment, seen: Observation) -> b
         return True
     if entity.phase is not EntityPhase.RECOVERING:
         return False
+    if is_rebuilt(entity):
+        return not has_failed(entity, seen)
     states = {o.state for o in observed_replicas(entity, deployment, seen)}
     # One with a place that nobody shows yet was just ordered; without any, there may be no room for long.
     coming = any(r.node is not None and not r.stopping for r in deployment.replicas_of(entity.id))
@@ -122,7 +124,7 @@ def _problem(entity: ServedEntity, deployment: Deployment, seen: Observation) ->
     if entity.phase is not EntityPhase.RECOVERING:
         return ""
     if is_rebuilt(entity):
-        return entity.message
+        return entity.message if has_failed(entity, seen) else ""
     told = (o.reason for o in observed_replicas(entity, deployment, seen) if _cannot_start(o))
     return " ".join(dict.fromkeys(filter(None, told)))
 

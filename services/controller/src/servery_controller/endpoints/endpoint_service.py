@@ -186,6 +186,7 @@ class EndpointService:
         """Give up the update under way; the active config stays. Raises Conflict when there is none.
 
         When it is answered gateways were told: what the new version had of the traffic is with the active one again.
+        Where nobody tells them, as no controller leads, it is answered all the same after two seconds.
         """
         async with self._pool.acquire() as conn, conn.transaction():
             deployment = await endpoint_access.locked(conn, name, caller, PermissionLevel.CAN_MANAGE)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from servery_controller.domain.endpoint import Deployment, EntityHealth
 from servery_controller.domain.rollout import new_entities, replaced_entities
 
-Answered = Callable[[str], Mapping[str, EntityHealth]]
-"""Served entity id -> totals by gateway id."""
+Answered = Callable[[str, float], Mapping[str, EntityHealth]]
+"""Served entity id, and now by the clock -> totals by gateway id."""
 _Baseline = dict[str, dict[str, EntityHealth]]
 
 HEARD_ALL_SECONDS = 65.0
@@ -46,7 +46,7 @@ class RolloutWatch:
             self._begun.pop(endpoint_id, None)
             return {}
         entities = (*new_entities(rolling, deployment), *replaced_entities(rolling, deployment))
-        present = {e.id: self._answered(e.id) for e in entities}
+        present = {e.id: self._answered(e.id, self._clock()) for e in entities}
         step = (rolling.version, rolling.rollout.index)
         begun = self._begun.get(endpoint_id)
         if begun is None or begun.step != step:
