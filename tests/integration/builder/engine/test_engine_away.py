@@ -1,5 +1,6 @@
 """A build while the Docker engine cannot be reached: it waits, says why, and goes on by itself."""
 
+import asyncio
 import secrets
 from datetime import timedelta
 
@@ -18,8 +19,14 @@ pytestmark = pytest.mark.docker
 
 async def until_it_waits(orderer: Orderer, build_id: str, reason: str) -> None:
     await orderer.until_log_has(build_id, "Trying again")
-    status = await orderer.describe(build_id)
-    assert "waiting for the Docker engine" in status.step
+
+    async def waits() -> bool:
+        # Between two tries, which are not always far apart.
+        return "waiting for the Docker engine" in (await orderer.describe(build_id)).step
+
+    async with asyncio.timeout(60):
+        while not await waits():
+            await asyncio.sleep(0.02)
     await orderer.until_log_has(build_id, reason)
 
 
