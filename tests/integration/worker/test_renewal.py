@@ -287,14 +287,6 @@ async def test_a_replica_gets_its_own_credentials_and_nobody_elses(installation:
         replica(installation) as (other, _, _),
     ):
         subject = subjects.controller_renew_credentials(own)
-        certificate = installation.settings(own).tls_cert.read_text().split("PRIVATE KEY-----\n")[-1]
-        renewed = await bus.request(
-            subject, asking(own, certificate=certificate), CredentialsRenewed, timeout=5
-        )
-        assert renewed.certificate.startswith("-----BEGIN CERTIFICATE-----")
-        lifetime = lifetime_of(f"-----\n{renewed.token}\n------END")
-        assert lifetime is not None
-        assert lifetime.seconds == 3600
 
         # In another's name, where only it may ask.
         with pytest.raises(PermissionDenied):
@@ -312,6 +304,18 @@ async def test_a_replica_gets_its_own_credentials_and_nobody_elses(installation:
             await bus.request(subject, asking(own, certificate=shown), CredentialsRenewed, timeout=5)
         with pytest.raises(InvalidParameter, match="user_key"):
             await bus.request(subject, asking(own, user_key="UABC"), CredentialsRenewed, timeout=5)
+
+        certificate = installation.settings(own).tls_cert.read_text().split("PRIVATE KEY-----\n")[-1]
+        renewed = await bus.request(
+            subject, asking(own, certificate=certificate), CredentialsRenewed, timeout=5
+        )
+        assert renewed.certificate.startswith("-----BEGIN CERTIFICATE-----")
+        lifetime = lifetime_of(f"-----\n{renewed.token}\n------END")
+        assert lifetime is not None
+        assert lifetime.seconds == 3600
+        # Again and again, to keep the controller from its work.
+        with pytest.raises(Unavailable, match="a moment ago"):
+            await bus.request(subject, asking(own, certificate=certificate), CredentialsRenewed, timeout=5)
 
 
 async def test_a_replica_that_has_ended_gets_none(installation: Issued) -> None:

@@ -25,7 +25,7 @@ async def until_it_waits(orderer: Orderer, build_id: str, reason: str) -> None:
         return "waiting for the Docker engine" in (await orderer.describe(build_id)).step
 
     async with asyncio.timeout(60):
-        while not await waits():
+        while not await waits():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     await orderer.until_log_has(build_id, reason)
 
