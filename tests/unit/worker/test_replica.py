@@ -5,25 +5,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.unit.worker import agents
 from tests.waiting import until
 
 from servery_common.contracts import frames
-from servery_common.contracts.builds import Artifacts
-from servery_common.contracts.replicas import ReplicaLaunch
 from servery_common.contracts.states import ReplicaState
 from servery_worker.replica import Replica
 from servery_worker.runner import RunnerFailed
 
-LAUNCH = ReplicaLaunch(
-    replica_id="r1",
-    endpoint_id="e1",
-    endpoint_name="iris",
-    served_entity_id="s1",
-    served_entity_name="iris-1",
-    artifacts=Artifacts(model_path="m", environment_path="e", python="p", environment_key="k"),
-    slots=1,
-    epoch=0,
-)
+LAUNCH = agents.LAUNCH.model_copy(update={"slots": 1})
 
 
 class FakeNats:
