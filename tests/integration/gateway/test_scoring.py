@@ -9,7 +9,7 @@ import pytest
 from tests.integration.gateway.conftest import TOKEN, World, eventually
 from tests.integration.gateway.peers import endpoint, entity, grant, identity, read_answer, said
 
-from servery_common.contracts import subjects
+from servery_common.contracts import frames, subjects
 from servery_common.contracts.scaling import GatewayLoad
 
 MIB = 1024 * 1024
@@ -236,13 +236,14 @@ async def test_a_large_body_never_blocks_small_ones(world: World) -> None:
     replica.withheld = []
     await world.publish(endpoint("mixed", entity("m-1", replica.route(slots=8))))
     large = asyncio.create_task(world.score("mixed", b"x" * (16 * MIB)))
-    await eventually(lambda: len(replica.withheld or []) >= 8)
+    window = frames.WINDOW_BYTES // frames.CHUNK_BYTES
+    await eventually(lambda: len(replica.withheld or []) >= window)
     began = time.monotonic()
     for _ in range(20):
         assert (await world.score("mixed")).status_code == 200
     assert time.monotonic() - began < 10
     assert not large.done()
-    assert len(replica.withheld or []) == 8, "more than a window is under way"
+    assert len(replica.withheld or []) == window, "more than a window is under way"
     await replica.release_windows()
     assert (await large).status_code == 200
 

@@ -1,6 +1,6 @@
 """An agent of a replica between stand-ins: what it sends, and the runner it gives requests to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from servery_common.contracts import frames
@@ -73,8 +73,8 @@ class FakeRunner:
         self.begun = Begun()
         self.on_result: Any = None
 
-    def request(self, id: int, order: bytes, body: bytes | memoryview, flags: int = 0) -> None:
-        self.requests.append((id, frames.unpack_order(order), bytes(body)))
+    def request(self, id: int, order: bytes, body: Sequence[bytes | memoryview], flags: int = 0) -> None:
+        self.requests.append((id, frames.unpack_order(order), b"".join(body)))
         self.flags.append(flags)
 
     def cancel(self, id: int) -> None:

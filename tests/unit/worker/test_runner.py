@@ -1,10 +1,12 @@
+import asyncio
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from servery_common.contracts import frames
 from servery_runner.begun import BegunTable
-from servery_worker.runner import Runner
+from servery_worker.runner import WRITTEN_BYTES, Runner
 
 
 @pytest.fixture
@@ -27,3 +29,57 @@ async def test_a_runner_that_speaks_nonsense_is_ended(runner: Runner, data: byte
     runner.on_result = handle
     runner.data_received(data)
     assert runner.dead.is_set()
+
+
+class Socket:
+    """Takes what is written; full when told so."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+        self.calls = 0
+
+    def write(self, data: bytes) -> None:
+        self.writelines([data])
+
+    def writelines(self, parts: list[bytes]) -> None:
+        self.written += b"".join(parts)
+        self.calls += 1
+
+
+BODY = bytes(range(256)) * (4 * WRITTEN_BYTES // 256)
+PIECES = [memoryview(BODY)[at : at + 100_000] for at in range(0, len(BODY), 100_000)]
+
+
+def hand_over(runner: Runner, socket: Socket) -> bytes:
+    """Returns what the runner has to read for it."""
+    runner.connection_made(cast(asyncio.Transport, socket))
+    runner.request(1, b"order", PIECES)
+    runner.cancel(1)
+    return frames.pack(frames.REQUEST, 1, b"order", BODY) + frames.encode(frames.CANCEL, 1)
+
+
+async def test_a_long_body_is_handed_over_in_several_turns(runner: Runner) -> None:
+    socket = Socket()
+    expected = hand_over(runner, socket)
+    longest = 0
+    while len(socket.written) < len(expected):
+        before = len(socket.written)
+        await asyncio.sleep(0)
+        longest = max(longest, len(socket.written) - before)
+    assert bytes(socket.written) == expected
+    assert longest < WRITTEN_BYTES + len(PIECES[0])
+
+
+async def test_nothing_more_is_written_to_a_runner_that_has_to_read_first(runner: Runner) -> None:
+    socket = Socket()
+    expected = hand_over(runner, socket)
+    await asyncio.sleep(0)
+    runner.pause_writing()
+    written = len(socket.written)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(socket.written) == written < len(expected)
+    runner.resume_writing()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert bytes(socket.written) == expected

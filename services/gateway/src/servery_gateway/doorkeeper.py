@@ -18,6 +18,7 @@ from servery_gateway.failure_log import FailureLog
 from servery_gateway.http import Answer, error_answer, header_value
 from servery_gateway.ip_access import IpAccess
 from servery_gateway.load_balancing import TrafficPoints
+from servery_gateway.long_body import LongBody
 from servery_gateway.loop_lag import LoopLag
 from servery_gateway.quotas import WorkspaceQuotas
 from servery_gateway.rate_limits import RateLimiter
@@ -97,7 +98,7 @@ class Doorkeeper:
         return now + admission.time_budget(route.timeout_seconds, self._answer_margin)
 
     def request(
-        self, exchange: Exchange, admitted: Admitted, body: bytes | bytearray, deadline: float
+        self, exchange: Exchange, admitted: Admitted, body: bytes | LongBody, deadline: float
     ) -> ScoringRequest:
         """Return what the dispatcher takes; the body is here, and what comes next is waiting for a replica."""
         route, entity, content_type = admitted

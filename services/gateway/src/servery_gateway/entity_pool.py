@@ -14,6 +14,7 @@ from servery_common.contracts.routes import EndpointRoute, ServedEntityRoute
 from servery_gateway.answer_stream import AnswerStream
 from servery_gateway.load_balancing import power_of_two_choices
 from servery_gateway.load_meter import LoadMeter
+from servery_gateway.long_body import LongBody
 from servery_gateway.queue_policy import QueuePolicy, Refusal, queue_bound
 from servery_gateway.request_trace import RequestTrace
 from servery_gateway.transport import Outcome
@@ -205,7 +206,7 @@ class ScoringRequest:
     served_entity_id: str
     content_type: str
     request_id: str
-    body: bytes | bytearray
+    body: bytes | LongBody
     deadline: float
     """On the event loop's clock."""
     trace: RequestTrace

@@ -18,7 +18,7 @@ class AnswerTooLong(Exception):
 
 
 class _Partial:
-    __slots__ = ("body", "content_type", "lost", "predict_ms", "status", "total")
+    __slots__ = ("content_type", "length", "lost", "pieces", "predict_ms", "status", "total")
 
     def __init__(self, head: dict[str, Any], total: int) -> None:
         self.status = int(head.get("status", 200))
@@ -26,7 +26,9 @@ class _Partial:
         self.lost = bool(head.get("lost", False))
         self.predict_ms = predict_ms(head)
         self.total = total
-        self.body = bytearray()
+        self.pieces: list[bytes | memoryview] = []
+        """Put together once, when all are there."""
+        self.length = 0
 
 
 class Inbox:
@@ -57,12 +59,13 @@ class Inbox:
         partial = self._partial.get(id)
         if partial is None:
             return None
-        partial.body += piece
-        if len(partial.body) < partial.total:
+        partial.pieces.append(piece)
+        partial.length += len(piece)
+        if partial.length < partial.total:
             return None
         del self._partial[id]
         return Outcome(
-            partial.status, partial.content_type, bytes(partial.body), partial.lost, partial.predict_ms
+            partial.status, partial.content_type, b"".join(partial.pieces), partial.lost, partial.predict_ms
         )
 
     def forget(self, id: int) -> None:

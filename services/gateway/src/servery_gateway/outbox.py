@@ -1,7 +1,7 @@
 """What waits to be sent to one replica, cut into frames. Pure: no clock, no connection.
 
-Short requests travel together, up to ``FRAME_BYTES``. A longer body goes piece by piece, each body with its own
-window of unacknowledged bytes, and never more than one piece goes ahead of short requests that came after it.
+Short requests travel together, up to ``FRAME_BYTES``. Longer bodies go one after the other, piece by piece within a
+window of unacknowledged bytes: it is all that goes ahead of short requests that come after it.
 """
 
 import itertools
@@ -12,12 +12,11 @@ import orjson
 
 from servery_common.contracts import frames
 from servery_gateway.inbox import JSON
+from servery_gateway.long_body import PIECE_BYTES, LongBody
 from servery_gateway.transport import ReplicaRequest
 
 FRAME_BYTES = frames.CHUNK_BYTES
 """Longest message, heads included."""
-PIECE_BYTES = FRAME_BYTES - 2048
-"""Longest piece of a body: leaves room for the record's header and head."""
 
 _numbers = itertools.count(1)
 """Of records that could be equal to others without."""
@@ -39,7 +38,7 @@ class _LongBody:
 
     def __init__(self, request: ReplicaRequest) -> None:
         self.request = request
-        self.body = memoryview(request.body)
+        self.body = request.body
         self.sent = 0
         self.unacknowledged = 0
 
@@ -52,7 +51,8 @@ class _LongBody:
         return self.sent == len(self.body)
 
     def next_piece(self, now_ms: int) -> Frame:
-        piece = self.body[self.sent : self.sent + PIECE_BYTES]
+        piece = self._cut(self.sent, min(self.sent + PIECE_BYTES, len(self.body)))
+        length = sum(map(len, piece))
         if self.sent == 0:
             # It may have waited for its turn: the replica counts from now on.
             waited = max(0, now_ms - self.request.sent_at_ms)
@@ -60,11 +60,16 @@ class _LongBody:
             kind, head = frames.REQUEST, _request_head(request, total=len(self.body))
         else:
             kind, head = frames.CHUNK, frames.pack_head({"n": next(_numbers)})
-        start = frames.start(kind, self.request.id, head, len(piece))
-        frame = Frame((start, piece), self.request.traceparent if self.sent == 0 else None)
-        self.sent += len(piece)
-        self.unacknowledged += len(piece)
+        start = frames.start(kind, self.request.id, head, length)
+        frame = Frame((start, *piece), self.request.traceparent if self.sent == 0 else None)
+        self.sent += length
+        self.unacknowledged += length
         return frame
+
+    def _cut(self, start: int, stop: int) -> list[memoryview]:
+        if isinstance(self.body, LongBody):
+            return self.body.part(start, stop)
+        return [memoryview(self.body)[start:stop]]
 
 
 class Outbox:
@@ -73,16 +78,12 @@ class Outbox:
     def __init__(self) -> None:
         self._short: deque[tuple[int, bytes, str | None]] = deque()
         self._long: dict[int, _LongBody] = {}
-        """By age. Of the first ``MOST_LONG_BODIES`` pieces are sent."""
-        self._turn: deque[int] = deque()
-        """Those of which pieces are sent, but for such whose window is closed."""
-        self._under_way: set[int] = set()
+        """By age. Pieces of the first are sent, the others wait until it was."""
 
     def add(self, request: ReplicaRequest) -> None:
         """Queue a request."""
-        if len(request.body) > PIECE_BYTES:
+        if isinstance(request.body, LongBody) or len(request.body) > PIECE_BYTES:
             self._long[request.id] = _LongBody(request)
-            self._begin_more()
         else:
             record = frames.pack(frames.REQUEST, request.id, _request_head(request), request.body)
             self._short.append((request.id, record, request.traceparent))
@@ -97,7 +98,7 @@ class Outbox:
         if unsent is not None:
             self._short.remove(unsent)
             return
-        long = self._remove(id)
+        long = self._long.pop(id, None)
         if long is None or long.sent:
             self._short.append((id, frames.encode(frames.CANCEL, id), None))
 
@@ -111,12 +112,10 @@ class Outbox:
         long = self._long.get(id)
         if long is not None and long.sent:
             long.unacknowledged = max(0, long.unacknowledged - count)
-            if id not in self._turn:
-                self._turn.append(id)
 
     def forget(self, id: int) -> None:
         """The request is over; what is left of its body need not be sent."""
-        self._remove(id)
+        self._long.pop(id, None)
 
     def is_waiting(self, id: int) -> bool:
         """Whether nothing of this request was sent yet."""
@@ -138,42 +137,27 @@ class Outbox:
         return Frame(tuple(records), traceparent if len(records) == 1 else None)
 
     def take_piece(self, now_ms: int) -> Frame | None:
-        """Return the next piece of a long body whose window is open, each body in its turn, or None.
+        """Return the next piece of the oldest long body, or None when there is none or its window is closed.
 
         ``now_ms``: epoch milliseconds.
         """
-        while self._turn:
-            attempt = self._turn.popleft()
-            long = self._long.get(attempt)
-            if long is None or not long.may_send:
-                continue  # open_window() gives it its turn back.
-            frame = long.next_piece(now_ms)
-            if long.finished:
-                self._remove(attempt)
-            else:
-                self._turn.append(attempt)
-            return frame
-        return None
+        oldest = self._oldest
+        if oldest is None or not oldest.may_send:
+            return None
+        frame = oldest.next_piece(now_ms)
+        if oldest.finished:
+            del self._long[oldest.request.id]
+        return frame
 
     @property
     def has_piece(self) -> bool:
         """Whether ``take_piece`` would answer with one."""
-        return any((long := self._long.get(attempt)) is not None and long.may_send for attempt in self._turn)
+        oldest = self._oldest
+        return oldest is not None and oldest.may_send
 
-    def _begin_more(self) -> None:
-        for one in self._long:
-            if len(self._under_way) >= frames.MOST_LONG_BODIES:
-                return
-            if one not in self._under_way:
-                self._under_way.add(one)
-                self._turn.append(one)
-
-    def _remove(self, id: int) -> _LongBody | None:
-        long = self._long.pop(id, None)
-        if long is not None:
-            self._under_way.discard(id)
-            self._begin_more()
-        return long
+    @property
+    def _oldest(self) -> _LongBody | None:
+        return next(iter(self._long.values()), None)
 
     @property
     def empty(self) -> bool:

@@ -15,8 +15,12 @@ from typing import NamedTuple
 
 from servery_common.errors import BadRequest, Unavailable
 from servery_gateway.http import ClientDisconnected, Receive, declared_length, expects_continue
+from servery_gateway.long_body import PIECE_BYTES, LongBody
+from servery_gateway.reading_turns import ReadingTurns
 
 COMPANY_SECONDS = 60.0
+UNHINDERED_BYTES = 64 * 1024
+"""What is longer waits for its turn before each piece that is read of it."""
 NO_MEMORY = "The gateway holds as many request bodies as it may. Try again in a moment."
 
 
@@ -45,11 +49,13 @@ class BodyBudget:
     come within the last ``COMPANY_SECONDS``: whatever somebody uploads, the others find room.
     """
 
-    __slots__ = ("_clock", "_endpoints", "_workspaces", "held", "limit")
+    __slots__ = ("_clock", "_endpoints", "_workspaces", "held", "limit", "turns")
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = limit
         self.held = 0
+        self.turns = ReadingTurns()
+        """Whose turn it is to be read on."""
         self._clock = clock
         self._workspaces: defaultdict[str, _Holder] = defaultdict(_Holder)
         self._endpoints: defaultdict[str, _Holder] = defaultdict(_Holder)
@@ -110,7 +116,7 @@ class RequestBody:
         self._touched = False
         self._more = True
 
-    async def read(self, limit: int, owner: Owner | None = None) -> bytes | bytearray:
+    async def read(self, limit: int, owner: Owner | None = None) -> bytes | LongBody:
         """Return the whole body, of at most ``limit`` bytes, which is held on behalf of ``owner``.
 
         Raises BadRequest (too long), Unavailable (beyond the budget) or ClientDisconnected.
@@ -121,11 +127,12 @@ class RequestBody:
         self._reserve(self._received, limit)
         if not self._more:
             return piece
-        whole = bytearray(piece)
+        whole = LongBody()
+        whole.append(piece)
         while self._more:
-            whole += await self._next()
+            whole.append(await self._next())
             self._reserve(self._received, limit)
-        return whole
+        return whole if len(whole) > PIECE_BYTES else bytes(whole)
 
     async def discard(self, limit: int, deadline: float) -> bool:
         """Throw away what is left, until ``deadline`` (on the event loop's clock) or ``limit`` bytes of the body.
@@ -160,6 +167,8 @@ class RequestBody:
 
     async def _next(self) -> bytes:
         self._touched = True
+        if self._received > UNHINDERED_BYTES:
+            await self._budget.turns.wait()
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnected

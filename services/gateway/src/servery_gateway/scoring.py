@@ -28,6 +28,7 @@ from servery_gateway.http import (
     expects_continue,
     send_answer,
 )
+from servery_gateway.long_body import LongBody
 from servery_gateway.request_body import BodyBudget, Owner, RequestBody
 from servery_gateway.request_trace import RequestTracer
 from servery_gateway.settings import GatewaySettings
@@ -131,7 +132,7 @@ class ScoringHandler:
         route: EndpointRoute,
         entity: ServedEntityRoute,
         deadline: float,
-    ) -> bytes | bytearray:
+    ) -> bytes | LongBody:
         try:
             self._dispatcher.require_room(
                 entity.served_entity_id, deadline, declared_length(exchange.headers) or 0

@@ -21,6 +21,7 @@ from servery_gateway.dispatcher import Dispatcher
 from servery_gateway.entity_pool import CallerLeft, EntityWithdrawn, NoSpareSlot, ScoringRequest, Ticket
 from servery_gateway.http import Answer
 from servery_gateway.load_balancing import TrafficPoints
+from servery_gateway.long_body import LongBody
 from servery_gateway.loop_lag import LoopLag
 from servery_gateway.request_trace import UNTRACED
 from servery_gateway.routing_table import Change
@@ -91,7 +92,7 @@ class Shadows:
                     _Shadow(after.name, entity, after.timeout_seconds) for entity in shadows
                 )
 
-    def answered(self, ticket: Ticket, body: bytes | bytearray, answer: Answer) -> None:
+    def answered(self, ticket: Ticket, body: bytes | LongBody, answer: Answer) -> None:
         """A request got its answer from a replica: send copies to who is due. Returns at once, raises nothing."""
         shadows = self._shadows.get(ticket.pool.endpoint_id)
         if shadows is None:
@@ -110,7 +111,7 @@ class Shadows:
         self,
         shadow: _Shadow,
         original: ScoringRequest,
-        body: bytes | bytearray,
+        body: bytes | LongBody,
         answer: Answer,
         primary_ms: float,
     ) -> None:

@@ -6,6 +6,8 @@ the listener. Everything sent to one replica arrives in order or not at all.
 
 from typing import NamedTuple, Protocol
 
+from servery_gateway.long_body import LongBody
+
 
 class ReplicaRequest(NamedTuple):
     """One attempt to have one request answered by one replica."""
@@ -14,7 +16,7 @@ class ReplicaRequest(NamedTuple):
     """Names the attempt, never used twice: a late answer to an attempt that was given up finds nobody."""
     content_type: str
     request_id: str
-    body: bytes | bytearray
+    body: bytes | LongBody
     ttl_ms: int
     """Milliseconds the caller still waits. Relative, so that clocks need not agree."""
     sent_at_ms: int

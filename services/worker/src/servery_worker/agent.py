@@ -273,7 +273,7 @@ class Agent:
         flags = frames.TRACED if spans.sampled(job.traceparent) else 0
         if self._solo_until and self._solo_until > asyncio.get_running_loop().time():
             flags |= frames.SOLO
-        self._runner.request(job.number, order, job.incoming.body, flags)
+        self._runner.request(job.number, order, job.incoming.pieces, flags)
 
     def _on_window(self, key: tuple[str, int], count: int) -> None:
         job = self._jobs.get(key)

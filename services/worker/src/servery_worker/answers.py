@@ -41,19 +41,20 @@ class Answers:
         outgoing = self._under_way.get(key)
         if outgoing is not None:
             outgoing.acknowledge(count)
-            self._continue(key, outgoing, outgoing.pieces())
+            self._send_chunks(key, outgoing.pieces())
+            if outgoing.complete:
+                self.drop(key)
+            else:
+                self._expect_window(key)
 
     def drop(self, key: tuple[str, int]) -> None:
         """Nobody wants the rest of this answer."""
         self._waiting.pop(key, None)
-        ended = self._under_way.pop(key, None)
+        self._under_way.pop(key, None)
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
-        if ended is not None:
-            self._begin_more(key[0])
-        if not self._under_way and not self._waiting:
-            self._none.set()
+        self._begin_more(key[0])
 
     def drop_all(self) -> None:
         """The connection was lost, and pieces with it."""
@@ -65,22 +66,28 @@ class Answers:
         await self._none.wait()
 
     def _begin_more(self, reply: str) -> None:
-        """Begin with answers to this gateway, which holds only so much of them unread."""
-        under_way = sum(key[0] == reply for key in self._under_way)
-        for key in [key for key in self._waiting if key[0] == reply][: frames.MOST_LONG_BODIES - under_way]:
+        """Begin with an answer to this gateway when the one before was sent."""
+        while not any(key[0] == reply for key in self._under_way):
+            key = next((key for key in self._waiting if key[0] == reply), None)
+            if key is None:
+                break
             head, body = self._waiting.pop(key)
-            outgoing = self._under_way[key] = Outgoing(body)
+            outgoing = Outgoing(body)
             first, *more = outgoing.pieces()
             announced = frames.pack_head(frames.read_head(head) | {"total": len(body)})
             self._replies.send(reply, frames.start(frames.RESULT, key[1], announced, len(first)), first)
-            self._continue(key, outgoing, more)
+            self._send_chunks(key, more)
+            if not outgoing.complete:
+                self._under_way[key] = outgoing
+                self._expect_window(key)
+        if not self._under_way and not self._waiting:
+            self._none.set()
 
-    def _continue(self, key: tuple[str, int], outgoing: Outgoing, pieces: list[memoryview]) -> None:
+    def _send_chunks(self, key: tuple[str, int], pieces: list[memoryview]) -> None:
         for piece in pieces:
             self._replies.send(key[0], frames.start(frames.CHUNK, key[1], b"", len(piece)), piece)
-        if outgoing.complete:
-            self.drop(key)
-            return
+
+    def _expect_window(self, key: tuple[str, int]) -> None:
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()

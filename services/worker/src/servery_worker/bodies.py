@@ -15,31 +15,24 @@ class Incoming:
     def __init__(self, total: int, first: bytes | memoryview) -> None:
         if not 0 <= total <= LARGEST_BODY_BYTES:
             raise frames.FrameError(f"a body of {total} bytes")
-        self._total = total
-        self._whole: bytes | memoryview | None = first if len(first) == total else None
-        if self._whole is not None and total <= COPIED_BYTES:
-            # A view would hold on to all that arrived with it.
-            self._whole = bytes(first)
-        # Grown as pieces arrive: announcing a large body does not yet take memory.
-        self._body = bytearray()
-        if self._whole is None:
-            self.add(first)
+        self.total = total
+        self.pieces: list[bytes | memoryview] = []
+        """What is here so far. Never put together: that takes milliseconds, in which nothing else is read or sent."""
+        self._received = 0
+        # A view would hold on to all that arrived with it.
+        self.add(bytes(first) if total <= COPIED_BYTES else first)
 
     def add(self, piece: bytes | memoryview) -> None:
         """Append the next piece. Raises FrameError when the body gets longer than announced."""
-        if self._whole is not None or len(self._body) + len(piece) > self._total:
-            raise frames.FrameError(f"more than the announced {self._total} bytes")
-        self._body += piece
+        if self._received + len(piece) > self.total:
+            raise frames.FrameError(f"more than the announced {self.total} bytes")
+        self._received += len(piece)
+        self.pieces.append(piece)
 
     @property
     def complete(self) -> bool:
         """All of it is here."""
-        return self._whole is not None or len(self._body) == self._total
-
-    @property
-    def body(self) -> bytes | memoryview:
-        """What is here so far."""
-        return memoryview(self._body) if self._whole is None else self._whole
+        return self._received == self.total
 
 
 class Outgoing:

@@ -5,13 +5,15 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import structlog
 
 from servery_common.contracts import frames
+from servery_common.fair_reading import let_others_read
 from servery_runner.begun import MOST_JOINED, BegunTable
 from servery_worker.model_credentials import ModelCredentials
 from servery_worker.model_log import LogPipe
@@ -23,6 +25,8 @@ log = structlog.get_logger(__name__)
 SOCKET_BUFFER_BYTES = 1024 * 1024
 JOINED_BYTES = 256 * 1024
 """Writes of one turn up to this long are copied together, which takes less than to write them as they are."""
+WRITTEN_BYTES = 512 * 1024
+"""What is written in one turn, but for the end of a piece: to write megabytes takes milliseconds."""
 EXIT_REPORT_SECONDS = 1.0
 """How long the exit status of a runner whose socket closed is waited for. It arrives within milliseconds."""
 
@@ -55,7 +59,10 @@ class Runner(asyncio.Protocol):
         self.on_result: Callable[[frames.RawRecord], None] = _drop
         self.description: dict[str, Any] = {}
         self._transport: asyncio.Transport | None = None
-        self._unsent: list[bytes | memoryview] = []
+        self._unsent: deque[bytes | memoryview] = deque()
+        self._flushing_soon = False
+        self._full = False
+        """It has to read first."""
         self._records = RecordStream(max(answer_bytes, frames.CHUNK_BYTES))
         self._stage = "load"
         self._load_began = 0.0
@@ -105,10 +112,14 @@ class Runner(asyncio.Protocol):
         reason = await self.end_reason()
         raise RunnerFailed(self._stage, f"The model's process {reason}.")
 
-    def request(self, id: int, order: bytes, body: bytes | memoryview, flags: int = 0) -> None:
-        """Hand over a request, with ``frames.pack_order``; its RESULT, and CHUNKs and END, come to ``on_result``."""
-        self._write(frames.start(frames.REQUEST, id, order, len(body), flags))
-        self._write(body)
+    def request(self, id: int, order: bytes, body: Sequence[bytes | memoryview], flags: int = 0) -> None:
+        """Hand over a request, with ``frames.pack_order``; its RESULT, and CHUNKs and END, come to ``on_result``.
+
+        ``body`` is given in pieces.
+        """
+        self._write(frames.start(frames.REQUEST, id, order, sum(map(len, body)), flags))
+        for piece in body:
+            self._write(piece)
 
     def cancel(self, id: int) -> None:
         """Drop a request that has not started, end one that streams. It gets its RESULT or END in any case."""
@@ -147,6 +158,13 @@ class Runner(asyncio.Protocol):
         # Not checked: the classes of uvloop's transports are not asyncio's.
         self._transport = cast(asyncio.Transport, transport)
 
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._flush_soon()
+
     def data_received(self, data: bytes) -> None:
         try:
             for record in self._records.feed(data):
@@ -155,6 +173,8 @@ class Runner(asyncio.Protocol):
             # The other side is untrusted: what it sends may be anything, and so may what comes of it.
             log.warning("runner_spoke_nonsense", pid=self.pid, error=repr(error))
             self.kill()
+        if self._transport is not None:
+            let_others_read(self._transport, len(data))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -194,18 +214,31 @@ class Runner(asyncio.Protocol):
 
     def _write(self, data: bytes | memoryview) -> None:
         """Send soon: what one turn of the event loop has for the runner takes one system call."""
-        if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._flush)
         self._unsent.append(data)
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if self._unsent and not self._flushing_soon and not self._full:
+            self._flushing_soon = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
-        unsent, self._unsent = self._unsent, []
+        self._flushing_soon = False
         if self._transport is None:
+            self._unsent.clear()
             return
-        if sum(map(len, unsent)) <= JOINED_BYTES:
-            self._transport.write(b"".join(unsent))
+        if self._full:
+            return
+        now: list[bytes | memoryview] = []
+        size = 0
+        while self._unsent and size < WRITTEN_BYTES:
+            now.append(self._unsent.popleft())
+            size += len(now[-1])
+        if size <= JOINED_BYTES:
+            self._transport.write(b"".join(now))
         else:
-            self._transport.writelines(unsent)
+            self._transport.writelines(now)
+        self._flush_soon()
 
     def _end(self) -> None:
         if self._transport is not None:

@@ -18,7 +18,8 @@ Who sends what::
 The id names one request between two ends and is chosen by the sender of the REQUEST. A body longer than
 ``CHUNK_BYTES`` is cut: the first record carries ``total`` in its head and the first piece, CHUNK records
 the rest in order. A sender keeps at most ``WINDOW_BYTES`` of one body unacknowledged; the receiver opens the
-window with WINDOW records (``bytes`` in the head) as it takes pieces in.
+window with WINDOW records (``bytes`` in the head) as it takes pieces in. To one receiver it sends one such body
+after the other.
 
 An answer whose length nobody knows yet is streamed: a RESULT with the flag STREAM and the first bytes, CHUNKs
 as there is more, and one END. The runner keeps at most ``STREAM_WINDOW_BYTES`` of it unacknowledged; WINDOW records
@@ -45,11 +46,9 @@ HEADER = struct.Struct("!BBHIQ")
 
 CHUNK_BYTES = 512 * 1024
 """Longest body piece of a record: half of NATS' default message limit."""
-WINDOW_BYTES = 4 * 1024 * 1024
-"""Bytes of one body that may be under way unacknowledged; far below NATS' 64 MiB of pending bytes."""
-MOST_LONG_BODIES = 2
-"""Long bodies that one sender has under way to one receiver; others wait until one was sent. A few windows of each pair
-together stay below the bytes NATS holds for a reader before it takes it for stuck and closes its connection."""
+WINDOW_BYTES = 1024 * 1024
+"""Bytes of one body that may be under way unacknowledged: two of the longest pieces, one that is written while another
+is read. It is what a short request may find in front of it, and far below the 64 MiB NATS holds for a reader."""
 STREAM_WINDOW_BYTES = 1024 * 1024
 """Bytes of one streamed answer that may be under way unacknowledged: two of the longest pieces."""
 

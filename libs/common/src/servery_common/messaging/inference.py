@@ -17,6 +17,7 @@ from nats import errors
 from nats.aio.client import Srv
 from nats.aio.subscription import Subscription
 
+from servery_common.fair_reading import let_others_read
 from servery_common.messaging.client import ResilientClient
 from servery_common.messaging.wire import MessageHandler, WireReader
 
@@ -143,17 +144,18 @@ class _Inline(asyncio.Protocol):
     """Takes the place of the streams nats-py reads from; whoever waits for those to be writable or closed still may."""
 
     def __init__(
-        self, before: asyncio.BaseProtocol, reader: WireReader, others: asyncio.Queue[bytes | None]
+        self, transport: asyncio.Transport, reader: WireReader, others: asyncio.Queue[bytes | None]
     ) -> None:
         self.failure: Exception | None = None
-        self._before = before
+        self._transport = transport
+        self._before = transport.get_protocol()
         self._reader = reader
         self._others = others
 
     @classmethod
     def take_over(cls, nats: Any, reader: WireReader, others: asyncio.Queue[bytes | None]) -> "_Inline":
         transport, stream = nats._io_writer.transport, nats._io_reader
-        self = cls(transport.get_protocol(), reader, others)
+        self = cls(transport, reader, others)
         transport.set_protocol(self)
         arrived = bytes(stream._buffer)
         stream._buffer.clear()
@@ -170,6 +172,7 @@ class _Inline(asyncio.Protocol):
         except errors.ProtocolError as error:
             self.failure = error
             self._others.put_nowait(None)
+        let_others_read(self._transport, len(data))
 
     def eof_received(self) -> None:
         self._others.put_nowait(None)
