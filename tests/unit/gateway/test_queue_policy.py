@@ -96,6 +96,17 @@ def test_one_such_interval_is_a_burst() -> None:
     assert intervals(policy(), 500, 20, 20, left=20) == [False, False, False]
 
 
+def test_an_overload_is_over_after_a_pause() -> None:
+    one = policy()
+    assert intervals(one, 40, 40, left=20) == [False, True]
+    for _ in range(40):
+        judged(one, 5, now=2 * MIN_INTERVAL)
+        one.arrived(2 * MIN_INTERVAL)
+    one.arrived(5 * MIN_INTERVAL)
+    assert not one.overloaded
+    assert judged(one, 5, now=5 * MIN_INTERVAL) is None
+
+
 def test_an_overload_of_one_served_entity_ends_though_refused_requests_do_not_leave() -> None:
     one = policy(slots=1, seconds=0.005)
     one.full(10, 1)

@@ -181,12 +181,13 @@ class QueuePolicy:
                 self.overloaded = True
         else:
             self._growing = 0
-            # All intervals of a pause were calm. And when nobody had to wait, there is nothing to fight.
-            self._calm += 1 + int((now - self._ends) / self._length)
-            if self._busiest == 0:
-                self._calm = INTERVALS_TO_LEAVE
-            if self._calm >= INTERVALS_TO_LEAVE:
-                self.overloaded = False
+            self._calm = INTERVALS_TO_LEAVE if self._busiest == 0 else self._calm + 1
+        if now >= self._ends + self._length:
+            # For a whole interval since, nobody had to wait either: nobody came.
+            self._growing = 0
+            self._calm = INTERVALS_TO_LEAVE
+        if self._calm >= INTERVALS_TO_LEAVE:
+            self.overloaded = False
         self._arrived = self._left = self._busiest = 0
         rounds = max(SERVICE_TIMES_PER_INTERVAL, ANSWERS_PER_INTERVAL / max(1, self.slots))
         self._length = max(MIN_INTERVAL, rounds * (self.service_time or 0.0))
