@@ -7,6 +7,7 @@ from tests.benchmarks import models
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.load import rates
 from tests.benchmarks.load.client import Generator, Outcome, load, percentile
+from tests.benchmarks.load.cost import trivial_server
 from tests.benchmarks.servers import WAITING_BODY
 
 CAPACITY_SECONDS = 0.02
@@ -80,7 +81,10 @@ def run(bench: Bench) -> dict[str, Any]:
 
 
 def _noisy(bench: Bench) -> dict[str, Any]:
-    """One workspace at ten times its quota beside one that sends a little."""
+    """One workspace at ten times its quota beside one that sends a little.
+
+    The same noise is also sent to a server that does nothing: what it costs the neighbour then is the machine's.
+    """
     other = bench.servery.other_workspace("neighbour", "iris")
     noisy = bench.servery.target("iris")
     _set_quota(bench, NOISY_QUOTA)
@@ -89,6 +93,12 @@ def _noisy(bench: Bench) -> dict[str, Any]:
         loud = Generator(noisy, connections=128, rate=10 * NOISY_QUOTA, seconds=bench.seconds(10) + 2)
         beside = load(other, connections=32, rate=NEIGHBOUR_RATE, seconds=bench.seconds(10))
         noise = loud.result()
+        with trivial_server() as nothing:
+            elsewhere = Generator(
+                nothing, connections=128, rate=10 * NOISY_QUOTA, seconds=bench.seconds(10) + 2
+            )
+            beside_nothing = load(other, connections=32, rate=NEIGHBOUR_RATE, seconds=bench.seconds(10))
+            elsewhere.result()
     finally:
         _set_quota(bench, 100_000)
     slower = beside.percentile(99) / alone.percentile(99)
@@ -97,6 +107,7 @@ def _noisy(bench: Bench) -> dict[str, Any]:
         "found": {
             "alone": alone.summary(),
             "beside": beside.summary(),
+            "beside_nothing": beside_nothing.summary(),
             "noisy": noise.summary(),
             "noisy_admitted_per_second": round(noise.per_second, 1),
         },

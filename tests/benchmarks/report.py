@@ -45,9 +45,10 @@ METHODS = {
     "a batching model reaches cannot be sent from the machine that also serves. Open loop; goodput "
     "counts answers that came while requests were being sent. Normal is 80 % of the capacity with "
     "Poisson arrivals. Normal again is the second from which on nothing is refused and nine in ten "
-    "are answered within the usual p99, counted from the end of the overload.",
+    "are answered within the usual p99, counted from the end of the overload. What the noise costs the neighbour when "
+    "it is sent to a server that does nothing is the machine's share.",
     "large_bodies": "A model that answers the length of a text. Small requests come in an open loop, large ones in a "
-    "closed one.",
+    "closed one. What the large ones cost the small ones when they are sent to another server is the machine's share.",
     "replicas": "Closed loop with as many connections as there are slots, unbatched.",
     "sustained": "Open loop; memory of all of Servery's processes on the path of a request.",
     "endpoints": "A gateway of its own with real NATS; routes are written as the controller does, and one replica "
@@ -190,6 +191,7 @@ def _details(part: str, found: dict[str, Any]) -> str:
             **found["alone"],
             "small alone, 100/s": found["small_alone"],
             "small beside 32 large": found["small_beside_32_large"],
+            "small at Servery, 32 large at mlflow": found["small_beside_32_large_to_mlflow"],
             "32 large at once": found["large_32_at_once"],
         }
         return _loads(named) + f"\nResident memory of the gateway: at most {found['gateway_peak_mib']} MiB.\n"
@@ -203,6 +205,7 @@ def _details(part: str, found: dict[str, Any]) -> str:
             "after that": found["after_10x"],
             "neighbour alone, 100/s": neighbour["alone"],
             "neighbour beside the noisy one": neighbour["beside"],
+            "neighbour, the noise sent to a server that does nothing": neighbour["beside_nothing"],
             "noisy, 10 times its quota": neighbour["noisy"],
         }
         return f"Capacity: {found['capacity']:.0f}/s.\n\n" + _loads(named)
