@@ -13,15 +13,13 @@ from collections.abc import Callable
 
 import structlog
 
+from servery_builder.environments import compile_packages
 from servery_builder.environments.uv import scrub
 from servery_builder.environments.virtualenv import Environment
 
 log = structlog.get_logger(__name__)
 
 COMPILED = ".servery-compiled"
-# A package's own tests are a third of its modules and never imported by a model.
-_SKIPPED = r"[/\\]tests?[/\\]"
-_LOWEST_PRIORITY = "19"
 
 
 class BytecodeCompiler:
@@ -60,28 +58,14 @@ def _is_compiled(environment: Environment) -> bool:
 async def _compile(environment: Environment, *, patient: bool) -> None:
     started = time.monotonic()
     process = await asyncio.create_subprocess_exec(
-        *(("nice", "-n", _LOWEST_PRIORITY) if patient else ()),
-        # Isolated and without site: compiling runs no code of the packages, not even their .pth files.
-        *(
-            environment.python,
-            "-I",
-            "-S",
-            "-m",
-            "compileall",
-            "-q",
-            "-j",
-            "1" if patient else "0",
-            "-x",
-            _SKIPPED,
-            environment.path / "lib",
-        ),
+        *(environment.python, "-I", "-S", compile_packages.__file__, environment.path / "lib"),
+        *([str(os.getpid())] if patient else []),
         env=scrub(os.environ),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        # Some packages carry templates that are no valid Python, so the exit code says nothing.
         await process.wait()
     finally:
         if process.returncode is None:
