@@ -51,8 +51,10 @@ class Servery:
         self.url = stack.access.host
 
     def deploy(self, name: str, model: str, version: str = "1", **options: Any) -> None:
-        """Deploy and wait until it serves; return nothing before it takes requests."""
+        """Deploy and wait until it serves, and until what a build leaves to do in the background is done."""
         self.client.deploy(name, model, version, **options)
+        while any(_compiles(process) for process in self.stack.processes()):
+            time.sleep(0.2)
 
     def target(
         self, endpoint: str, body: str | int = IRIS_BODY, expected: str | None = IRIS_ANSWER
@@ -113,6 +115,12 @@ class Servery:
                         found[name] = found.get(name, 0.0) + megabytes
                         break
         return found
+
+
+def _compiles(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return any("compile_packages" in word for word in process.cmdline())
+    return False
 
 
 @contextlib.contextmanager
