@@ -86,6 +86,13 @@ class Installation:
             "--format", "{{.Names}}",
         ).split()  # fmt: skip
 
+    def replica_networks(self) -> dict[str, set[str]]:
+        """The names of replicas' networks, and the containers in each."""
+        ours = ("--filter", f"label=servery.installation={self.project}")
+        found = self.docker("network", "ls", "--quiet", *ours).split()
+        told = json.loads(self.docker("network", "inspect", *found)) if found else []
+        return {one["Name"]: {inside["Name"] for inside in one["Containers"].values()} for one in told}
+
     def left(self) -> dict[str, list[str]]:
         """What the engine still has of this installation."""
         ours = f"label=servery.installation={self.project}"

@@ -175,6 +175,7 @@ def test_a_replica_reaches_nats_and_nothing_else(installation: Installation, cli
         "print(json.dumps([target for target, yes in zip(targets, reached) if yes]))",
     )
     assert reached == [["nats", 4222]]
+    assert installation.replica_networks() == {replica: {replica, f"{installation.project}-nats-1"}}
 
 
 def test_everybody_talks_to_postgres_with_tls(installation: Installation, client: httpx.Client) -> None:
@@ -408,8 +409,13 @@ def test_what_was_there_is_there_after_down_and_up(installation: Installation, c
     eventually(scores, within=120, what="the endpoint serves again", explain=installation.logs)
 
 
-def test_a_deleted_endpoint_leaves_no_container(installation: Installation, client: httpx.Client) -> None:
+def test_a_deleted_endpoint_leaves_no_container_and_no_network(
+    installation: Installation, client: httpx.Client
+) -> None:
     client.delete(f"{ENDPOINTS}/{NAME}").raise_for_status()
     eventually(
-        lambda: installation.replicas() == [], within=90, what="no replica is left", explain=installation.logs
+        lambda: installation.replicas() == [] and installation.replica_networks() == {},
+        within=90,
+        what="no replica is left",
+        explain=installation.logs,
     )

@@ -192,7 +192,15 @@ class InContainers(Place):
     async def left(self, replica_id: str) -> list[str]:
         filters = {"label": f"servery.replica={replica_id}"}
         found = await asyncio.to_thread(self.engine.containers.list, all=True, filters=filters)
+        found += await asyncio.to_thread(self.engine.networks.list, filters=filters)
         return [one.name for one in found]
+
+    def network(self, replica_id: str) -> Any:
+        """A replica's network, with what is in it."""
+        [network] = self.engine.networks.list(
+            names=[container_name(self.installation, replica_id)], greedy=True
+        )
+        return network
 
     def remove_everything(self) -> None:
         ours = {"label": f"{INSTALLATION}={self.installation}"}

@@ -12,6 +12,7 @@ from tests.integration.compute.places import InContainers, eventually
 from servery_common import workload_types
 from servery_common.contracts.states import ReplicaState
 from servery_common.errors import Unavailable
+from servery_controller.compute.container_spec import container_name
 
 pytestmark = pytest.mark.docker
 
@@ -57,17 +58,20 @@ async def test_a_container_out_of_memory_says_so(containers: InContainers, monke
 
 
 async def test_a_replica_reaches_nats_and_nothing_else(containers: InContainers):
-    one = await containers.make()
+    one, neighbour = await containers.make(), await containers.make()
     other = await containers.make(containers.launch(workspace_id="8"))
-    listener = containers.container(other.replica_id)
-    [network] = listener.attrs["NetworkSettings"]["Networks"].values()
-    await asyncio.to_thread(listener.exec_run, ["python", "-m", "http.server", "8000"], detach=True)
+    addresses: list[str] = []
     own = TRIES.format(targets=[("127.0.0.1", 8000)])
+    for launch in (neighbour, other):
+        listener = containers.container(launch.replica_id)
+        [network] = listener.attrs["NetworkSettings"]["Networks"].values()
+        addresses.append(network["IPAddress"])
+        await asyncio.to_thread(listener.exec_run, ["python", "-m", "http.server", "8000"], detach=True)
 
-    async def listens() -> bool:
-        return await containers.inside(other.replica_id, own) == "[true]"
+        async def listens(replica_id: str = launch.replica_id) -> bool:
+            return await containers.inside(replica_id, own) == "[true]"
 
-    await eventually(listens, 20)
+        await eventually(listens, 20)
     with socket.create_server(("0.0.0.0", 0)) as machine:
         bridge = (
             containers.engine.networks.get("bridge").attrs["IPAM"]["Config"][0].get("Gateway", "172.17.0.1")
@@ -76,16 +80,18 @@ async def test_a_replica_reaches_nats_and_nothing_else(containers: InContainers)
         [mine] = own_network.values()
         subnet = ipaddress.ip_interface(f"{mine['IPAddress']}/{mine['IPPrefixLen']}").network
         port = machine.getsockname()[1]
-        targets: list[Any] = [
-            ("nats", 4222),
-            (network["IPAddress"], 8000),
-            (bridge, port),
-            (str(subnet[1]), port),
-            ("1.1.1.1", 443),
-        ]
-        told = json.loads(await containers.inside(one.replica_id, TRIES.format(targets=targets)))
-    names = ("nats", "another workspace's replica", "the machine", "its bridge", "the internet")
-    assert dict(zip(names, told, strict=True)) == dict.fromkeys(names, False) | {"nats": True}
+        targets: dict[str, Any] = {
+            "nats": ("nats", 4222),
+            "a replica of its workspace": (addresses[0], 8000),
+            "that, by its name": (containers.container(neighbour.replica_id).name, 8000),
+            "another workspace's replica": (addresses[1], 8000),
+            "the machine": (bridge, port),
+            "its bridge": (str(subnet[1]), port),
+            "the internet": ("1.1.1.1", 443),
+        }
+        script = TRIES.format(targets=list(targets.values()))
+        told = json.loads(await containers.inside(one.replica_id, script))
+    assert dict(zip(targets, told, strict=True)) == dict.fromkeys(targets, False) | {"nats": True}
     script = "import socket\ntry:\n socket.gethostbyname('example.com'); print(1)\nexcept OSError:\n print(0)"
     assert await containers.inside(one.replica_id, script) == "0"
 
@@ -114,28 +120,22 @@ async def test_an_image_that_is_gone_is_a_clear_error(containers: InContainers):
         containers.backend.forget_placement(launch.replica_id)
 
 
-async def test_a_half_made_network_is_put_right(containers: InContainers):
-    name = f"{containers.installation}-workspace-7"
-    labels = {"servery.installation": containers.installation}
-    await asyncio.to_thread(containers.engine.networks.create, name, labels=labels)
-    await containers.make()
-    [network] = await asyncio.to_thread(containers.engine.networks.list, names=[name])
-    assert network.attrs["Internal"]
-    assert network.attrs["Labels"]["servery.installation"] == containers.installation
-
-
-async def test_replicas_that_come_at_once_share_one_network(containers: InContainers):
-    await asyncio.gather(*[containers.make() for _ in range(3)])
-    name = f"{containers.installation}-workspace-7"
-    networks = await asyncio.to_thread(containers.engine.networks.list, names=[name])
-    assert [network.name for network in networks] == [name]
+async def test_replicas_that_come_at_once_have_a_network_each_with_nats_alone(containers: InContainers):
+    nats = containers.settings.nats_container
+    for launch in await asyncio.gather(*[containers.make() for _ in range(3)]):
+        network = await asyncio.to_thread(containers.network, launch.replica_id)
+        inside = {one["Name"] for one in network.attrs["Containers"].values()}
+        assert inside == {nats, containers.container(launch.replica_id).name}
+        labels = network.attrs["Labels"]
+        assert labels["servery.installation"] == containers.installation
+        assert (labels["servery.replica"], labels["servery.workspace"]) == (launch.replica_id, "7")
 
 
 async def test_somebody_elses_network_is_named_and_left_alone(containers: InContainers):
-    name = f"{containers.installation}-workspace-9"
+    launch = containers.launch()
+    name = container_name(containers.installation, launch.replica_id)
     theirs = await asyncio.to_thread(containers.engine.networks.create, name)
     try:
-        launch = containers.launch(workspace_id="9")
         node = containers.backend.place(launch.replica_id, slots=2, environment_key="k")
         with pytest.raises(Unavailable, match=f"Another network has the name {name}"):
             await containers.backend.ensure(node, launch)
@@ -170,8 +170,7 @@ async def test_a_container_that_was_made_and_not_started_is_started(containers: 
 
 async def test_nats_that_left_the_network_is_connected_again(containers: InContainers):
     launch = await containers.make()
-    name = f"{containers.installation}-workspace-7"
-    [network] = await asyncio.to_thread(containers.engine.networks.list, names=[name])
+    network = await asyncio.to_thread(containers.network, launch.replica_id)
     script = TRIES.format(targets=[("nats", 4222)])
 
     async def reached() -> bool:

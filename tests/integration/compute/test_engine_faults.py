@@ -118,6 +118,7 @@ async def test_a_half_made_container_whose_network_is_gone_makes_room_for_anothe
     containers: InContainers,
 ) -> None:
     launch = containers.launch()
+    ours = {"label": f"{INSTALLATION}={containers.installation}"}
     gone = await asyncio.to_thread(
         containers.engine.networks.create, f"{containers.installation}-gone", internal=True
     )
@@ -134,7 +135,7 @@ async def test_a_half_made_container_whose_network_is_gone_makes_room_for_anothe
         await containers.backend.ensure(node_of(launch.replica_id), launch)
     # Its node is gone with it: the controller decides on another replica.
     await containers.until(lambda: node_of(launch.replica_id) not in containers.backend.observe().nodes)
-    assert await containers.left(launch.replica_id) == []
+    assert await asyncio.to_thread(containers.engine.containers.list, all=True, filters=ours) == []
     await containers.make()
 
 
@@ -144,17 +145,19 @@ async def test_a_half_made_container_whose_network_is_gone_makes_room_for_anothe
         {"internal": True, "options": {"com.docker.network.bridge.inhibit_ipv4": "true"}},
         {"internal": True},
         {"internal": False, "options": {"com.docker.network.bridge.inhibit_ipv4": "true"}},
+        {},
     ],
-    ids=["NATS is not in it", "the machine can be reached from it", "it leads outside"],
+    ids=["NATS is not in it", "the machine can be reached from it", "it leads outside", "both"],
 )
 async def test_a_half_made_network_is_completed_or_made_anew(
     containers: InContainers, options: dict[str, Any]
 ) -> None:
-    name = f"{containers.installation}-workspace-7"
+    launch = containers.launch()
+    name = container_name(containers.installation, launch.replica_id)
     labels = {INSTALLATION: containers.installation}
     await asyncio.to_thread(containers.engine.networks.create, name, labels=labels, **options)
-    await containers.make()
-    [network] = await asyncio.to_thread(containers.engine.networks.list, names=[name], greedy=True)
+    await containers.make(launch)
+    network = await asyncio.to_thread(containers.network, launch.replica_id)
     assert network.attrs["Internal"]
     assert network.attrs["Options"]["com.docker.network.bridge.inhibit_ipv4"] == "true"
     assert len(network.attrs["Containers"]) == 2, "NATS and the replica"

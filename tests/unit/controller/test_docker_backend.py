@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -34,6 +34,7 @@ class Machinery:
         self.there: dict[str, SeenContainer] = {}
         self.created: list[str] = []
         self.removed: list[str] = []
+        self.with_networks: Collection[str] | None = None
 
     async def call(self, what: Callable):
         if self.away:
@@ -64,8 +65,8 @@ class Machinery:
     def log(self, _client, replica_id: str, tail: int) -> str:
         return ""
 
-    def repair(self, _client) -> None:
-        pass
+    def reconcile(self, _client, replicas: Collection[str]) -> None:
+        self.with_networks = replicas
 
     def end(self, replica_id: str, reason: str = "it was killed") -> None:
         self.there[replica_id] = replace(self.there[replica_id], alive=False, reason=reason, log="printed\n")
@@ -104,6 +105,7 @@ class Rig:
         self.engine.now += seconds
         await self.backend._look()
         await self.backend._act()
+        await self.backend._reconcile_networks()
 
     async def make(self, replica_id: str = "r1") -> None:
         """A replica with its container, its worker and its model."""
@@ -371,13 +373,33 @@ async def test_a_replica_never_gets_a_second_container(rig: Rig):
     assert rig.engine.created == ["r1"]
 
 
-async def test_networks_that_cannot_be_repaired_hide_no_death(rig: Rig):
+async def test_a_network_is_kept_as_long_as_its_replica_has_a_container(rig: Rig):
+    await rig.make()
+    assert rig.engine.with_networks == {"r1"}
+    rig.engine.end("r1")
+    await rig.turn()
+    assert rig.engine.with_networks == {"r1"}, "it has ended, and is shown"
+    await rig.turn(2)
+    assert rig.engine.with_networks == set()
+
+
+async def test_no_network_is_removed_while_nobody_knows_who_has_a_container(rig: Rig):
+    await rig.make()
+    rig.engine.with_networks = None
+    rig.engine.away = "The engine is away."
+    await rig.turn(FRESH_SECONDS + 1)
+    rig.engine.away = None
+    await rig.backend._reconcile_networks()
+    assert rig.engine.with_networks is None
+
+
+async def test_networks_that_cannot_be_reconciled_hide_no_death(rig: Rig):
     await rig.make()
 
-    def fails(_client) -> None:
+    def fails(_client, replicas: Collection[str]) -> None:
         raise Unavailable("NATS is away")
 
-    rig.engine.repair = fails
+    rig.engine.reconcile = fails
     rig.engine.end("r1")
     await rig.turn()
     assert rig.state() is ReplicaState.FAILED

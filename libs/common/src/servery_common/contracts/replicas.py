@@ -24,7 +24,7 @@ class ReplicaLaunch(Value):
 
     replica_id: str
     workspace_id: str = ""
-    """Whose replica it is: containers of one workspace share a network."""
+    """Whose replica it is."""
     workload_type: str = "CPU"
     """What the replica may use of a machine, as Databricks names it."""
     endpoint_id: str

@@ -40,7 +40,7 @@ class Machine:
 
 
 def container_name(installation: str, replica_id: str) -> str:
-    """Return the name of a replica's container."""
+    """Return the name of a replica's container, and of its network."""
     return f"{installation}-replica-{replica_id}"
 
 
@@ -96,7 +96,7 @@ def container_options(
 
 
 def labels_of(installation: str, launch: ReplicaLaunch) -> Mapping[str, str]:
-    """Return what a container tells of itself to a controller that did not make it."""
+    """Return what a container and its network tell of themselves to a controller that did not make them."""
     return {
         INSTALLATION: installation,
         REPLICA: launch.replica_id,

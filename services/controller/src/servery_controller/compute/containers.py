@@ -20,7 +20,7 @@ from servery_controller.compute.container_spec import (
     container_options,
     verdict,
 )
-from servery_controller.compute.workspace_networks import WorkspaceNetworks
+from servery_controller.compute.replica_networks import ReplicaNetworks
 
 LOG_LINES = 1000
 
@@ -47,7 +47,7 @@ class SeenContainer:
 class Containers:
     """Makes, lists and removes them."""
 
-    def __init__(self, installation: str, networks: WorkspaceNetworks, cpus: float) -> None:
+    def __init__(self, installation: str, networks: ReplicaNetworks, cpus: float) -> None:
         self._installation = installation
         self._networks = networks
         self._cpus = cpus
@@ -88,7 +88,7 @@ class Containers:
             raise ArtifactsGone(f"The model's image {image[:19]} is not there any more.") from None
         if found.id != image:
             raise Unavailable(f"The engine has another image under the name {image[:19]} than was verified.")
-        network = self._networks.ensure(client, launch.workspace_id or "none")
+        network = self._networks.ensure(client, launch)
         options = container_options(self._installation, launch, network, access, machine, self._cpus)
         try:
             container = client.containers.create(image, **options)

@@ -24,8 +24,8 @@ from servery_common.workload_types import GIB, memory_of
 from servery_controller.compute.container_spec import Access, Machine, node_of
 from servery_controller.compute.containers import Containers, SeenContainer
 from servery_controller.compute.placement import WorkerView
+from servery_controller.compute.replica_networks import ReplicaNetworks
 from servery_controller.compute.worker_reports import WorkerReports
-from servery_controller.compute.workspace_networks import WorkspaceNetworks
 from servery_controller.domain.capacity import Room
 from servery_controller.domain.endpoint import Observation
 
@@ -71,7 +71,7 @@ class DockerBackend:
         self,
         engine: Engine,
         containers: Containers,
-        networks: WorkspaceNetworks,
+        networks: ReplicaNetworks,
         reports: WorkerReports,
         access: Callable[[str], Access],
         *,
@@ -121,11 +121,22 @@ class DockerBackend:
 
     async def run(self) -> None:
         """Follow the engine for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_containers(), name="containers")
+            # By themselves: after NATS was replaced it takes longer to connect it to hundreds than a look may be old.
+            tasks.create_task(self._follow_networks(), name="networks of replicas")
+
+    async def _follow_containers(self) -> None:
         while True:
             self._look_now.clear()
             await self._look()
             await self._act()
             await wait_any(self._look_now, LOOK_SECONDS)
+
+    async def _follow_networks(self) -> None:
+        while True:
+            await self._reconcile_networks()
+            await asyncio.sleep(LOOK_SECONDS)
 
     def place(self, replica_id: str, *, slots: int, environment_key: str, workload_type: str = "CPU") -> str:
         """See ComputeBackend."""
@@ -292,10 +303,15 @@ class DockerBackend:
             return
         self._away = ""
         self._take_over(seen)
+
+    async def _reconcile_networks(self) -> None:
+        if not self._fresh:  # who has a container is not known
+            return
+        replicas = frozenset(self._seen)
         try:
-            await self._engine.call(self._networks.repair)
+            await self._engine.call(lambda client: self._networks.reconcile(client, replicas))
         except (ServeryError, docker.errors.APIError) as error:
-            log.warning("networks_not_repaired", reason=str(error))
+            log.warning("networks_not_reconciled", reason=str(error))
 
     def _is_away(self, error: ServeryError | docker.errors.APIError) -> None:
         why = error.message if isinstance(error, ServeryError) else _said(error)

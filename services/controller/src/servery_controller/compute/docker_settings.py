@@ -1,10 +1,12 @@
 """Settings of the Docker backend (``SERVERY_CONTROLLER_DOCKER_…``)."""
 
-import ipaddress
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from servery_controller.compute.subnets import PREFIX_LENGTH
 
 
 class DockerSettings(BaseSettings):
@@ -24,8 +26,8 @@ class DockerSettings(BaseSettings):
     """NATS as replicas reach it, in their network."""
     nats_container: str | None = None
     """Name of the container NATS runs in; by default the service ``nats`` of the Compose project."""
-    subnets: str = "10.213.0.0/16"
-    """Where workspaces' networks are taken from: 1,024 of 62 addresses each."""
+    subnets: IPv4Network = IPv4Network("10.213.0.0/16")
+    """Where replicas' networks are taken from, each of eight addresses: 8,192 replicas at most."""
     replica_cpus: float = Field(default=0.0, ge=0)
     """Processors one replica may use at most. 0: all, shared with the others."""
     capacity_slots: int | None = Field(default=None, ge=1)
@@ -36,7 +38,7 @@ class DockerSettings(BaseSettings):
 
     @field_validator("subnets")
     @classmethod
-    def _is_a_network(cls, written: str) -> str:
-        if ipaddress.ip_network(written).prefixlen > 26:
-            raise ValueError("must be a network with room for others of 62 addresses, such as 10.213.0.0/16")
-        return written
+    def _has_room(cls, subnets: IPv4Network) -> IPv4Network:
+        if subnets.prefixlen > PREFIX_LENGTH:
+            raise ValueError("must have room for networks of eight addresses, as 10.213.0.0/16 has")
+        return subnets

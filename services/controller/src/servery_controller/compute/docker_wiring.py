@@ -12,15 +12,15 @@ from servery_controller.compute.containers import Containers
 from servery_controller.compute.docker_backend import DockerBackend
 from servery_controller.compute.docker_settings import DockerSettings
 from servery_controller.compute.replica_credentials import CredentialRenewals, ReplicaCredentials
+from servery_controller.compute.replica_networks import ReplicaNetworks
 from servery_controller.compute.worker_reports import WorkerReports
-from servery_controller.compute.workspace_networks import WorkspaceNetworks
 
 
 def docker_backend(
     bus: Bus, settle_seconds: float, settings: DockerSettings, credentials: ReplicaCredentials | None
 ) -> DockerBackend:
     """Return a backend on the engine that the environment names."""
-    networks = WorkspaceNetworks(settings.installation, settings.nats_container, settings.subnets)
+    networks = ReplicaNetworks(settings.installation, settings.nats_container, settings.subnets)
 
     def access(replica_id: str) -> Access:
         if credentials is None:
