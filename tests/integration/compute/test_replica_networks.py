@@ -141,7 +141,7 @@ def test_the_network_of_a_workspace_is_looked_after_until_its_last_replica_has_g
     world.reconcile(asked, later=LONG)
     assert world.all() == {name: {world.nats.name, world.name(asked)}}
     container.remove(force=True, v=True)
-    world.reconcile(later=LONG)
+    world.reconcile()
     assert world.all() == {}
 
 
@@ -176,6 +176,21 @@ def test_controllers_that_make_a_network_at_once_use_the_same_one(world: World):
             made = set(threads.map(lambda one, asked=asked: one.ensure(world.engine, asked), controllers))
             assert made == {world.engine.networks.get(world.name(asked)).id}
             assert world.all()[world.name(asked)] == {world.nats.name}
+
+
+@pytest.mark.parametrize("status", [404, 409], ids=["its own is gone again", "the name is taken"])
+def test_a_controller_that_another_one_was_ahead_of_uses_the_others_network(world: World, status: int):
+    asked = world.launch()
+
+    def create(name: str, **_: Any) -> None:
+        world.networks.ensure(world.engine, asked)
+        raise docker.errors.APIError("", SimpleNamespace(status_code=status, url="/networks", reason=name))
+
+    networks = SimpleNamespace(list=world.engine.networks.list, create=create)
+    engine = SimpleNamespace(networks=networks, containers=world.engine.containers)
+    made = world.another_controllers().ensure(engine, asked)
+    assert made == world.engine.networks.get(world.name(asked)).id
+    assert world.all() == {world.name(asked): {world.nats.name}}
 
 
 def test_many_at_once_have_subnets_of_their_own(world: World):

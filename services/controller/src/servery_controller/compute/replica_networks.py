@@ -83,10 +83,8 @@ class ReplicaNetworks:
             until = self._kept_until.get(network.id, now + UNUSED_SECONDS)
             if _labels(network).get(REPLICA) in replicas:
                 until = now
-            elif now >= until:
-                if _remove(network, nats):
-                    continue
-                until = now + UNUSED_SECONDS
+            elif now >= until and _remove(network, nats):
+                continue
             kept_until[network.id] = until
             if network.id not in joined:
                 self._repair(network, nats)
@@ -133,14 +131,11 @@ class ReplicaNetworks:
                     ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=str(subnet))]),
                 )
             except docker.errors.APIError as error:
-                if (
-                    "overlap" in str(error).lower()
-                ):  # with one made meanwhile, or something the engine does not show
+                # With one made meanwhile, or something the engine does not show.
+                if "overlap" in str(error).lower():
                     continue
-                if error.status_code not in (
-                    404,
-                    409,
-                ):  # it is there; or was, and another controller's was older
+                # There is one of this name; or there was, and went because another controller's is older.
+                if error.status_code not in (404, 409):
                     raise
             return
         raise Unavailable(
