@@ -53,7 +53,12 @@ class Servery:
     def deploy(self, name: str, model: str, version: str = "1", **options: Any) -> None:
         """Deploy and wait until it serves, and until what a build leaves to do in the background is done."""
         self.client.deploy(name, model, version, **options)
-        while any(_compiles(process) for process in self.stack.processes()):
+        deadline = time.monotonic() + START_SECONDS
+        quiet = 0
+        while quiet < 2:  # There is a moment between two environments.
+            quiet = 0 if any(_compiles(process) for process in self.stack.processes()) else quiet + 1
+            if time.monotonic() > deadline:
+                raise SystemExit(f"packages were still being compiled after {START_SECONDS} s")
             time.sleep(0.2)
 
     def target(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from servery_builder.environments import compile_packages
 from servery_builder.environments.bytecode import COMPILED, BytecodeCompiler
@@ -33,22 +34,26 @@ async def test_an_environment_that_is_gone_does_not_keep_the_next_from_being_com
     assert not gone.path.exists()
 
 
+MODULES = 500
+
+
 def many_modules(directory: Path) -> None:
     """Seconds of work."""
     directory.mkdir(parents=True)
     text = "\n".join(f"def f{number}(x):\n    return [x, {number}]" for number in range(2000))
-    for number in range(500):
+    for number in range(MODULES):
         (directory / f"module{number}.py").write_text(text)
 
 
 async def patient_compiler_of(parent: int) -> psutil.Process:
     """The process that compiles for this one, once it has stepped back."""
-    while True:
-        for child in psutil.Process(parent).children():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if compile_packages.__file__ in child.cmdline() and child.nice() == 19:
-                    return child
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(30):
+        while True:
+            for child in psutil.Process(parent).children():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if compile_packages.__file__ in child.cmdline() and child.nice() == 19:
+                        return child
+            await asyncio.sleep(0.02)
 
 
 async def test_compiling_in_the_background_takes_only_what_nobody_else_wants(tmp_path: Path) -> None:
@@ -87,4 +92,13 @@ async def test_it_ends_with_a_builder_that_is_killed(tmp_path: Path) -> None:
     process = await patient_compiler_of(builder.pid)
     builder.kill()
     await builder.wait()
-    await asyncio.to_thread(process.wait, 60)
+    await asyncio.to_thread(process.wait, 5)
+    assert len(list((tmp_path / "busy" / "lib" / "__pycache__").glob("*.pyc"))) < MODULES
+
+
+async def test_an_interpreter_that_fails_has_compiled_nothing(tmp_path: Path) -> None:
+    environment = Environment("broken", tmp_path / "broken", Path("/bin/false"), cached=False)
+    (environment.path / "lib").mkdir(parents=True)
+    with pytest.raises(OSError, match="ended with 1"):
+        await BytecodeCompiler().compile_now(environment, lambda _line: None)
+    assert not (environment.path / COMPILED).exists()

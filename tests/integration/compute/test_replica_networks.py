@@ -125,6 +125,15 @@ def test_a_network_whose_container_never_came_goes_after_a_while(world: World):
     assert world.all() == {}
 
 
+def test_a_network_that_is_asked_for_again_has_its_time_again(world: World):
+    asked = world.network()
+    world.reconcile()
+    world.now += UNUSED_SECONDS - 1
+    world.networks.ensure(world.engine, asked)  # The first container could not be made.
+    world.reconcile(later=2)
+    assert world.all() == {world.name(asked): {world.nats.name}}
+
+
 def test_a_container_that_is_not_known_yet_keeps_its_network_and_nats(world: World):
     asked = world.network()
     world.reconcile()

@@ -248,6 +248,21 @@ async def test_a_large_body_never_blocks_small_ones(world: World) -> None:
     assert (await large).status_code == 200
 
 
+async def test_a_long_body_whose_request_ends_early_makes_way_for_the_next(world: World) -> None:
+    replica = await world.replica("r10b")
+    replica.withheld = []
+    await world.publish(endpoint("early", entity("m-1", replica.route(slots=8))))
+    first = asyncio.create_task(world.score("early", b"x" * (4 * MIB)))
+    await eventually(lambda: len(replica.withheld or []) >= frames.WINDOW_BYTES // frames.CHUNK_BYTES)
+    second = asyncio.create_task(world.score("early", b"y" * (4 * MIB)))
+    await asyncio.sleep(0.3)  # It is read, and waits behind the first.
+    (work,) = replica.work.values()
+    await replica.send(work.reply, frames.encode(frames.RESULT, work.id, {"status": 400}, b"{}"))
+    assert (await first).status_code == 400
+    await replica.release_windows()
+    assert (await asyncio.wait_for(second, 10)).status_code == 200
+
+
 async def test_the_trace_of_the_caller_reaches_the_replica(world: World) -> None:
     seen = []
 

@@ -7,7 +7,8 @@ import uvloop
 
 from servery_common.fair_reading import LONG_READ_BYTES, let_others_read
 
-READS = 20
+SENT_BYTES = 10 * 1024 * 1024
+"""As much of it as the system lets a socket hold."""
 
 
 class Greedy(asyncio.Protocol):
@@ -36,7 +37,7 @@ class Greedy(asyncio.Protocol):
 async def read_all(*, fair: bool) -> Greedy:
     loop = asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * READS * LONG_READ_BYTES)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_BYTES)
     protocol = Greedy(fair=fair)
 
     def turn() -> None:

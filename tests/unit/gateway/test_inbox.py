@@ -1,5 +1,8 @@
+import tracemalloc
+
 import pytest
 
+from servery_common.contracts import frames
 from servery_gateway.inbox import AnswerTooLong, Inbox
 from servery_gateway.transport import Outcome
 
@@ -14,6 +17,26 @@ def test_a_long_answer_is_put_together_in_order() -> None:
     assert inbox.chunk(1, b"34") is None
     assert inbox.chunk(1, b"5") == Outcome(400, "a/b", b"12345")
     assert inbox.chunk(1, b"6") is None
+
+
+@pytest.mark.parametrize("piece", [b"", b"3"])
+def test_pieces_that_say_little_take_little_memory(piece: bytes) -> None:
+    inbox = Inbox(10**7)
+    inbox.result(1, {"status": 200, "total": 10**7}, b"12")
+    tracemalloc.start()
+    for _ in range(10_000):
+        # A view of all that was read with it.
+        inbox.chunk(1, memoryview(bytes(10_000))[: len(piece)])
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 200_000
+
+
+def test_more_than_was_announced_is_no_answer() -> None:
+    inbox = Inbox(10)
+    inbox.result(1, {"status": 200, "total": 5}, b"12")
+    with pytest.raises(frames.FrameError):
+        inbox.chunk(1, b"3456")
 
 
 def test_pieces_of_a_forgotten_answer_are_ignored() -> None:

@@ -106,13 +106,15 @@ def test_a_long_body_stops_at_its_window_and_goes_on_when_it_opens(body: bytes |
     first = drain()
     assert frames.WINDOW_BYTES - PIECE_BYTES < first <= frames.WINDOW_BYTES
     assert not outbox.has_piece
-    assert not outbox.empty
     outbox.open_window(1, PIECE_BYTES)
     assert drain() == PIECE_BYTES
-    while not outbox.empty:
+    while len(received) < len(body):
         outbox.open_window(1, frames.WINDOW_BYTES)
         assert drain() > 0
     assert bytes(received) == bytes(body)
+    assert not outbox.empty
+    outbox.open_window(1, frames.WINDOW_BYTES)
+    assert outbox.empty
     assert outbox.empty
 
 
@@ -126,10 +128,25 @@ def test_one_long_body_goes_after_the_other() -> None:
     order = [number for _, number in kinds(frame)]
     assert [outbox.is_waiting(number) for number in (1, 2, 3)] == [False, True, True]
     outbox.forget(1)
-    while (frame := outbox.take_piece(NOW_MS)) is not None:
-        order += [number for _, number in kinds(frame)]
+    for number in (2, 3):
+        while (frame := outbox.take_piece(NOW_MS)) is not None:
+            order += [number for _, number in kinds(frame)]
+        outbox.open_window(number, PIECE_BYTES)
+        assert outbox.take_piece(NOW_MS) is None
+        outbox.open_window(number, PIECE_BYTES)
     assert order == [1, 2, 2, 3, 3]
     assert outbox.empty
+
+
+def test_many_bodies_that_fit_into_a_window_have_one_window_together() -> None:
+    outbox = Outbox()
+    for number in range(1, 200):
+        outbox.add(request(number, b"x" * (PIECE_BYTES + 1)))
+    sent = 0
+    while (frame := outbox.take_piece(NOW_MS)) is not None:
+        sent += len(b"".join(frame.parts))
+    assert sent <= frames.WINDOW_BYTES
+    assert [outbox.is_waiting(number) for number in range(1, 200)] == [False] + [True] * 198
 
 
 def test_the_time_a_body_waited_for_its_turn_is_no_delay_of_the_replica() -> None:

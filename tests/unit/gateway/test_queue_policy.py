@@ -102,9 +102,21 @@ def test_an_overload_is_over_after_a_pause() -> None:
     for _ in range(40):
         judged(one, 5, now=2 * MIN_INTERVAL)
         one.arrived(2 * MIN_INTERVAL)
+    one.left(2 * MIN_INTERVAL, 0.02, waiting=0)
     one.arrived(5 * MIN_INTERVAL)
     assert not one.overloaded
     assert judged(one, 5, now=5 * MIN_INTERVAL) is None
+
+
+def test_a_replica_that_stalls_while_requests_wait_makes_no_pause() -> None:
+    one = policy()
+    assert intervals(one, 40, 40, left=20) == [False, True]
+    for _ in range(40):
+        judged(one, 5, now=2 * MIN_INTERVAL)
+        one.arrived(2 * MIN_INTERVAL)
+    one.left(2 * MIN_INTERVAL, 0.02, waiting=5)
+    one.arrived(5 * MIN_INTERVAL)
+    assert one.overloaded
 
 
 def test_an_overload_of_one_served_entity_ends_though_refused_requests_do_not_leave() -> None:

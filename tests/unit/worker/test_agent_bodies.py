@@ -38,7 +38,20 @@ async def test_a_body_in_pieces_runs_when_it_is_complete_and_opens_the_window(
     await deliver(agent, frames.encode(frames.CHUNK, 1, None, b"cde"))
     assert runner.requests[0][2] == b"abcde"
     windows = [record.head for _, record in sent.records if record.kind == frames.WINDOW]
-    assert windows == [{"bytes": 2}]
+    assert windows == [{"bytes": 2}, {"bytes": 3}]
+
+
+async def test_a_body_that_is_held_back_and_complete_nevertheless_is_acknowledged_whole(
+    agent: Agent, runner: FakeRunner, sent: Sent
+):
+    runner.joined = 8
+    agent.attach(runner)  # type: ignore[arg-type]
+    await deliver(agent, *(request(number, b"abc", total=6) for number in (1, 2, 3)))
+    await deliver(agent, frames.encode(frames.CHUNK, 3, None, b"def"))
+    windows = [
+        (record.id, record.head["bytes"]) for _, record in sent.records if record.kind == frames.WINDOW
+    ]
+    assert windows == [(1, 3), (2, 3), (3, 6)]
 
 
 async def test_a_body_longer_than_announced_is_a_bad_request(agent: Agent, runner: FakeRunner, sent: Sent):
@@ -68,4 +81,4 @@ async def test_long_bodies_beyond_the_slots_go_on_when_others_are_answered(
     await deliver(agent, frames.encode(frames.CHUNK, 1, None, b"def"))
     runner.answer(runner.requests[0][0])
     windows = [record.id for _, record in sent.records if record.kind == frames.WINDOW]
-    assert windows == [1, 2, 3]
+    assert windows == [1, 2, 1, 3]

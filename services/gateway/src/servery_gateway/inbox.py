@@ -6,6 +6,8 @@ it is taken in, so that a replica never has more than a window of one answer und
 
 from typing import Any
 
+from servery_common.contracts import frames
+from servery_gateway.long_body import LongBody
 from servery_gateway.transport import Outcome
 
 JSON = "application/json"
@@ -18,7 +20,7 @@ class AnswerTooLong(Exception):
 
 
 class _Partial:
-    __slots__ = ("content_type", "length", "lost", "pieces", "predict_ms", "status", "total")
+    __slots__ = ("body", "content_type", "lost", "predict_ms", "status", "total")
 
     def __init__(self, head: dict[str, Any], total: int) -> None:
         self.status = int(head.get("status", 200))
@@ -26,9 +28,7 @@ class _Partial:
         self.lost = bool(head.get("lost", False))
         self.predict_ms = predict_ms(head)
         self.total = total
-        self.pieces: list[bytes | memoryview] = []
-        """Put together once, when all are there."""
-        self.length = 0
+        self.body = LongBody()
 
 
 class Inbox:
@@ -59,13 +59,14 @@ class Inbox:
         partial = self._partial.get(id)
         if partial is None:
             return None
-        partial.pieces.append(piece)
-        partial.length += len(piece)
-        if partial.length < partial.total:
+        partial.body.append(piece)
+        if len(partial.body) < partial.total:
             return None
+        if len(partial.body) > partial.total:
+            raise frames.FrameError(f"more than the announced {partial.total} bytes")
         del self._partial[id]
         return Outcome(
-            partial.status, partial.content_type, b"".join(partial.pieces), partial.lost, partial.predict_ms
+            partial.status, partial.content_type, bytes(partial.body), partial.lost, partial.predict_ms
         )
 
     def forget(self, id: int) -> None:

@@ -12,7 +12,8 @@ PIECE_BYTES = frames.CHUNK_BYTES - 2048
 """Longest piece that is sent on in one record: leaves room for the record's header and head. Bodies up to this long are
 put together."""
 SHORTEST_PIECE_BYTES = 64 * 1024
-"""Shorter ones are joined with what comes next: a body sent byte by byte would take many times its length."""
+"""Shorter ones are joined with what comes next: a body sent byte by byte would take many times its length, and each
+view holds on to all it is a view of."""
 
 
 class LongBody:
@@ -21,14 +22,14 @@ class LongBody:
     __slots__ = ("_begins", "_last", "_length", "_pieces")
 
     def __init__(self) -> None:
-        self._pieces: list[bytes | bytearray] = []
+        self._pieces: list[bytes | bytearray | memoryview] = []
         self._begins: list[int] = []
         """Where each piece begins."""
         self._last = bytearray()
         """What is not enough for a piece yet."""
         self._length = 0
 
-    def append(self, piece: bytes) -> None:
+    def append(self, piece: bytes | memoryview) -> None:
         """Add to the end."""
         if not self._last and len(piece) >= SHORTEST_PIECE_BYTES:
             self._add(piece)
@@ -60,6 +61,6 @@ class LongBody:
     def __bytes__(self) -> bytes:
         return b"".join(self.part(0, self._length))
 
-    def _add(self, piece: bytes | bytearray) -> None:
+    def _add(self, piece: bytes | bytearray | memoryview) -> None:
         self._begins.append(self._begins[-1] + len(self._pieces[-1]) if self._pieces else 0)
         self._pieces.append(piece)

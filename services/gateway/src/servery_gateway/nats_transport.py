@@ -241,9 +241,10 @@ class NatsTransport:
             self.cancel(replica_id, record.id)
             problem = f"The model's answer is longer than the limit of {self._max_answer_bytes} bytes."
             outcome = Outcome(400, "text/plain", problem.encode())
-        if outcome is None:
+        if outcome is None or record.kind == frames.CHUNK:
             self._outbox(replica_id).acknowledge_answer(record.id, len(record.body))
             self._send_soon()
+        if outcome is None:
             return
         self._forget(replica_id, record.id)
         listener.on_result(record.id, outcome)
@@ -261,6 +262,8 @@ class NatsTransport:
         outbox = self._outboxes.get(replica_id)
         if outbox is not None:
             outbox.forget(id)
+            if outbox.has_piece:
+                self._send_soon()  # Of the one that waited for it.
 
     def _outbox(self, replica_id: str) -> Outbox:
         outbox = self._outboxes.get(replica_id)

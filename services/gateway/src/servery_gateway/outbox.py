@@ -1,7 +1,7 @@
 """What waits to be sent to one replica, cut into frames. Pure: no clock, no connection.
 
-Short requests travel together, up to ``FRAME_BYTES``. Longer bodies go one after the other, piece by piece within a
-window of unacknowledged bytes: it is all that goes ahead of short requests that come after it.
+Short requests travel together, up to ``FRAME_BYTES``. Longer bodies go piece by piece within a window of unacknowledged
+bytes, each when the one before was taken in whole: a window is all that goes ahead of short requests that come after.
 """
 
 import itertools
@@ -31,8 +31,8 @@ class Frame(NamedTuple):
     """Of the request in it, when it is exactly one."""
 
 
-class _LongBody:
-    """A body under way in pieces."""
+class _Sending:
+    """A long body until all of it was taken in."""
 
     __slots__ = ("body", "request", "sent", "unacknowledged")
 
@@ -44,11 +44,12 @@ class _LongBody:
 
     @property
     def may_send(self) -> bool:
-        return self.unacknowledged + PIECE_BYTES <= frames.WINDOW_BYTES
+        left = len(self.body) - self.sent
+        return left > 0 and self.unacknowledged + min(left, PIECE_BYTES) <= frames.WINDOW_BYTES
 
     @property
     def finished(self) -> bool:
-        return self.sent == len(self.body)
+        return self.sent == len(self.body) and not self.unacknowledged
 
     def next_piece(self, now_ms: int) -> Frame:
         piece = self._cut(self.sent, min(self.sent + PIECE_BYTES, len(self.body)))
@@ -77,13 +78,13 @@ class Outbox:
 
     def __init__(self) -> None:
         self._short: deque[tuple[int, bytes, str | None]] = deque()
-        self._long: dict[int, _LongBody] = {}
-        """By age. Pieces of the first are sent, the others wait until it was."""
+        self._long: dict[int, _Sending] = {}
+        """By age. Pieces of the first are sent, the others wait until it was taken in."""
 
     def add(self, request: ReplicaRequest) -> None:
         """Queue a request."""
         if isinstance(request.body, LongBody) or len(request.body) > PIECE_BYTES:
-            self._long[request.id] = _LongBody(request)
+            self._long[request.id] = _Sending(request)
         else:
             record = frames.pack(frames.REQUEST, request.id, _request_head(request), request.body)
             self._short.append((request.id, record, request.traceparent))
@@ -112,6 +113,8 @@ class Outbox:
         long = self._long.get(id)
         if long is not None and long.sent:
             long.unacknowledged = max(0, long.unacknowledged - count)
+            if long.finished:
+                del self._long[id]
 
     def forget(self, id: int) -> None:
         """The request is over; what is left of its body need not be sent."""
@@ -144,10 +147,7 @@ class Outbox:
         oldest = self._oldest
         if oldest is None or not oldest.may_send:
             return None
-        frame = oldest.next_piece(now_ms)
-        if oldest.finished:
-            del self._long[oldest.request.id]
-        return frame
+        return oldest.next_piece(now_ms)
 
     @property
     def has_piece(self) -> bool:
@@ -156,7 +156,7 @@ class Outbox:
         return oldest is not None and oldest.may_send
 
     @property
-    def _oldest(self) -> _LongBody | None:
+    def _oldest(self) -> _Sending | None:
         return next(iter(self._long.values()), None)
 
     @property

@@ -22,7 +22,7 @@ CoDel calls it overload when a queue was not empty for an interval. Its senders 
 those of an endpoint are often a fixed number of clients, each waiting for its answer, whose queue stands for ever and
 never grows. None of them needs to be refused. So what counts here is that in two intervals in a row more came than
 could leave, or that the bound was reached; and that it is over when it was not so for five, or when for one
-nobody had to wait.
+nobody had to wait, as when nobody came.
 """
 
 from math import ceil
@@ -88,6 +88,7 @@ class QueuePolicy:
         "_left",
         "_length",
         "_measured",
+        "_waiting",
         "overloaded",
         "service_time",
         "slots",
@@ -108,6 +109,8 @@ class QueuePolicy:
         """Requests in slots, at most, when one came that had to wait."""
         self._arrived = 0
         self._left = 0
+        self._waiting = 0
+        """Requests that waited when somebody came or left last, without the one that came."""
         self._growing = 0
         self._calm = 0
 
@@ -122,6 +125,7 @@ class QueuePolicy:
         if now >= self._ends:
             self._conclude(now)
         self._left += 1
+        self._waiting = waiting
         self._measured += 1
         memory = max(MEMORY, self.slots)
         self.service_time = _moved(self.service_time, seconds, min(self._measured, memory))
@@ -141,6 +145,7 @@ class QueuePolicy:
         if now >= self._ends:
             self._conclude(now)
         self._busiest = max(self._busiest, in_slots)
+        self._waiting = waiting
         wait = self.wait(waiting, in_slots)
         if wait is None or self.service_time is None:
             return None
@@ -182,8 +187,8 @@ class QueuePolicy:
         else:
             self._growing = 0
             self._calm = INTERVALS_TO_LEAVE if self._busiest == 0 else self._calm + 1
-        if now >= self._ends + self._length:
-            # For a whole interval since, nobody had to wait either: nobody came.
+        if now >= self._ends + self._length and not self._waiting:
+            # For a whole interval since nobody had to wait, as nobody came, and nobody waits from before.
             self._growing = 0
             self._calm = INTERVALS_TO_LEAVE
         if self._calm >= INTERVALS_TO_LEAVE:

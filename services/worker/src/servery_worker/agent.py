@@ -203,7 +203,8 @@ class Agent:
         self._idle.clear()
         then = functools.partial(self._on_accept_sent, job)
         self._replies.accept(reply, record.id, then, soon=not self._runner_has_more())
-        self._acknowledge(job, len(record.body))
+        if not job.incoming.complete:
+            self._acknowledge(job, len(record.body))
 
     def _runner_has_more(self) -> bool:
         """Whether the runner has something to go on with: then a request may as well wait here until the next answer,
@@ -238,8 +239,9 @@ class Agent:
         self._run_if_complete(job)
 
     def _acknowledge(self, job: Job, count: int) -> None:
-        if not job.incoming.complete and (count := self._large.credit(job.key, count)):
-            self._open_window(job.key, count)
+        take = self._large.complete if job.incoming.complete else self._large.credit
+        if acknowledged := take(job.key, count):
+            self._open_window(job.key, acknowledged)
 
     def _open_window(self, key: tuple[str, int], count: int) -> None:
         self._replies.send(key[0], frames.encode(frames.WINDOW, key[1], {"bytes": count}))

@@ -55,6 +55,8 @@ class Answers:
         if timer is not None:
             timer.cancel()
         self._begin_more(key[0])
+        if not self._under_way and not self._waiting:
+            self._none.set()
 
     def drop_all(self) -> None:
         """The connection was lost, and pieces with it."""
@@ -66,22 +68,19 @@ class Answers:
         await self._none.wait()
 
     def _begin_more(self, reply: str) -> None:
-        """Begin with an answer to this gateway when the one before was sent."""
-        while not any(key[0] == reply for key in self._under_way):
-            key = next((key for key in self._waiting if key[0] == reply), None)
-            if key is None:
-                break
-            head, body = self._waiting.pop(key)
-            outgoing = Outgoing(body)
-            first, *more = outgoing.pieces()
-            announced = frames.pack_head(frames.read_head(head) | {"total": len(body)})
-            self._replies.send(reply, frames.start(frames.RESULT, key[1], announced, len(first)), first)
-            self._send_chunks(key, more)
-            if not outgoing.complete:
-                self._under_way[key] = outgoing
-                self._expect_window(key)
-        if not self._under_way and not self._waiting:
-            self._none.set()
+        """Begin with an answer to this gateway when it has taken in the one before."""
+        if any(key[0] == reply for key in self._under_way):
+            return
+        key = next((key for key in self._waiting if key[0] == reply), None)
+        if key is None:
+            return
+        head, body = self._waiting.pop(key)
+        outgoing = self._under_way[key] = Outgoing(body)
+        first, *more = outgoing.pieces()
+        announced = frames.pack_head(frames.read_head(head) | {"total": len(body)})
+        self._replies.send(reply, frames.start(frames.RESULT, key[1], announced, len(first)), first)
+        self._send_chunks(key, more)
+        self._expect_window(key)
 
     def _send_chunks(self, key: tuple[str, int], pieces: list[memoryview]) -> None:
         for piece in pieces:

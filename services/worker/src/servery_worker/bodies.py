@@ -50,7 +50,7 @@ class Outgoing:
     def pieces(self) -> list[memoryview]:
         """The pieces that may be sent now."""
         pieces: list[memoryview] = []
-        while not self.complete and self._sent - self._acknowledged < frames.WINDOW_BYTES:
+        while self._sent < len(self._body) and self._sent - self._acknowledged < frames.WINDOW_BYTES:
             piece = self._body[self._sent : self._sent + frames.CHUNK_BYTES]
             self._sent += len(piece)
             pieces.append(piece)
@@ -58,5 +58,5 @@ class Outgoing:
 
     @property
     def complete(self) -> bool:
-        """All of it was sent."""
-        return self._sent == len(self._body)
+        """All of it was sent and taken in."""
+        return self._acknowledged == len(self._body)

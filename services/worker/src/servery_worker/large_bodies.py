@@ -28,6 +28,13 @@ class LargeBodies(Generic[K]):
         self._held_back.append((key, count))
         return 0
 
+    def complete(self, key: K, count: int) -> int:
+        """The last ``count`` bytes were taken in: return how many may be acknowledged, with those held back before."""
+        held = sum(entry[1] for entry in self._held_back if entry[0] == key)
+        if held:
+            self._held_back = deque(entry for entry in self._held_back if entry[0] != key)
+        return held + count
+
     def remove(self, key: K) -> list[tuple[K, int]]:
         """The request has ended: return what may be acknowledged to others now."""
         if key not in self._going_on:

@@ -26,7 +26,7 @@ SOCKET_BUFFER_BYTES = 1024 * 1024
 JOINED_BYTES = 256 * 1024
 """Writes of one turn up to this long are copied together, which takes less than to write them as they are."""
 WRITTEN_BYTES = 512 * 1024
-"""What is written in one turn, but for the end of a piece: to write megabytes takes milliseconds."""
+"""What is written in one turn, or one piece: to write megabytes takes milliseconds."""
 EXIT_REPORT_SECONDS = 1.0
 """How long the exit status of a runner whose socket closed is waited for. It arrives within milliseconds."""
 
@@ -178,6 +178,7 @@ class Runner(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._unsent.clear()
         # A process without its socket is of no use.
         self._kill_process()
         self._end()
@@ -214,8 +215,9 @@ class Runner(asyncio.Protocol):
 
     def _write(self, data: bytes | memoryview) -> None:
         """Send soon: what one turn of the event loop has for the runner takes one system call."""
-        self._unsent.append(data)
-        self._flush_soon()
+        if self._transport is not None:
+            self._unsent.append(data)
+            self._flush_soon()
 
     def _flush_soon(self) -> None:
         if self._unsent and not self._flushing_soon and not self._full:
@@ -224,14 +226,11 @@ class Runner(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flushing_soon = False
-        if self._transport is None:
-            self._unsent.clear()
+        if not self._unsent or self._full or self._transport is None:
             return
-        if self._full:
-            return
-        now: list[bytes | memoryview] = []
-        size = 0
-        while self._unsent and size < WRITTEN_BYTES:
+        now = [self._unsent.popleft()]
+        size = len(now[0])
+        while self._unsent and size + len(self._unsent[0]) <= WRITTEN_BYTES:
             now.append(self._unsent.popleft())
             size += len(now[-1])
         if size <= JOINED_BYTES:

@@ -18,8 +18,8 @@ Who sends what::
 The id names one request between two ends and is chosen by the sender of the REQUEST. A body longer than
 ``CHUNK_BYTES`` is cut: the first record carries ``total`` in its head and the first piece, CHUNK records
 the rest in order. A sender keeps at most ``WINDOW_BYTES`` of one body unacknowledged; the receiver opens the
-window with WINDOW records (``bytes`` in the head) as it takes pieces in. To one receiver it sends one such body
-after the other.
+window with WINDOW records (``bytes`` in the head) as it takes pieces in, the last ones too: to one receiver it sends
+the next such body when the one before was taken in.
 
 An answer whose length nobody knows yet is streamed: a RESULT with the flag STREAM and the first bytes, CHUNKs
 as there is more, and one END. The runner keeps at most ``STREAM_WINDOW_BYTES`` of it unacknowledged; WINDOW records

@@ -71,6 +71,8 @@ async def _compile(environment: Environment, *, patient: bool) -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
+    if process.returncode:
+        raise OSError(f"compiling the packages of {environment.path} ended with {process.returncode}")
     (environment.path / COMPILED).touch()
     seconds = round(time.monotonic() - started, 3)
     log.info("bytecode_compiled", environment_key=environment.key, seconds=seconds)

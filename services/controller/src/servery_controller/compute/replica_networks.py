@@ -8,6 +8,7 @@ import contextlib
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
+from datetime import datetime
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
@@ -49,7 +50,7 @@ class ReplicaNetworks:
         self._pool = pool
         self._clock = clock
         self._kept_until: dict[str, float] = {}
-        """How long a network may be without its replica's container, by network id."""
+        """How long a network may be without its replica's container, by network id. Several threads write it."""
 
     def ensure(self, client: Any, launch: ReplicaLaunch) -> str:
         """Return the id of a replica's network; it exists, leads nowhere, and NATS is in it.
@@ -66,6 +67,8 @@ class ReplicaNetworks:
             network = self._find(client.networks.list(names=[name]), name, nats)
         if network is None:
             raise Unavailable(f"The network {name} was removed while its replica was about to join it.")
+        # From now on, not from an earlier try, which may have been long ago.
+        self._kept_until[network.id] = self._clock() + UNUSED_SECONDS
         _connect(network, nats)
         return network.id
 
@@ -78,17 +81,20 @@ class ReplicaNetworks:
         nats = self._nats(client)
         joined = _networks_of(nats)
         now = self._clock()
-        kept_until: dict[str, float] = {}
+        listed: set[str] = set()
         for network in client.networks.list(filters={"label": [f"{INSTALLATION}={self._installation}"]}):
-            until = self._kept_until.get(network.id, now + UNUSED_SECONDS)
+            listed.add(network.id)
             if _labels(network).get(REPLICA) in replicas:
-                until = now
-            elif now >= until and _remove(network, nats):
-                continue
-            kept_until[network.id] = until
+                self._kept_until[network.id] = now
+            elif now >= self._kept_until.setdefault(network.id, now + UNUSED_SECONDS):
+                if _remove(network, nats):
+                    continue
+                nats.reload()  # It may have been taken out of a network that stays after all.
+                joined = _networks_of(nats)
             if network.id not in joined:
                 self._repair(network, nats)
-        self._kept_until = kept_until
+        for gone in [one for one in list(self._kept_until) if one not in listed]:
+            self._kept_until.pop(gone, None)
 
     def _repair(self, network: Any, nats: Any) -> None:
         try:
@@ -113,7 +119,7 @@ class ReplicaNetworks:
                     " SERVERY_CONTROLLER_DOCKER_INSTALLATION."
                 )
         # The oldest is the one that whoever made it has seen, whenever they looked.
-        found.sort(key=lambda network: network.attrs["Created"])
+        found.sort(key=lambda network: (made_at(network), network.id))
         for other in found[1:]:
             _remove(other, nats)
         return found[0] if found else None
@@ -145,6 +151,11 @@ class ReplicaNetworks:
 
     def _nats(self, client: Any) -> Any:
         return find_nats_container(client, self._installation, self._nats_container)
+
+
+def made_at(network: Any) -> datetime:
+    """Return when the engine made a network. As text the order would be another: it leaves zeros at the end out."""
+    return datetime.fromisoformat(network.attrs["Created"])
 
 
 def _connect(network: Any, nats: Any) -> None:
