@@ -47,7 +47,7 @@ resilience: install ## Processes killed, frozen, out of memory: who notices, and
 e2e: install ## The whole system through `servery up`
 	@$(BIN)/python -m pytest tests/end_to_end
 
-compose-down: ## Take a compose installation down, its replicas included (ARGS="servery -v": its data, too)
+compose-down: ## Take a compose installation down, its replicas included (ARGS=-v: its data, too)
 	@deploy/docker/down.sh $(ARGS)
 
 bench: install ## Speed, scale and overload beside other servers; ONLY=part,part or QUICK=1 (docs/benchmarks.md)

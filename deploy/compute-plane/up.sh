@@ -4,8 +4,18 @@
 # control plane's container `credentials` has to run.
 set -eu
 cd "$(dirname "$0")/../.."
-socket=${SERVERY_COMPUTE_PLANE_ENGINE:-/run/servery/compute-plane}/engine.sock
-project=${SERVERY_COMPUTE_PLANE_PROJECT:-servery-compute-plane}
+
+# What the environment says, else `.env`, which Compose reads for the control plane: both sides have to mean the same.
+setting() {
+  value=$(printenv "$1") || value=$(sed -n "s/^$1=\([^#]*\).*/\1/p" .env 2>/dev/null | tail -n 1 | tr -d ' "'\')
+  echo "${value:-$2}"
+}
+SERVERY_COMPUTE_PLANE_PORT=$(setting SERVERY_COMPUTE_PLANE_PORT 7422)
+SERVERY_COMPUTE_PLANE_BIND=$(setting SERVERY_COMPUTE_PLANE_BIND 0.0.0.0)
+SERVERY_COMPUTE_PLANE_PROJECT=$(setting SERVERY_COMPUTE_PLANE_PROJECT servery-compute-plane)
+export SERVERY_COMPUTE_PLANE_PORT SERVERY_COMPUTE_PLANE_BIND SERVERY_COMPUTE_PLANE_PROJECT
+project=$SERVERY_COMPUTE_PLANE_PROJECT
+socket=$(setting SERVERY_COMPUTE_PLANE_ENGINE /run/servery/compute-plane)/engine.sock
 
 [ -S "$socket" ] || { echo "There is no socket $socket: open the way to the engine over there first (docs/leaf-nodes.md)." >&2; exit 1; }
 there() { docker -H "unix://$socket" "$@"; }

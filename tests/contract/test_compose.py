@@ -38,6 +38,13 @@ def test_every_image_is_pinned(name: str) -> None:
     assert re.fullmatch(r"[a-z0-9./-]+:(v?\d[\w.-]*|\$\{SERVERY_VERSION:-\d+\.\d+\.\d+\})", image), image
 
 
+def test_every_variable_that_is_read_is_told_of() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    read = {*re.findall(r"\$\{(\w+)", text), *re.findall(r"^ +([A-Z_]+):$", text, re.MULTILINE)}
+    told = set(re.findall(r"`([A-Z_]+)`", (ROOT / "docs" / "compose.md").read_text()))
+    assert read - told == set()
+
+
 @every
 def test_every_part_has_limits_and_few_rights(name: str) -> None:
     part = PARTS_OF_IT[name]

@@ -56,7 +56,8 @@ def test_the_control_plane_knows_the_server_over_there_by_the_name_it_gets() -> 
     name = HERE["services"]["controller"]["environment"]["SERVERY_CONTROLLER_DOCKER_NATS_CONTAINER"]
     assert name == f"{THERE['name']}-nats-1"
     assert THERE["volumes"]["credentials"] == {"name": THERE["name"], "external": True}
-    assert THERE["name"] in (FILES / "up.sh").read_text()
+    variable, default = THERE["name"].removeprefix("${").removesuffix("}").split(":-")
+    assert f"$(setting {variable} {default})" in (FILES / "up.sh").read_text()
 
 
 def test_nothing_but_the_link_is_published_over_there() -> None:

@@ -1,4 +1,4 @@
-"""`servery status` and `env` where no stack of `servery up` runs, and an installation in containers may."""
+"""`servery status`, `env`, `logs`, `down`: where none of `servery up` runs, and an installation in containers may."""
 
 import os
 import shutil
@@ -51,14 +51,19 @@ def test_an_installation_in_containers_is_told_of_with_the_variables_for_it(
     project: str, tmp_path: Path
 ) -> None:
     url = f"http://{docker('port', project, '8080').splitlines()[0]}"
-    for command, stream in (("status", "stdout"), ("env", "stderr")):
+    for command, code, stream, why in (
+        ("status", 3, "stdout", "Servery does not run on"),
+        ("env", 3, "stderr", "Servery does not run on"),
+        ("logs", 1, "stderr", "error: there are no logs: Servery never ran on"),
+        ("down", 0, "stdout", "Servery does not run on"),
+    ):
         result = servery(tmp_path / "none", command)
-        assert result.returncode == 3
+        assert result.returncode == code
         told = getattr(result, stream)
-        assert told.startswith(f"Servery does not run on {tmp_path / 'none'}")
-        assert (
-            f"as the compose project {project}. `docker compose -p {project} ps` shows its services" in told
-        )
+        assert told.startswith(f"{why} {tmp_path / 'none'}")
+        compose = f"docker compose -p {project}"
+        assert f"as the compose project {project}. `{compose} ps` shows its services, `{compose} logs" in told
+        assert f"`deploy/docker/down.sh {project}` takes it down" in told
         assert f"export DATABRICKS_HOST={url}\n" in told
         assert f"export DATABRICKS_TOKEN=$(docker compose -p {project} exec -T credentials cat /" in told
     assert servery(tmp_path / "none", "env").stdout == "", "a shell evaluates it"

@@ -219,6 +219,16 @@ def test_deploy_updates_an_endpoint_that_exists(api: FakeApi) -> None:
     assert config["served_entities"][0]["entity_version"] == "@champion"
 
 
+def test_an_update_does_not_show_the_build_of_before_again(api: FakeApi) -> None:
+    api.exists, api.steps = True, 4
+    result = servery(api, "deploy", "models:/iris/3", "--name", "iris", "--scale-to-zero")
+    assert result.returncode == 0, result.stderr
+    first, *later = api.log.splitlines()
+    shown = result.stdout.splitlines()
+    assert first not in shown
+    assert all(step in shown for step in later)
+
+
 def test_an_update_in_progress_refuses_another_and_can_be_canceled(api: FakeApi) -> None:
     api.exists = api.updating = True
     deploy = ("deploy", "models:/iris/4", "--name", "iris", "--no-wait")

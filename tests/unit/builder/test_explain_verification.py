@@ -28,6 +28,12 @@ FROM_MODELS = [
         "socket.gaierror: [Errno -2] Name or service not known\n\nDuring handling of the above exception",
         "out",
     ),
+    (
+        "ValueError: default auth: cannot configure default credentials, please check"
+        " https://docs.example.com/en/dev-tools/auth.html to configure credentials for your preferred method.",
+        "",
+        "the workspace",
+    ),
 ]
 """What models that need the network said in containers: the error, the traceback, and where they wanted to go."""
 

@@ -26,14 +26,15 @@ class ComposeInstallation:
     mlflow_url: str = ""
 
     def describe(self) -> str:
-        """Say where it is, how to see what runs of it, and with which variables clients find it."""
+        """Say where it is, how to look after it, and with which variables clients find it."""
         compose = f"docker compose -p {self.project}"
         variables = {"DATABRICKS_HOST": self.gateway_url, "MLFLOW_TRACKING_URI": self.mlflow_url}
         variables["DATABRICKS_TOKEN"] = f"$({compose} exec -T credentials cat {TOKEN_FILE})"
         exports = "".join(f"\n    export {name}={value}" for name, value in variables.items() if value)
         return (
-            f"It runs in containers, as the compose project {self.project}. `{compose} ps` shows its services; clients"
-            f" find it with{exports}"
+            f"It runs in containers, as the compose project {self.project}. `{compose} ps` shows its services,"
+            f" `{compose} logs SERVICE` what one printed, and `deploy/docker/down.sh {self.project}` takes it down;"
+            f" clients find it with{exports}"
         )
 
 

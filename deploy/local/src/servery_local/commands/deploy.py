@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -24,7 +25,7 @@ from servery_local.errors import LocalError
 from servery_local.invocation import command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from rich.console import Console
@@ -102,19 +103,22 @@ def deploy(
     tagged = parse_assignments("tag", tags or ())
     client = find_client(context, data_dir)
     console = Console(stderr=as_json, highlight=False)
+    logs: dict[str, str] = {}
     try:
-        client.get(name)
+        before = client.get(name)
     except ApiError as error:
         if error.status != 404:
             raise
         endpoint = client.create(name, config, tagged)
         console.print(f"creating endpoint {name}", markup=False)
     else:
+        # An update that builds nothing shows no build again.
+        logs = _build_logs(client, before)
         if tagged:
             client.add_tags(name, tagged)
         endpoint = _update(client, name, config, data_dir)
         console.print(f"updating endpoint {name}", markup=False)
-    follower = _Follower(client, endpoint, console, data_dir)
+    follower = _Follower(client, endpoint, console, data_dir, logs)
     try:
         if wait:
             follower.follow(timeout)
@@ -143,17 +147,25 @@ def cancel(
 
 
 class _Follower:
-    """Prints the messages and the build logs of a deployment until it ends. `endpoint` is the last answer."""
+    """Prints the messages and the build logs of a deployment until it ends, but not what `logs` were before.
+
+    `endpoint` is the last answer.
+    """
 
     def __init__(
-        self, client: EndpointsClient, endpoint: dict[str, Any], console: Console, data_dir: Path
+        self,
+        client: EndpointsClient,
+        endpoint: dict[str, Any],
+        console: Console,
+        data_dir: Path,
+        logs: Mapping[str, str],
     ) -> None:
         self.endpoint = endpoint
         self._client = client
         self._console = console
         self._data_dir = data_dir
         self._messages: dict[str, str] = {}
-        self._logs: dict[str, str] = {}
+        self._logs = dict(logs)
 
     def follow(self, timeout: float) -> None:
         """Return when the endpoint serves the new config; `LocalError` if it fails or takes too long."""
@@ -184,7 +196,7 @@ class _Follower:
                     f"{last}{_ways_on(name, self._data_dir)}"
                 )
             time.sleep(POLL_INTERVAL)
-            self.endpoint = self._or_what_is_known(lambda: self._client.get(name), self.endpoint)
+            self.endpoint = _or_what_is_known(lambda: self._client.get(name), self.endpoint)
 
     def _show_message(self, entity: str, message: str) -> None:
         if message and self._messages.get(entity) != message:
@@ -196,22 +208,33 @@ class _Follower:
         from servery_local.deployment import abridge, unseen
 
         known = self._logs.get(entity, "")
-        log = self._or_what_is_known(lambda: self._client.build_logs(self.endpoint["name"], entity), known)
+        log = _or_what_is_known(lambda: self._client.build_logs(self.endpoint["name"], entity), known)
         new = abridge(unseen(self._logs.get(entity, ""), log), (told,))
         self._console.print(new, end="", markup=False, style="dim", soft_wrap=True)
         self._logs[entity] = log
 
-    @staticmethod
-    def _or_what_is_known(ask: Callable[[], T], known: T) -> T:
-        """A service that is away for a moment, as in an upgrade, ends no deployment."""
-        from servery_local.client import ApiError
 
-        try:
-            return ask()
-        except ApiError as error:
-            if error.status != 503:
-                raise
-            return known
+def _build_logs(client: EndpointsClient, endpoint: Mapping[str, Any]) -> dict[str, str]:
+    """The build logs that there are already, by served entity."""
+    from servery_local.deployment import served_entities
+
+    name = endpoint["name"]
+    return {
+        entity: _or_what_is_known(partial(client.build_logs, name, entity), "")
+        for entity in served_entities(endpoint)
+    }
+
+
+def _or_what_is_known(ask: Callable[[], T], known: T) -> T:
+    """A service that is away for a moment, as in an upgrade, ends no deployment."""
+    from servery_local.client import ApiError
+
+    try:
+        return ask()
+    except ApiError as error:
+        if error.status != 503:
+            raise
+        return known
 
 
 def _update(client: EndpointsClient, name: str, config: dict[str, Any], data_dir: Path) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def down(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     directory = DataDirectory(data_dir)
     state = observe_state(directory)
     if state is None:
-        print(f"Servery does not run on {directory.root}.")
+        print("\n".join((f"Servery does not run on {directory.root}.", *_in_containers())))
         return
     if processes.send(state.supervisor, signal.SIGTERM):
         if processes.wait_gone([state.supervisor], state.stop_within):
@@ -251,7 +251,7 @@ def _no_log(directory: DataDirectory, component: str | None) -> str:
     """Say why there is nothing to show, and what there is."""
     known = sorted(each.stem for each in directory.logs.glob("*.log") if each.stem != COMBINED)
     if not known:
-        return f"there are no logs: Servery never ran on {directory.root}"
+        return "\n".join((f"there are no logs: Servery never ran on {directory.root}", *_in_containers()))
     return f"no log of {component or 'all components together'}; there are: {', '.join(known)}"
 
 

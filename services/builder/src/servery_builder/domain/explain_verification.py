@@ -17,8 +17,9 @@ def explain_verification(verified: ModelVerified, *, in_container: bool = False)
     ``in_container``: it was verified in one, and its replicas will be containers, too, without a way to the network.
     """
     error = verified.error.strip() or "no error message"
-    if in_container and _NO_NETWORK.search(f"{verified.error}\n{verified.traceback}"):
-        return _needs_network(verified)
+    told = f"{verified.error}\n{verified.traceback}"
+    if in_container and (_NO_NETWORK.search(told) or _NO_WORKSPACE.search(told)):
+        return _needs_network(verified, told)
     missing = re.search(r"No module named '(?P<module>[^']+)'", verified.error)
     if missing:
         package = missing["module"].partition(".")[0]
@@ -59,12 +60,17 @@ _NO_NETWORK = re.compile(
     r"|Could not resolve host|couldn't connect to 'https?:|Cannot connect to host",
     re.IGNORECASE,
 )
+_NO_WORKSPACE = re.compile("cannot configure default credentials", re.IGNORECASE)
+"""What a bare `WorkspaceClient()` says in a container, which is given no address and no token of the workspace."""
 _HOSTS = re.compile(r"host='([^']{1,253})'"), re.compile(r"https?://([^/\s'\"<>:]{1,253})")
 """How an error names the host that was not reached; the surer one first."""
 
 
-def _needs_network(verified: ModelVerified) -> Failure:
+def _needs_network(verified: ModelVerified, told: str) -> Failure:
     found = next((host.group(1) for pattern in _HOSTS if (host := pattern.search(verified.error))), "out")
+    if _NO_WORKSPACE.search(told):
+        # The host in that message is the one of the client's documentation.
+        found = "the workspace"
     predicts = verified.stage == "predict"
     return Failure(
         FailureCode.PREDICT_FAILED if predicts else FailureCode.LOAD_FAILED,
