@@ -123,10 +123,10 @@ class ScoringClient:
             else:
                 call.head |= record.head
                 call.answer += record.body
+                if "total" in call.head:
+                    await self.take(record.id, len(record.body))
                 if len(call.answer) == call.head.get("total", len(call.answer)):
                     call.done.set()
-                else:
-                    await self.take(record.id, len(record.body))
 
     async def _on_stream(self, replica_id: str, call: Call, record: frames.Record) -> None:
         if record.kind == frames.RESULT:
