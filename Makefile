@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN_SERVERY := $(BIN)/servery
-# Tests that run side by side; each has a Servery, a NATS and a Postgres of its own.
-JOBS ?= 2
+# Tests that run side by side; each has a Servery, a NATS and a Postgres of its own. Three keep two cores busy.
+JOBS ?= 3
 
 .PHONY: help install demo down compose-down test unit contract integration resilience e2e bench lint format types imports schemas compatibility dashboards check clean
 
