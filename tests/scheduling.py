@@ -20,7 +20,6 @@ TOGETHER = (
 
 APART = (
     "tests/end_to_end/test_operator_metrics.py",
-    "tests/end_to_end/test_readme.py",
     "tests/end_to_end/test_restart.py",
     "tests/integration/compute/test_container_credentials.py",
 )
