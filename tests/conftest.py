@@ -2,14 +2,22 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
 from tests.infrastructure import NatsServer, database_url, running_nats, running_postgres
+from tests.scheduling import KeepTogether
 
 _FOREIGN = ("SERVERY_", "DATABRICKS_", "MLFLOW_", "OTEL_")
 _KEPT = ("SERVERY_TEST_",)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> KeepTogether | None:
+    """Let files that share what takes long to make run in one process."""
+    return KeepTogether(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(autouse=True)

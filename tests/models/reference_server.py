@@ -19,10 +19,14 @@ _IMPORTS = (
     "mlflow.sklearn",
     "mlflow.lightgbm",
     "mlflow.pyfunc.model",
+    "lightgbm",
     "pandas",
+    "skops.io",
     "sklearn.ensemble",
     "sklearn.pipeline",
     "uvicorn",
+    "uvicorn.protocols.http.auto",
+    "uvicorn.protocols.websockets.auto",
     "fastapi",
 )
 
@@ -34,6 +38,7 @@ def main(arguments: list[str]) -> None:
     """Serve each ``PATH=PORT`` in a process of its own until terminated."""
     for name in _IMPORTS:
         importlib.import_module(name)
+    _list_what_is_installed()
     children = [_fork_server(*argument.rsplit("=", 1)) for argument in arguments]
 
     def stop(*_: object) -> None:
@@ -44,6 +49,13 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, stop)
     for child in children:
         os.waitpid(child, 0)
+
+
+def _list_what_is_installed() -> None:
+    """Let MLflow find out which package has which module: it keeps that, and needs it for every model it loads."""
+    from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
+
+    warn_dependency_requirement_mismatches(["mlflow"])
 
 
 def _fork_server(path: str, port: str) -> int:

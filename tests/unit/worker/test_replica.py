@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -109,6 +110,35 @@ async def test_a_replica_that_cannot_be_started_stays_failed_with_the_reason_unt
         await running
     assert replica.state is ReplicaState.STOPPED
     assert nats.ignored
+
+
+async def test_a_stop_in_the_moment_a_process_was_forked_ends_the_replica(
+    replica: Replica, nats: FakeNats, launcher: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """As ``asyncio.wait_for`` does it up to Python 3.11: what has come is returned, and the cancel is lost."""
+    starting = asyncio.Event()
+
+    async def start(*_: Any, **__: Any) -> EndingRunner:
+        starting.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return runner
+
+    async def dispose(disposed: EndingRunner) -> None:
+        disposed.kill()
+
+    runner = EndingRunner()
+    monkeypatch.setattr(launcher, "start", start)
+    monkeypatch.setattr(launcher, "dispose", dispose, raising=False)
+    nats.let.set()
+    running = asyncio.create_task(replica.run())
+    async with asyncio.timeout(10):
+        await starting.wait()
+        replica.drain()
+        replica.stop()
+        await running
+    assert replica.state is ReplicaState.STOPPED
+    assert runner.dead.is_set(), "its process was left"
 
 
 class EndingRunner:

@@ -11,7 +11,7 @@ from nats.errors import Error as NatsError
 from servery_common.contracts import subjects
 from servery_common.contracts.replicas import ReplicaLaunch, ReplicaObservation
 from servery_common.contracts.states import ReplicaState
-from servery_common.service import wait_any
+from servery_common.service import cancel_until_ended, wait_any
 from servery_runner.limits import excess
 from servery_worker.agent import Agent
 from servery_worker.launcher import Launcher
@@ -90,8 +90,8 @@ class Replica:
             # An order to stop may have come before this began, or come while it subscribes.
             await wait_any(serving, self._stop_ordered)
         finally:
-            serving.cancel()
-            await asyncio.wait({serving})
+            # A cancel is lost if it comes in the moment a process was forked.
+            await cancel_until_ended(serving)
             await self._clear_away()
             self._happened(Happening.STOPPED, self.reason)
         if not serving.cancelled():
