@@ -5,8 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN_SERVERY := $(BIN)/servery
-# Tests that run side by side; each has a Servery, a NATS and a Postgres of its own. Three keep two cores busy.
-JOBS ?= 3
+# Tests that run side by side; each has a Servery, a NATS and a Postgres of its own. More than two keep two cores busier,
+# and have services wait for processor and disk for seconds.
+JOBS ?= 2
 
 .PHONY: help install demo down compose-down test unit contract integration resilience e2e bench lint format types imports schemas compatibility dashboards check clean
 

@@ -95,7 +95,9 @@ def score(client: httpx.Client, x: float, **kwargs: Any) -> httpx.Response:
 
 
 def described(client: httpx.Client) -> dict[str, Any]:
-    return client.get(f"{ENDPOINTS}/{NAME}").raise_for_status().json()
+    answer = client.get(f"{ENDPOINTS}/{NAME}")
+    assert answer.status_code == 200, answer.text
+    return answer.json()
 
 
 def settled(client: httpx.Client, version: str) -> Callable[[], bool]:
