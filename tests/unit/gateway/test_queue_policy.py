@@ -96,12 +96,18 @@ def test_one_such_interval_is_a_burst() -> None:
     assert intervals(policy(), 500, 20, 20, left=20) == [False, False, False]
 
 
-def test_an_overload_is_over_after_a_pause() -> None:
+def in_overload() -> QueuePolicy:
+    """In the third interval of it."""
     one = policy()
     assert intervals(one, 40, 40, left=20) == [False, True]
     for _ in range(40):
         judged(one, 5, now=2 * MIN_INTERVAL)
         one.arrived(2 * MIN_INTERVAL)
+    return one
+
+
+def test_an_overload_is_over_after_a_pause() -> None:
+    one = in_overload()
     one.left(2 * MIN_INTERVAL, 0.02, waiting=0)
     one.arrived(5 * MIN_INTERVAL)
     assert not one.overloaded
@@ -109,11 +115,7 @@ def test_an_overload_is_over_after_a_pause() -> None:
 
 
 def test_a_replica_that_stalls_while_requests_wait_makes_no_pause() -> None:
-    one = policy()
-    assert intervals(one, 40, 40, left=20) == [False, True]
-    for _ in range(40):
-        judged(one, 5, now=2 * MIN_INTERVAL)
-        one.arrived(2 * MIN_INTERVAL)
+    one = in_overload()
     one.left(2 * MIN_INTERVAL, 0.02, waiting=5)
     one.arrived(5 * MIN_INTERVAL)
     assert one.overloaded

@@ -15,7 +15,7 @@ class Incoming:
     def __init__(self, total: int, first: bytes | memoryview) -> None:
         if not 0 <= total <= LARGEST_BODY_BYTES:
             raise frames.FrameError(f"a body of {total} bytes")
-        self.total = total
+        self._total = total
         self.pieces: list[bytes | memoryview] = []
         """What is here so far. Never put together: that takes milliseconds, in which nothing else is read or sent."""
         self._received = 0
@@ -24,15 +24,15 @@ class Incoming:
 
     def add(self, piece: bytes | memoryview) -> None:
         """Append the next piece. Raises FrameError when the body gets longer than announced."""
-        if self._received + len(piece) > self.total:
-            raise frames.FrameError(f"more than the announced {self.total} bytes")
+        if self._received + len(piece) > self._total:
+            raise frames.FrameError(f"more than the announced {self._total} bytes")
         self._received += len(piece)
         self.pieces.append(piece)
 
     @property
     def complete(self) -> bool:
         """All of it is here."""
-        return self._received == self.total
+        return self._received == self._total
 
 
 class Outgoing:
