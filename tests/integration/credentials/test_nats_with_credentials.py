@@ -19,7 +19,9 @@ from servery_credentials.nats_accounts import (
 from servery_credentials.reloading import reload_nats
 from tests.infrastructure import NatsServer
 
+from servery_common.contracts import subjects
 from servery_common.contracts.permissions import SERVICES, inbox_prefix
+from servery_common.contracts.replicas import Done
 from servery_common.messaging.bus import connect_bus
 from servery_common.settings import NatsSettings
 
@@ -122,6 +124,46 @@ async def test_a_replaced_certificate_is_shown_after_a_reload_and_no_connection_
         assert await reload_nats(settings.url, system, me / "ca.crt", me / "tls.pem")
         assert await asyncio.to_thread(shown_serial, server.port, installation) != before
         assert losses == []
+
+
+@pytest.mark.parametrize(
+    ("asks", "answers", "subject"),
+    [
+        ("gateway", "controller", subjects.controller_http()),
+        ("scaler", "controller", subjects.controller_scale()),
+        ("builder", "controller", subjects.controller_builds_in_use()),
+        ("worker", "controller", subjects.controller_issue_model_token()),
+        ("controller", "scaler", subjects.scaler_explain()),
+        ("controller", "builder", subjects.builder_describe()),
+        ("controller", "worker", subjects.worker_ensure("w1")),
+        ("builder", "worker", subjects.worker_verify()),
+    ],
+)
+async def test_an_answer_under_way_survives_a_reload(
+    server: NatsServer, installation: Installation, asks: str, answers: str, subject: str
+) -> None:
+    """The server forgets with each reload to whom an answer was owed."""
+    system = keep_system_credentials(installation.nats, installation.root / "ca", datetime.now(UTC))
+    me = installation.root / "worker"
+    url = installation.settings(server.url, "worker").url
+    asked, reloaded = asyncio.Event(), asyncio.Event()
+
+    async def answer(_: Done) -> Done:
+        asked.set()
+        await reloaded.wait()
+        return Done()
+
+    async with (
+        asyncio.timeout(30),
+        connect_bus(installation.settings(server.url, asks), name=asks, declare=False) as asking,
+        connect_bus(installation.settings(server.url, answers), name=answers, declare=False) as answering,
+    ):
+        await answering.serve(subject, Done, answer)
+        answered = asyncio.create_task(asking.request(subject, Done(), Done, timeout=20))
+        await asked.wait()
+        assert await reload_nats(url, system, me / "ca.crt", me / "tls.pem")
+        reloaded.set()
+        assert await answered == Done()
 
 
 async def test_a_server_that_cannot_be_reached_is_told_apart(

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from servery_common.contracts import subjects
 
-UNBOUNDED = -1
-
 _BUCKETS = (
     subjects.ROUTES_BUCKET,
     subjects.PRINCIPALS_BUCKET,
@@ -31,7 +29,10 @@ class Permissions:
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
     answers: int = 0
-    """Messages that may go to the reply subject of each message received, whatever ``publish`` says."""
+    """Messages that may go to the reply subject of each message received, whatever ``publish`` says.
+
+    For who may not be trusted with the inboxes of others. The server forgets what was allowed so when it reads its
+    configuration again, as with each new certificate: an answer under way is lost, and who asked has to ask again."""
 
 
 def inbox_prefix(identity: str) -> str:
@@ -93,8 +94,9 @@ def of_link() -> Permissions:
     )
 
 
-def _inboxes(identity: str) -> tuple[str, ...]:
-    return (f"{inbox_prefix(identity)}.>",)
+def _inboxes(*identities: str) -> tuple[str, ...]:
+    """Those of whoever asks, for who answers; one's own, for who asks."""
+    return tuple(f"{inbox_prefix(identity)}.>" for identity in identities)
 
 
 def _following(buckets: Iterable[str]) -> tuple[str, ...]:
@@ -128,14 +130,17 @@ SERVICES = {
         ),
     ),
     "scaler": Permissions(
-        publish=(subjects.controller_scale(), *_following([subjects.ROUTES_BUCKET])),
+        publish=(
+            subjects.controller_scale(),
+            *_following([subjects.ROUTES_BUCKET]),
+            *_inboxes("controller"),
+        ),
         subscribe=(
             subjects.ALL_GATEWAY_LOADS,
             subjects.ALL_GATEWAY_WAKES,
             subjects.scaler_explain(),
             *_inboxes("scaler"),
         ),
-        answers=UNBOUNDED,
     ),
     "controller": Permissions(
         publish=(
@@ -149,6 +154,8 @@ SERVICES = {
             *(f"$KV.{bucket}.>" for bucket in _BUCKETS),
             "$JS.API.>",
             f"$JS.ACK.{subjects.EVENTS_STREAM}.>",
+            "_INBOX.>",  # each replica has one of its own and asks for new credentials
+            f"{ANSWERS_BETWEEN_ACCOUNTS}>",
         ),
         subscribe=(
             "servery.api.controller.>",
@@ -159,7 +166,6 @@ SERVICES = {
             subjects.endpoints_changed(),
             *_inboxes("controller"),
         ),
-        answers=UNBOUNDED,
     ),
     "builder": Permissions(
         publish=(
@@ -169,15 +175,16 @@ SERVICES = {
             subjects.EVENTS_WILDCARD,
             "$JS.API.>",
             f"$JS.ACK.{subjects.JOBS_STREAM}.>",
+            *_inboxes("controller"),
         ),
         subscribe=("servery.api.builder.*", *_inboxes("builder")),
-        answers=UNBOUNDED,
     ),
     "worker": Permissions(
         publish=(
             "servery.replies.*.*",
             "servery.signals.worker.*.*",
             subjects.controller_issue_model_token(),
+            *_inboxes("controller", "builder"),
         ),
         subscribe=(
             "servery.infer.*",
@@ -187,7 +194,6 @@ SERVICES = {
             subjects.worker_verify(),
             *_inboxes("worker"),
         ),
-        answers=UNBOUNDED,
     ),
 }
 """What each service may do. ``worker`` is one that holds the replicas of a whole machine."""
