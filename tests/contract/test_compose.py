@@ -180,7 +180,7 @@ def test_the_collector_and_jaeger_use_only_what_they_define() -> None:
     assert jaeger["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].endswith(f":{port}")
     sent_to = PARTS_OF_IT["gateway"]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"]
     port = collector["receivers"]["otlp"]["protocols"]["http"]["endpoint"].rpartition(":")[2]
-    assert sent_to == f"${{OTEL_EXPORTER_OTLP_ENDPOINT:-http://otel-collector:{port}}}"
+    assert sent_to == f"${{OTEL_EXPORTER_OTLP_ENDPOINT-http://otel-collector:{port}}}"
 
 
 def test_grafana_finds_its_sources_where_they_run() -> None:
@@ -210,7 +210,7 @@ def test_a_proxy_is_not_asked_for_what_is_inside() -> None:
 
 
 def default_of(variable: str) -> str:
-    """What ``${NAME:-default}`` is when nobody sets it."""
-    found = re.fullmatch(r"\$\{\w+:-(.*)\}", variable)
+    """What ``${NAME:-default}`` or ``${NAME-default}`` is when nobody sets it."""
+    found = re.fullmatch(r"\$\{\w+:?-(.*)\}", variable)
     assert found, variable
     return found[1]
