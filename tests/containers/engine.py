@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,13 @@ def composed(**environment: str) -> Mapping[str, Any]:
     command = ("docker", "compose", "--file", "docker-compose.yml", "--env-file", os.devnull)
     told = run(*command, "config", "--format", "json", environment={**plain, **environment})
     return json.loads(told)["services"]
+
+
+def address_of_bridge() -> str:
+    """Return this machine's address in the engine's own network, which an engine tells from its second start on."""
+    [network] = json.loads(run("docker", "network", "inspect", "bridge"))
+    [told] = network["IPAM"]["Config"]
+    return told.get("Gateway") or str(next(ip_network(told["Subnet"]).hosts()))
 
 
 def can_do_tls(image: str) -> bool:

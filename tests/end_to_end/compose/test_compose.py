@@ -20,7 +20,7 @@ import httpx
 import mlflow
 import pandas as pd
 import pytest
-from tests.containers.engine import postgres_with_tls, why_no_engine
+from tests.containers.engine import address_of_bridge, postgres_with_tls, why_no_engine
 from tests.end_to_end.compose.installation import ROOT, Installation
 from tests.end_to_end.deadlines import eventually
 from tests.models import zoo
@@ -159,11 +159,8 @@ def test_a_replica_reaches_nats_and_nothing_else(installation: Installation, cli
     [replica] = installation.replicas()
     gateway = installation.inspect(installation.compose("ps", "-q", "gateway").strip())
     addresses = [one["IPAddress"] for one in gateway["NetworkSettings"]["Networks"].values()]
-    host = installation.docker(
-        "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"
-    ).strip()
     targets = [("nats", 4222), ("nats", 8222), ("postgres", 5432), ("gateway", 8080), ("mlflow", 5000)]
-    targets += [(address, 8080) for address in addresses] + [(host, 22), ("192.0.2.1", 80)]
+    targets += [(address, 8080) for address in addresses] + [(address_of_bridge(), 22), ("192.0.2.1", 80)]
     reached = installation.inside(
         replica,
         "import json, socket\n"

@@ -17,7 +17,7 @@ import httpx
 import mlflow
 import pandas as pd
 import pytest
-from tests.containers.engine import postgres_with_tls, why_no_engine
+from tests.containers.engine import address_of_bridge, postgres_with_tls, why_no_engine
 from tests.end_to_end.compose.engine_socket import EngineSocket
 from tests.end_to_end.compose.installation import ROOT, Installation
 from tests.end_to_end.compose.test_compose import (
@@ -48,11 +48,11 @@ class BothPlanes(Installation):
         self.server = f"{self.elsewhere}-nats-1"
         # Short: the path of a socket may have 107 characters.
         self.engine = EngineSocket(Path(tempfile.mkdtemp(prefix="servery-")))
-        bridge = self.docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
+        bridge = address_of_bridge()
         self.environment |= {
             "COMPOSE_FILE": f"{self.environment['COMPOSE_FILE']}{os.pathsep}{override}",
-            "SERVERY_COMPUTE_PLANE_HOST": bridge.strip(),
-            "SERVERY_COMPUTE_PLANE_BIND": bridge.strip(),
+            "SERVERY_COMPUTE_PLANE_HOST": bridge,
+            "SERVERY_COMPUTE_PLANE_BIND": bridge,
             "SERVERY_COMPUTE_PLANE_PORT": str(free_port()),
             "SERVERY_COMPUTE_PLANE_PROJECT": self.elsewhere,
             "SERVERY_COMPUTE_PLANE_ENGINE": str(self.engine.directory),

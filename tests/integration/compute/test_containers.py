@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 import pytest
+from tests.containers.engine import address_of_bridge
 from tests.integration.compute.places import InContainers, eventually
 
 from servery_common import workload_types
@@ -73,9 +74,6 @@ async def test_a_replica_reaches_nats_and_nothing_else(containers: InContainers)
 
         await eventually(listens, 20)
     with socket.create_server(("0.0.0.0", 0)) as machine:
-        bridge = (
-            containers.engine.networks.get("bridge").attrs["IPAM"]["Config"][0].get("Gateway", "172.17.0.1")
-        )
         own_network = containers.container(one.replica_id).attrs["NetworkSettings"]["Networks"]
         [mine] = own_network.values()
         subnet = ipaddress.ip_interface(f"{mine['IPAddress']}/{mine['IPPrefixLen']}").network
@@ -85,7 +83,7 @@ async def test_a_replica_reaches_nats_and_nothing_else(containers: InContainers)
             "a replica of its workspace": (addresses[0], 8000),
             "that, by its name": (containers.container(neighbour.replica_id).name, 8000),
             "another workspace's replica": (addresses[1], 8000),
-            "the machine": (bridge, port),
+            "the machine": (address_of_bridge(), port),
             "its bridge": (str(subnet[1]), port),
             "the internet": ("1.1.1.1", 443),
         }
