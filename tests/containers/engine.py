@@ -43,8 +43,8 @@ def composed(**environment: str) -> Mapping[str, Any]:
 def address_of_bridge() -> str:
     """Return this machine's address in the engine's own network, which an engine tells from its second start on."""
     [network] = json.loads(run("docker", "network", "inspect", "bridge"))
-    [told] = network["IPAM"]["Config"]
-    return told.get("Gateway") or str(next(ip_network(told["Subnet"]).hosts()))
+    told = next(one for one in network["IPAM"]["Config"] if ":" not in one["Subnet"])
+    return told.get("Gateway") or str(ip_network(told["Subnet"], strict=False)[1])
 
 
 def can_do_tls(image: str) -> bool:

@@ -238,7 +238,7 @@ DECLARES = ("controller", "builder")
 
 
 async def test_services_do_their_work_with_their_rights(
-    server: NatsServer, authority: Authority, tmp_path: Path
+    server: NatsServer, authority: Authority, tmp_path: Path, anyone: Someone
 ) -> None:
     async with (
         service(server, authority, tmp_path, "controller") as controller,
@@ -293,6 +293,16 @@ async def test_services_do_their_work_with_their_rights(
         ]
         await controller.publish(subjects.build_job("b1"), build, event_id="order")
         assert await asyncio.wait_for(heard.get(), 10) == "b1"
+        for stream, durable in (
+            (subjects.JOBS_STREAM, subjects.BUILDER_JOBS_DURABLE),
+            (subjects.EVENTS_STREAM, subjects.CONTROLLER_EVENTS_DURABLE),
+        ):
+            for _ in range(100):
+                consumer = await anyone.client.jetstream().consumer_info(stream, durable)
+                if not consumer.num_ack_pending:
+                    break
+                await asyncio.sleep(0.1)
+            assert consumer.num_ack_pending == 0, durable
         for task in consuming:
             task.cancel()
         await asyncio.gather(*consuming, return_exceptions=True)

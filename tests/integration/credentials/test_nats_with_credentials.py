@@ -20,7 +20,7 @@ from servery_credentials.reloading import reload_nats
 from tests.infrastructure import NatsServer
 
 from servery_common.contracts import subjects
-from servery_common.contracts.permissions import SERVICES, inbox_prefix
+from servery_common.contracts.permissions import SERVICES, inbox_prefix, of_replica
 from servery_common.contracts.replicas import Done
 from servery_common.messaging.bus import connect_bus
 from servery_common.settings import NatsSettings
@@ -38,7 +38,7 @@ class Installation:
         now = datetime.now(UTC)
         keep_certificate(self.authority, root / "nats", SERVER, now)
         keep_server_config(self.nats, root / "nats", None, now)
-        for name, rights in SERVICES.items():
+        for name, rights in {**SERVICES, "r1": of_replica("r1")}.items():
             keep_certificate(self.authority, root / name, Identity(name), now)
             keep_credentials(self.nats.account, root / name, name, rights, None, now)
         keep_account_seed(self.nats, root / "controller", None)
@@ -133,6 +133,7 @@ async def test_a_replaced_certificate_is_shown_after_a_reload_and_no_connection_
         ("scaler", "controller", subjects.controller_scale()),
         ("builder", "controller", subjects.controller_builds_in_use()),
         ("worker", "controller", subjects.controller_issue_model_token()),
+        ("r1", "controller", subjects.controller_renew_credentials("r1")),
         ("controller", "scaler", subjects.scaler_explain()),
         ("controller", "builder", subjects.builder_describe()),
         ("controller", "worker", subjects.worker_ensure("w1")),

@@ -1,8 +1,7 @@
-import random
-
 import pytest
 
 from servery_gateway.queue_policy import (
+    INTERVALS_TO_LEAVE,
     MAX_RETRY_AFTER,
     MIN_INTERVAL,
     QueuePolicy,
@@ -56,15 +55,14 @@ def test_without_overload_a_request_may_wait_as_long_as_it_is_of_use() -> None:
     assert judged(one, 40_000, max_wait=1000.0, deadline=100.0) == ("queue_wait", MAX_RETRY_AFTER)
 
 
-def test_a_full_queue_is_overload_until_fewer_came_for_a_while_than_could_leave() -> None:
+def test_a_full_queue_is_overload_until_it_was_calm_for_a_while() -> None:
     one = policy()
     assert one.full(40, 4) == ("queue_full", 1)
     assert judged(one, 4) is None
     assert judged(one, 5) == ("queue_wait", 1)
-    seen = intervals(one, *[8] * 8, left=10)
-    assert seen[0]
-    assert not seen[-1]
-    assert judged(one, 5, now=8 * MIN_INTERVAL) is None
+    for number in range(1, INTERVALS_TO_LEAVE):
+        assert judged(one, 5, now=number * MIN_INTERVAL) is not None
+    assert judged(one, 5, now=INTERVALS_TO_LEAVE * MIN_INTERVAL) is None
 
 
 def test_overload_is_over_when_nobody_has_to_wait_any_more() -> None:
@@ -81,46 +79,28 @@ def intervals(of: QueuePolicy, *arrivals: int, left: int) -> list[bool]:
     """Return, for each interval with so many arrivals, whether it ended in overload."""
     seen = []
     for number, count in enumerate(arrivals):
-        now = number * MIN_INTERVAL
-        for _ in range(count - bool(seen)):
-            of.arrived(now)
-        judged(of, 5, now=now)
+        for _ in range(count):
+            of.arrived(number * MIN_INTERVAL)
         for _ in range(left):
-            of.left(now, 0.02, waiting=1)
-        of.arrived(
-            now + MIN_INTERVAL
-        )  # The first of the next one: an interval ends when something happens after it.
+            of.left(number * MIN_INTERVAL, 0.02, waiting=1)
+        of.arrived((number + 1) * MIN_INTERVAL)
         seen.append(of.overloaded)
     return seen
 
 
-def test_twice_what_can_leave_is_overload_after_two_intervals() -> None:
-    assert intervals(policy(), 20, 20, 20, left=10) == [False, True, True]
+def test_two_intervals_in_which_more_came_than_left_are_overload() -> None:
+    assert intervals(policy(), 40, 40, 40, left=20) == [False, True, True]
 
 
-def test_somewhat_more_than_can_leave_is_overload_after_more_of_them() -> None:
-    seen = intervals(policy(), *[14] * 10, left=10)
-    assert not seen[2]
-    assert seen[-1]
-
-
-def test_one_interval_in_which_many_come_is_a_burst() -> None:
-    assert intervals(policy(), 500, 10, 10, left=10) == [False, False, False]
-
-
-def test_what_chance_brings_is_no_overload() -> None:
-    """A Poisson process at nine tenths of what can leave; it brings more than that in every third interval."""
-    draw = random.Random(1)
-    for _ in range(20):
-        counts = [sum(draw.random() < 0.09 for _ in range(100)) for _ in range(40)]
-        assert True not in intervals(policy(), *counts, left=10)
+def test_one_such_interval_is_a_burst() -> None:
+    assert intervals(policy(), 500, 20, 20, left=20) == [False, False, False]
 
 
 def in_overload() -> QueuePolicy:
     """In the third interval of it."""
     one = policy()
-    assert intervals(one, 20, 20, left=10) == [False, True]
-    for _ in range(20):
+    assert intervals(one, 40, 40, left=20) == [False, True]
+    for _ in range(40):
         judged(one, 5, now=2 * MIN_INTERVAL)
         one.arrived(2 * MIN_INTERVAL)
     return one
@@ -144,11 +124,11 @@ def test_a_replica_that_stalls_while_requests_wait_makes_no_pause() -> None:
 def test_an_overload_of_one_served_entity_ends_though_refused_requests_do_not_leave() -> None:
     one = policy(slots=1, seconds=0.005)
     one.full(10, 1)
-    for number in range(6):
+    for number in range(INTERVALS_TO_LEAVE + 1):
         now = number * MIN_INTERVAL
         judged(one, 5, now=now)
-        for _ in range(8):  # Of 10 that can be served; 6 were.
+        for _ in range(16):  # Of 20 that can be served; 12 were.
             one.arrived(now)
-        for _ in range(6):
+        for _ in range(12):
             one.left(now, 0.005, waiting=1)
     assert not one.overloaded

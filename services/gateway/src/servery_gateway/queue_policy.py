@@ -20,28 +20,26 @@ no slot is ever idle, short enough that who is let in hardly notices.
 
 CoDel calls it overload when a queue was not empty for an interval. Its senders slow down when they lose a packet;
 those of an endpoint are often a fixed number of clients, each waiting for its answer, whose queue stands for ever and
-never grows. None of them needs to be refused. So what counts here is that more comes than can leave, or that the bound
-was reached. How many more is summed up from interval to interval and never falls below none; it is overload when the
-sum is more than chance makes (a CUSUM, "Continuous Inspection Schemes", Page 1954), of which one interval can
-give half: a burst is none. It is over when the sum is back at none, or when for an interval nobody had to wait, as when
-nobody came.
+never grows. None of them needs to be refused. So what counts here is that in two intervals in a row more came than
+could leave, or that the bound was reached; and that it is over when it was not so for five, or when for one
+nobody had to wait, as when nobody came.
 """
 
-from math import ceil, inf, sqrt
+from math import ceil
 from typing import NamedTuple
 
 from servery_gateway.rejections import Reason
 
-MIN_INTERVAL = 0.05
-"""Seconds: long enough to see more than one round trip."""
-SERVICE_TIMES_PER_INTERVAL = 2
-ANSWERS_PER_INTERVAL = 8
-"""A slow model is given time for so many answers before they are counted: of fewer, chance would tell."""
+MIN_INTERVAL = 0.1
+"""Seconds, as in CoDel: long enough to see more than one round trip."""
+SERVICE_TIMES_PER_INTERVAL = 4
+ANSWERS_PER_INTERVAL = 16
+"""A slow model is given time for so many answers before anything is concluded from them: of fewer, chance would."""
 EXCESS = 1.1
-"""So many times what could leave may come for ever."""
-DEVIATIONS = 3.0
-"""So many standard deviations of what leaves in an interval, and one request for each slot as answers of a batch leave
-together, more than that is overload."""
+"""So many times what left may come in an interval, and one for each slot: answers of a batch leave together."""
+INTERVALS_TO_ENTER = 2
+INTERVALS_TO_LEAVE = 5
+"""Longer than chance makes an overload look like none."""
 SERVICE_TIMES_IN_OVERLOAD = 1.1
 """What may be waited in overload, in mean times in a slot. With one it would be a coin's toss, at each request, whether
 as many may wait as there are slots."""
@@ -83,9 +81,10 @@ class QueuePolicy:
     __slots__ = (
         "_arrived",
         "_busiest",
+        "_calm",
         "_calm_time",
         "_ends",
-        "_excess",
+        "_growing",
         "_left",
         "_length",
         "_measured",
@@ -112,8 +111,8 @@ class QueuePolicy:
         self._left = 0
         self._waiting = 0
         """Requests that waited when somebody came or left last, without the one that came."""
-        self._excess = 0.0
-        """Requests that came and could not leave, summed up."""
+        self._growing = 0
+        self._calm = 0
 
     def arrived(self, now: float) -> None:
         """A request came, whatever becomes of it."""
@@ -167,7 +166,7 @@ class QueuePolicy:
         if cold:
             return Refusal("queue_full", COLD_RETRY_AFTER if wait is None else _seconds(wait))
         self.overloaded = True
-        self._excess = inf
+        self._calm = 0
         return Refusal("queue_full", _seconds(wait))
 
     def _wait_in_overload(self, service_time: float) -> float:
@@ -180,17 +179,19 @@ class QueuePolicy:
         """An interval has ended: was it one of overload?"""
         # What is refused does not leave: compared with that, an overload would last as long as it is fought.
         capacity = self._busiest * self._length / self.service_time if self.service_time else 0.0
-        could_leave = max(capacity, self._left)
-        chance = max(1, self.slots) + DEVIATIONS * sqrt(could_leave)
-        more = self._arrived - EXCESS * could_leave
-        self._excess = min(max(0.0, min(self._excess, chance) + min(more, chance / 2)), chance)
-        # That for a whole interval nobody had to wait may be as nobody came, and somebody waits from before.
-        paused = now >= self._ends + self._length and not self._waiting
-        if self._busiest == 0 or paused:
-            self._excess = 0.0
-        if self._excess == chance:
-            self.overloaded = True
-        elif self._excess == 0.0:
+        if self._arrived > EXCESS * max(capacity, self._left) + self.slots:
+            self._growing += 1
+            self._calm = 0
+            if self._growing >= INTERVALS_TO_ENTER:
+                self.overloaded = True
+        else:
+            self._growing = 0
+            self._calm = INTERVALS_TO_LEAVE if self._busiest == 0 else self._calm + 1
+        if now >= self._ends + self._length and not self._waiting:
+            # For a whole interval since nobody had to wait, as nobody came, and nobody waits from before.
+            self._growing = 0
+            self._calm = INTERVALS_TO_LEAVE
+        if self._calm >= INTERVALS_TO_LEAVE:
             self.overloaded = False
         self._arrived = self._left = self._busiest = 0
         rounds = max(SERVICE_TIMES_PER_INTERVAL, ANSWERS_PER_INTERVAL / max(1, self.slots))

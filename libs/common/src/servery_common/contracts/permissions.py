@@ -94,9 +94,18 @@ def of_link() -> Permissions:
     )
 
 
-def _inboxes(*identities: str) -> tuple[str, ...]:
-    """Those of whoever asks, for who answers; one's own, for who asks."""
-    return tuple(f"{inbox_prefix(identity)}.>" for identity in identities)
+def _inboxes(identity: str) -> tuple[str, ...]:
+    return (f"{inbox_prefix(identity)}.>",)
+
+
+def _answers(of: str, *to: str) -> tuple[str, ...]:
+    """The part of each asker's inboxes in which it expects the answers of one service (``messaging.requests``)."""
+    return tuple(f"{inbox_prefix(asker)}.{of}.>" for asker in to)
+
+
+def _acks(stream: str) -> tuple[str, ...]:
+    """Both forms of the subject of an acknowledgment; newer servers put their domain and account in front."""
+    return (f"$JS.ACK.{stream}.>", f"$JS.ACK.*.*.{stream}.>")
 
 
 def _following(buckets: Iterable[str]) -> tuple[str, ...]:
@@ -133,7 +142,7 @@ SERVICES = {
         publish=(
             subjects.controller_scale(),
             *_following([subjects.ROUTES_BUCKET]),
-            *_inboxes("controller"),
+            *_answers("scaler", "controller"),
         ),
         subscribe=(
             subjects.ALL_GATEWAY_LOADS,
@@ -153,8 +162,8 @@ SERVICES = {
             subjects.JOBS_WILDCARD,
             *(f"$KV.{bucket}.>" for bucket in _BUCKETS),
             "$JS.API.>",
-            f"$JS.ACK.{subjects.EVENTS_STREAM}.>",
-            "_INBOX.>",  # each replica has one of its own and asks for new credentials
+            *_acks(subjects.EVENTS_STREAM),
+            "_INBOX.*.controller.>",  # to everybody, as each replica asks for its next credentials
             f"{ANSWERS_BETWEEN_ACCOUNTS}>",
         ),
         subscribe=(
@@ -174,8 +183,8 @@ SERVICES = {
             subjects.controller_builds_in_use(),
             subjects.EVENTS_WILDCARD,
             "$JS.API.>",
-            f"$JS.ACK.{subjects.JOBS_STREAM}.>",
-            *_inboxes("controller"),
+            *_acks(subjects.JOBS_STREAM),
+            *_answers("builder", "controller"),
         ),
         subscribe=("servery.api.builder.*", *_inboxes("builder")),
     ),
@@ -184,7 +193,7 @@ SERVICES = {
             "servery.replies.*.*",
             "servery.signals.worker.*.*",
             subjects.controller_issue_model_token(),
-            *_inboxes("controller", "builder"),
+            *_answers("worker", "controller", "builder"),
         ),
         subscribe=(
             "servery.infer.*",

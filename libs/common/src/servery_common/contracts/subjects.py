@@ -47,6 +47,11 @@ def token(value: str) -> str:
     return value
 
 
+def answerer(subject: str) -> str:
+    """Return who answers what is asked on ``servery.api.…``: ``controller``, ``scaler``, ``builder`` or ``worker``."""
+    return token(subject.split(".", 3)[2])
+
+
 def controller_http() -> str:
     """The management API, carried as one request per message."""
     return "servery.api.controller.http"

@@ -1,6 +1,7 @@
 """Ask and be answered: the caller's half of request/reply over NATS.
 
-All answers of one process arrive at one inbox, ``<prefix>.<n>``, and are sorted by ``n``. A request never
+All answers of one process arrive at one inbox, ``<prefix>.<who is asked>.<own>.<n>``, each at the subject of
+its request: who may answer for the builder may not answer for anybody else (``contracts.permissions``). A request never
 waits for somebody who cannot answer: "no responders" and a lost connection end it at once.
 """
 
@@ -17,6 +18,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
 from servery_common.contracts.message import Message
+from servery_common.contracts.subjects import answerer
 from servery_common.errors import BadRequest, Internal, Unavailable
 from servery_common.messaging import envelope
 from servery_common.messaging.client import ResilientClient
@@ -37,14 +39,14 @@ class Requester:
 
     def __init__(self, client: ResilientClient) -> None:
         self._client = client
-        self._prefix = client.new_inbox()
+        self._prefix, _, self._own = client.new_inbox().rpartition(".")
         self._numbers = itertools.count(1)
         self._open: dict[str, asyncio.Queue[Msg | object]] = {}
 
     async def start(self) -> None:
         """Listen to the inbox."""
         # Answers are limited by who asked for them; a limit here would only lose parts of them.
-        await self._client.subscribe(f"{self._prefix}.*", cb=self._sort, pending_bytes_limit=0)
+        await self._client.subscribe(f"{self._prefix}.*.{self._own}.*", cb=self._sort, pending_bytes_limit=0)
         self._client.disconnect_callbacks.append(self._fail_all)
 
     async def request(self, subject: str, message: Message, reply: type[R], timeout: float) -> R:
@@ -80,12 +82,12 @@ class Requester:
         operation = envelope.operation(subject)
         if not self._client.is_connected:
             raise _disconnected(operation)
-        number = str(next(self._numbers))
+        reply = f"{self._prefix}.{answerer(subject)}.{self._own}.{next(self._numbers)}"
         arrived: asyncio.Queue[Msg | object] = asyncio.Queue()
-        self._open[number] = arrived
+        self._open[reply] = arrived
         deadline = None if total is None else asyncio.get_running_loop().time() + total
         try:
-            await self._send(subject, message, number, wait)
+            await self._send(subject, message, reply, wait)
             assembly = envelope.Assembly()
             while True:
                 until = asyncio.get_running_loop().time() + wait if deadline is None else deadline
@@ -111,9 +113,9 @@ class Requester:
             log.error("answer_undecodable", operation=operation, error=str(error))
             raise Internal(f"The answer of {operation} could not be read.") from error
         finally:
-            del self._open[number]
+            del self._open[reply]
 
-    async def _send(self, subject: str, message: Message, number: str, wait: float) -> None:
+    async def _send(self, subject: str, message: Message, reply: str, wait: float) -> None:
         payload = envelope.encode(message)
         headers = {
             envelope.TYPE: message.message_type,
@@ -121,15 +123,14 @@ class Requester:
             **inject(),
         }
         try:
-            await self._client.publish(subject, payload, reply=f"{self._prefix}.{number}", headers=headers)
+            await self._client.publish(subject, payload, reply=reply, headers=headers)
         except errors.MaxPayloadError as error:
             raise too_large(len(payload), self._client.max_payload) from error
         except (errors.Error, OSError) as error:
             raise _disconnected(envelope.operation(subject)) from error
 
     async def _sort(self, msg: Msg) -> None:
-        number = msg.subject.rpartition(".")[2]
-        if (arrived := self._open.get(number)) is not None:
+        if (arrived := self._open.get(msg.subject)) is not None:
             arrived.put_nowait(msg)
 
     def _fail_all(self) -> None:
