@@ -244,16 +244,19 @@ class Simulation:
         self.loop.run(end)
         return tally
 
-    def clients(self, count: int, seconds: float) -> Tally:
-        """Let clients call, each again as soon as it is answered; return what became of their requests."""
+    def clients(self, count: int, seconds: float, *, within: float = 0.0) -> Tally:
+        """Let clients call, each again as soon as it is answered; return what became of their requests.
+
+        They begin one after the other, all of them ``within`` so many seconds, and stop once one was refused.
+        """
         tally = Tally()
         end = self.loop.time() + seconds
 
         def call() -> None:
-            if self.loop.time() < end:
+            if self.loop.time() < end and not tally.refused:
                 self.request(tally, then=call)
 
-        for _ in range(count):
-            call()
+        for number in range(count):
+            self.loop.call_later(within * number / count, call)
         self.loop.run(end)
         return tally

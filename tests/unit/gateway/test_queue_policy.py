@@ -75,34 +75,28 @@ def test_overload_is_over_when_nobody_has_to_wait_any_more() -> None:
     assert not one.overloaded
 
 
-def intervals(of: QueuePolicy, *arrivals: int, left: int) -> list[bool]:
-    """Return, for each interval with so many arrivals, whether it ended in overload."""
-    seen = []
-    for number, count in enumerate(arrivals):
-        for _ in range(count):
-            of.arrived(number * MIN_INTERVAL)
-        for _ in range(left):
-            of.left(number * MIN_INTERVAL, 0.02, waiting=1)
-        of.arrived((number + 1) * MIN_INTERVAL)
-        seen.append(of.overloaded)
-    return seen
-
-
-def test_two_intervals_in_which_more_came_than_left_are_overload() -> None:
-    assert intervals(policy(), 40, 40, 40, left=20) == [False, True, True]
-
-
-def test_one_such_interval_is_a_burst() -> None:
-    assert intervals(policy(), 500, 20, 20, left=20) == [False, False, False]
+def test_more_than_can_leave_is_no_overload_before_the_queue_is_full() -> None:
+    one = policy()
+    for number in range(20):
+        for _ in range(40):
+            one.arrived(number * MIN_INTERVAL)
+        assert judged(one, 39, now=number * MIN_INTERVAL) is None
+        for _ in range(20):
+            one.left(number * MIN_INTERVAL, 0.02, waiting=20)
+    assert not one.overloaded
 
 
 def in_overload() -> QueuePolicy:
     """In the third interval of it."""
     one = policy()
-    assert intervals(one, 40, 40, left=20) == [False, True]
-    for _ in range(40):
-        judged(one, 5, now=2 * MIN_INTERVAL)
-        one.arrived(2 * MIN_INTERVAL)
+    one.full(40, 4)
+    for number in range(3):
+        for _ in range(40):
+            judged(one, 5, now=number * MIN_INTERVAL)
+            one.arrived(number * MIN_INTERVAL)
+        for _ in range(20):
+            one.left(number * MIN_INTERVAL, 0.02, waiting=4)
+    assert one.overloaded
     return one
 
 

@@ -20,8 +20,8 @@ no slot is ever idle, short enough that who is let in hardly notices.
 
 CoDel calls it overload when a queue was not empty for an interval. Its senders slow down when they lose a packet;
 those of an endpoint are often a fixed number of clients, each waiting for its answer, whose queue stands for ever and
-never grows. None of them needs to be refused. So what counts here is that in two intervals in a row more came than
-could leave, or that the bound was reached; and that it is over when it was not so for five, or when for one
+never grows. As long as they fit into the queue none of them needs to be refused, however they began. So it is overload
+when the queue's bound was reached. It is over when for five intervals no more came than could leave, or when for one
 nobody had to wait, as when nobody came.
 """
 
@@ -37,7 +37,6 @@ ANSWERS_PER_INTERVAL = 16
 """A slow model is given time for so many answers before anything is concluded from them: of fewer, chance would."""
 EXCESS = 1.1
 """So many times what left may come in an interval, and one for each slot: answers of a batch leave together."""
-INTERVALS_TO_ENTER = 2
 INTERVALS_TO_LEAVE = 5
 """Longer than chance makes an overload look like none."""
 SERVICE_TIMES_IN_OVERLOAD = 1.1
@@ -84,7 +83,6 @@ class QueuePolicy:
         "_calm",
         "_calm_time",
         "_ends",
-        "_growing",
         "_left",
         "_length",
         "_measured",
@@ -111,7 +109,6 @@ class QueuePolicy:
         self._left = 0
         self._waiting = 0
         """Requests that waited when somebody came or left last, without the one that came."""
-        self._growing = 0
         self._calm = 0
 
     def arrived(self, now: float) -> None:
@@ -180,16 +177,11 @@ class QueuePolicy:
         # What is refused does not leave: compared with that, an overload would last as long as it is fought.
         capacity = self._busiest * self._length / self.service_time if self.service_time else 0.0
         if self._arrived > EXCESS * max(capacity, self._left) + self.slots:
-            self._growing += 1
             self._calm = 0
-            if self._growing >= INTERVALS_TO_ENTER:
-                self.overloaded = True
         else:
-            self._growing = 0
             self._calm = INTERVALS_TO_LEAVE if self._busiest == 0 else self._calm + 1
         if now >= self._ends + self._length and not self._waiting:
             # For a whole interval since nobody had to wait, as nobody came, and nobody waits from before.
-            self._growing = 0
             self._calm = INTERVALS_TO_LEAVE
         if self._calm >= INTERVALS_TO_LEAVE:
             self.overloaded = False
