@@ -29,12 +29,15 @@ async def caller(nats_server: NatsServer) -> AsyncIterator[Bus]:
         yield bus
 
 
+ORDER = "servery.api.worker.order"
+
+
 async def serve(bus: Bus) -> None:
     async def answer(message: Ask) -> Answer:
         await asyncio.sleep(0.002)
         return Answer(text=message.text)
 
-    await bus.serve("order", Ask, answer)
+    await bus.serve(ORDER, Ask, answer)
 
 
 async def test_an_order_is_answered_at_any_moment_while_connections_are_replaced(
@@ -48,7 +51,7 @@ async def test_an_order_is_answered_at_any_moment_while_connections_are_replaced
         for number in itertools.count():
             if over.is_set():
                 return
-            answer = await caller.request("order", Ask(text=str(number)), Answer, timeout=5)
+            answer = await caller.request(ORDER, Ask(text=str(number)), Answer, timeout=5)
             answered.append(answer.text)
 
     ordering = asyncio.create_task(order())
@@ -69,7 +72,7 @@ async def test_a_worker_that_stops_keeps_the_connections_it_has(links: Links, ca
     await links.keep()
     await replacing
     assert links.bus is before
-    answer = await caller.request("order", Ask(text="x"), Answer, timeout=5)
+    answer = await caller.request(ORDER, Ask(text="x"), Answer, timeout=5)
     assert answer == Answer(text="x")
 
 
@@ -82,7 +85,7 @@ async def test_without_new_connections_the_old_ones_serve_on(
     monkeypatch.setattr(links._settings, "url", "nats://127.0.0.1:1")
     with pytest.raises(TimeoutError):
         await links.replace(contextlib.nullcontext)
-    answer = await caller.request("order", Ask(text="x"), Answer, timeout=5)
+    answer = await caller.request(ORDER, Ask(text="x"), Answer, timeout=5)
     assert answer == Answer(text="x")
     await until(lambda: links.scoring.is_connected)
     assert links.scoring.losses == 0

@@ -65,3 +65,8 @@ def test_the_controller_answers_for_itself_alone() -> None:
         reply = inbox(asker, answerer)
         allowed = any(meet(reply, pattern) for pattern in SERVICES["controller"].publish)
         assert allowed is (answerer == "controller"), reply
+
+
+def test_a_request_to_whom_nobody_may_answer_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"servery\.api\.<who answers>"):
+        subjects.answerer("servery.signals.gateway.load.g1")

@@ -48,8 +48,15 @@ def token(value: str) -> str:
 
 
 def answerer(subject: str) -> str:
-    """Return who answers what is asked on ``servery.api.…``: ``controller``, ``scaler``, ``builder`` or ``worker``."""
-    return token(subject.split(".", 3)[2])
+    """Return who answers what is asked on ``servery.api.…``: ``controller``, ``scaler``, ``builder`` or ``worker``.
+
+    Raises ValueError for any other subject: nobody may answer there.
+    """
+    match subject.split("."):
+        case ["servery", "api", who, *_]:
+            return who
+        case _:
+            raise ValueError(f"requests go to servery.api.<who answers>.<what>, not to {subject!r}")
 
 
 def controller_http() -> str:
