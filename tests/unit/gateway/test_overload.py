@@ -43,7 +43,7 @@ def test_in_overload_the_replica_stays_busy_and_who_is_let_in_hardly_waits(repli
     answered_before = calm.served + onset.served
     overload = simulation.offer(factor * capacity, 5.0, random=draw)
     # Those that came before and still waited are work done, too.
-    assert calm.served + onset.served + overload.served - answered_before >= 0.95 * capacity * 5.0
+    assert calm.served + onset.served + overload.served - answered_before >= 0.99 * capacity * 5.0
     assert overload.percentile(0.99) <= 2 * calm.percentile(0.99)
     assert onset.refused
     assert set(overload.refused) == {"queue_wait"}
