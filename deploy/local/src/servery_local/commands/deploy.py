@@ -54,6 +54,13 @@ def parse_size(text: str) -> str:
     return size
 
 
+def parse_seconds(text: str) -> int:
+    """Return a number of seconds of at least 1. Raises `typer.BadParameter`."""
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise typer.BadParameter(f"'{text}' is no whole number of seconds, 1 or more.")
+    return int(text)
+
+
 def deploy(
     context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="models:/NAME/VERSION or models:/NAME@ALIAS")],
@@ -71,7 +78,10 @@ def deploy(
         bool, typer.Option(metavar=FLAG, help="Return when the endpoint serves the model.")
     ] = True,
     timeout: Annotated[
-        int, typer.Option(metavar="SECONDS", min=1, help="Seconds to wait; the deployment itself goes on.")
+        int,
+        typer.Option(
+            metavar="SECONDS", parser=parse_seconds, help="Seconds to wait; the deployment itself goes on."
+        ),
     ] = DEPLOYMENT_TIMEOUT,
     variables: Annotated[
         list[str] | None,
@@ -82,7 +92,7 @@ def deploy(
         typer.Option(
             "--tag",
             metavar="KEY=VALUE",
-            help="Tag of the endpoint, such as servery.scale_to_zero_seconds=600; repeatable.",
+            help="Tag of the endpoint, such as team=risk; options of its own are tags, too (README); repeatable.",
         ),
     ] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
