@@ -2,9 +2,13 @@
 
 import gzip
 import json
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+_printing = threading.Lock()
+"""Each request has a thread, and ``print`` ends its line with a second write."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -30,7 +34,8 @@ def _show(request: ExportTraceServiceRequest) -> None:
         for scope in resource.scope_spans:
             for span in scope.spans:
                 told = {"service": names.get("service.name"), "name": span.name, "trace": span.trace_id.hex()}
-                print(json.dumps(told), flush=True)
+                with _printing:
+                    print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":
