@@ -1,3 +1,4 @@
+import asyncio
 import itertools
 import json
 import threading
@@ -5,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
+from tests.waiting import until
 
 from servery_runner import batch_proof, rows
 from servery_runner.backlog import Backlog, Request
@@ -208,3 +210,41 @@ def test_the_forced_proof_begins_carefully():
     waiting = backlog(batch_proof.FORCED)
     waiting.put([request() for _ in range(10)])
     assert len(waiting.take().batch) == 2
+
+
+async def test_however_many_take_far_longer_than_usual_the_next_has_a_thread():
+    clock = Clock()
+    waiting = backlog(OFF, clock)
+    waiting.put([request()])
+    waiting.take()
+    threads = [in_thread(waiting.take) for _ in range(2)]
+    slow = [request(), request()]
+    for one in slow:
+        waiting.put([one])
+
+    def taken() -> list[Request]:
+        return [one for _, results in threads for took in results for one in took.batch]
+
+    clock.now += 1.0
+    await until(lambda: taken() == slow[:1])
+    clock.now += 1.0
+    await until(lambda: taken() == slow)
+
+
+async def test_with_little_to_do_it_is_the_same_thread_that_does_it():
+    waiting = backlog()
+    busy, stop = list[int](), request()
+
+    def work() -> None:
+        while stop not in (batch := waiting.take().batch):
+            busy.append(threading.get_ident())
+            waiting.done(len(batch), 0.002, 0.002)
+
+    for _ in range(4):
+        threading.Thread(target=work, daemon=True).start()
+    for count in range(20):
+        waiting.put([request()])
+        await until(lambda count=count: len(busy) > count)
+        await asyncio.sleep(0.002)  # It goes back to its place.
+    waiting.put([stop])
+    assert max(busy.count(one) for one in set(busy)) > 15

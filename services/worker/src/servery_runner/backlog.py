@@ -10,13 +10,13 @@ that takes far longer than usual, which has others beside it.
 from __future__ import annotations
 
 import functools
-import threading
 import time
 from collections import deque
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 from servery_runner.batch_proof import Proof
 from servery_runner.batch_size import BatchSize
+from servery_runner.lifo_condition import LifoCondition
 from servery_runner.rows import Rows
 from servery_runner.scoring import JSON
 from servery_runner.streaming import Flow
@@ -92,7 +92,7 @@ class Backlog:
         self._size = BatchSize(proof.max_rows)
         for count, seconds in proof.seconds:
             self._size.record(count, seconds)
-        self._changed = threading.Condition()
+        self._changed = LifoCondition()
         self._queue: deque[Request] = deque()
         self._waiting: dict[int, Request] = {}
         self._running = 0
@@ -125,7 +125,7 @@ class Backlog:
             return True
 
     def take(self) -> Taken:
-        """Wait until there is something to predict; ``done`` must follow."""
+        """Wait until there is something to predict; ``done`` must follow, from the same thread."""
         with self._changed:
             while (pause := self._pause()) is None or pause > 0:
                 self._changed.wait(pause)
@@ -140,18 +140,17 @@ class Backlog:
         batch, others = self._of_one_kind(looked_at, limit)
         with self._changed:
             self._queue.extendleft(reversed(others))
-            taken = self._begin(batch)
-            if self._queue:
-                self._changed.notify()
-            return taken
+            return self._begin(batch)
 
     def done(self, rows: int | None, seconds: float, cpu_seconds: float) -> None:
-        """What was taken is answered; ``rows``: None when they were not counted, 0 when it tells nothing of others."""
+        """What was taken is answered; ``rows``: None when they were not counted, 0 when it tells nothing of others.
+
+        ``take`` must follow: nobody else is woken for what waits now.
+        """
         with self._changed:
             self._running -= 1
             if rows != 0:
                 self._size.record(rows, seconds, cpu_seconds)
-            self._changed.notify()
 
     def _pause(self) -> Optional[float]:
         """Seconds to wait before the next prediction may begin; 0: it may. None: until something changes."""
@@ -171,6 +170,8 @@ class Backlog:
         for request in requests:
             if self._waiting.pop(request.id, None) is not None:
                 (batch if request.until > now else expired).append(request)
+        if self._queue:
+            self._changed.notify()  # Somebody has to see when the next may begin.
         return Taken(batch, expired)
 
     def _is_joinable(self, request: Request) -> bool:
