@@ -217,18 +217,32 @@ async def test_however_many_take_far_longer_than_usual_the_next_has_a_thread():
     waiting = backlog(OFF, clock)
     waiting.put([request()])
     waiting.take()
-    threads = [in_thread(waiting.take) for _ in range(2)]
+    taken = list[Request]()
+    for _ in range(2):
+        in_thread(lambda: taken.extend(waiting.take().batch))
+    await asyncio.sleep(0.05)
     slow = [request(), request()]
-    for one in slow:
-        waiting.put([one])
-
-    def taken() -> list[Request]:
-        return [one for _, results in threads for took in results for one in took.batch]
-
+    waiting.put(slow)
     clock.now += 1.0
-    await until(lambda: taken() == slow[:1])
+    await until(lambda: taken == slow[:1])
     clock.now += 1.0
-    await until(lambda: taken() == slow)
+    await until(lambda: taken == slow)
+
+
+async def test_what_comes_while_somebody_watches_the_clock_is_predicted_when_the_model_is_free():
+    waiting = backlog(OFF._replace(seconds=((1, 100.0),)))  # so its patience is longer than the test's
+    waiting.put([request()])
+    waiting.take()
+    waiting.put([request()])
+    taken = list[Request]()
+    in_thread(lambda: taken.extend(waiting.take().batch))
+    await asyncio.sleep(0.05)
+    waiting.done(1, 0.002, 0.002)
+    waiting.take()  # by the thread that was done, as it was quicker
+    waiting.done(1, 0.002, 0.002)
+    last = request()
+    waiting.put([last])
+    await until(lambda: taken == [last])
 
 
 async def test_with_little_to_do_it_is_the_same_thread_that_does_it():

@@ -97,6 +97,8 @@ class Backlog:
         self._waiting: dict[int, Request] = {}
         self._running = 0
         self._began = 0.0
+        self._watchers = 0
+        """Threads that wait for a time at which the next prediction may begin beside the one that runs."""
 
     def put(self, requests: list[Request]) -> None:
         """Add requests that have just come."""
@@ -104,7 +106,7 @@ class Backlog:
             for request in requests:
                 self._waiting[request.id] = request
             self._queue.extend(requests)
-            self._changed.notify(len(requests))
+            self._have_watched()
 
     def put_back(self, requests: list[Request]) -> None:
         """A prediction of these together failed: predict each by itself, before what came later."""
@@ -113,7 +115,7 @@ class Backlog:
                 request.solo = True
                 self._waiting[request.id] = request
             self._queue.extendleft(reversed(requests))
-            self._changed.notify(len(requests))
+            self._have_watched()
 
     def cancel(self, id: int) -> bool:
         """Take a request out; False when it is not waiting (any more)."""
@@ -128,7 +130,9 @@ class Backlog:
         """Wait until there is something to predict; ``done`` must follow, from the same thread."""
         with self._changed:
             while (pause := self._pause()) is None or pause > 0:
+                self._watchers += pause is not None
                 self._changed.wait(pause)
+                self._watchers -= pause is not None
             self._running += 1
             self._began = self._clock()
             first = self._queue.popleft()
@@ -158,10 +162,20 @@ class Backlog:
             self._queue.popleft()
         if not self._queue:
             return None
-        if not self._running or self._size.waits:
+        if self._may_begin:
             return 0.0
         patience = max(LEAST_PATIENCE_SECONDS, UNUSUAL * self._size.typical_seconds)
         return max(0.0, self._began + patience - self._clock())
+
+    @property
+    def _may_begin(self) -> bool:
+        """Whether the next prediction has not to wait for one that runs."""
+        return not self._running or self._size.waits
+
+    def _have_watched(self) -> None:
+        """Have one thread, no more, see when the next prediction may begin; it has another one see to what it leaves."""
+        if self._queue and (self._may_begin or not self._watchers):
+            self._changed.notify()
 
     def _begin(self, requests: list[Request]) -> Taken:
         now = self._clock()
@@ -170,8 +184,7 @@ class Backlog:
         for request in requests:
             if self._waiting.pop(request.id, None) is not None:
                 (batch if request.until > now else expired).append(request)
-        if self._queue:
-            self._changed.notify()  # Somebody has to see when the next may begin.
+        self._have_watched()
         return Taken(batch, expired)
 
     def _is_joinable(self, request: Request) -> bool:
