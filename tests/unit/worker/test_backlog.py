@@ -2,8 +2,10 @@ import asyncio
 import itertools
 import json
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
+from random import Random
 
 import pytest
 from tests.waiting import until
@@ -262,3 +264,38 @@ async def test_with_little_to_do_it_is_the_same_thread_that_does_it():
         await asyncio.sleep(0.002)  # It goes back to its place.
     waiting.put([stop])
     assert max(busy.count(one) for one in set(busy)) > 15
+
+
+@pytest.mark.parametrize("proof", [OFF, CHEAP], ids=["alone", "together"])
+@pytest.mark.parametrize("waits", [False, True], ids=["computes", "waits"])
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_comes_when_each_is_taken_once(proof: Proof, waits: bool, seed: int):
+    chance = Random(seed)
+    waiting = backlog(proof, time.monotonic)
+    taken = list[Request]()
+
+    def work() -> None:
+        while True:
+            batch = waiting.take().batch
+            taken.extend(batch)
+            pause = chance.choice((0.0, 0.0, 0.0003, 0.002))
+            time.sleep(pause)
+            if len(batch) > 1 and chance.random() < 0.1:
+                for one in batch:
+                    taken.remove(one)
+                waiting.put_back(batch)
+            waiting.done(len(batch), pause, 0.0 if waits else pause)
+
+    for _ in range(4):
+        threading.Thread(target=work, daemon=True).start()
+    canceled = set[int]()
+    sent = list[Request]()
+    for _ in range(200):
+        some = [request() for _ in range(chance.choice((1, 1, 1, 2, 8)))]
+        sent += some
+        waiting.put(some)
+        if chance.random() < 0.1 and waiting.cancel(some[-1].id):
+            canceled.add(some[-1].id)
+        await asyncio.sleep(chance.choice((0.0, 0.0, 0.001, 0.003)))
+    wanted = sorted(one.id for one in sent if one.id not in canceled)
+    await until(lambda: sorted(one.id for one in taken) == wanted)
