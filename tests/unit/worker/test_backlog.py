@@ -231,6 +231,36 @@ async def test_however_many_take_far_longer_than_usual_the_next_has_a_thread():
     await until(lambda: taken == slow)
 
 
+async def test_one_that_takes_for_ever_slows_down_no_other():
+    clock = Clock()
+    waiting = backlog(OFF, clock)
+    waiting.put([request()])
+    taken, over = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        waiting.take()
+        taken.set()
+        over.wait(60)
+
+    in_thread(hang)
+    assert taken.wait(10)
+    clock.now += 1.0
+    others = [request() for _ in range(3)]
+    waiting.put(others)
+
+    def answer() -> list[Request]:
+        answered = list[Request]()
+        for _ in others:
+            answered += waiting.take().batch
+            waiting.done(1, 0.002, 0.002)
+        return answered
+
+    thread, results = in_thread(answer)
+    thread.join(10)
+    over.set()
+    assert results == [others], "each had to wait for the patience with the one before, which had ended"
+
+
 async def test_what_comes_while_somebody_watches_the_clock_is_predicted_when_the_model_is_free():
     waiting = backlog(OFF._replace(seconds=((1, 100.0),)))  # so its patience is longer than the test's
     waiting.put([request()])

@@ -10,6 +10,7 @@ that takes far longer than usual, which has others beside it.
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections import deque
 from typing import Any, Callable, NamedTuple, Optional, Union
@@ -95,8 +96,8 @@ class Backlog:
         self._changed = LifoCondition()
         self._queue: deque[Request] = deque()
         self._waiting: dict[int, Request] = {}
-        self._running = 0
-        self._began = 0.0
+        self._running: dict[int, float] = {}
+        """When each prediction that runs began, by its thread."""
         self._watchers = 0
         """Threads that wait for a time at which the next prediction may begin beside the one that runs."""
 
@@ -133,8 +134,7 @@ class Backlog:
                 self._watchers += pause is not None
                 self._changed.wait(pause)
                 self._watchers -= pause is not None
-            self._running += 1
-            self._began = self._clock()
+            self._running[threading.get_ident()] = self._clock()
             first = self._queue.popleft()
             if not self._is_joinable(first):
                 return self._begin([first])
@@ -152,7 +152,7 @@ class Backlog:
         ``take`` must follow: nobody else is woken for what waits now.
         """
         with self._changed:
-            self._running -= 1
+            del self._running[threading.get_ident()]
             if rows != 0:
                 self._size.record(rows, seconds, cpu_seconds)
 
@@ -162,19 +162,17 @@ class Backlog:
             self._queue.popleft()
         if not self._queue:
             return None
-        if self._may_begin:
+        if not self._running or self._size.waits:
             return 0.0
+        # Of those that run: one that takes for ever must not make all others wait, one after the other.
+        last = max(self._running.values())
         patience = max(LEAST_PATIENCE_SECONDS, UNUSUAL * self._size.typical_seconds)
-        return max(0.0, self._began + patience - self._clock())
-
-    @property
-    def _may_begin(self) -> bool:
-        """Whether the next prediction has not to wait for one that runs."""
-        return not self._running or self._size.waits
+        return max(0.0, last + patience - self._clock())
 
     def _have_watched(self) -> None:
-        """Have one thread, no more, see when the next prediction may begin; it has another one see to what it leaves."""
-        if self._queue and (self._may_begin or not self._watchers):
+        """Have one thread see when the next prediction may begin; it has another one see to what it leaves."""
+        pause = self._pause()
+        if pause == 0 or (pause is not None and not self._watchers):
             self._changed.notify()
 
     def _begin(self, requests: list[Request]) -> Taken:
