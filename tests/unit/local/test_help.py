@@ -7,7 +7,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from servery_local.cli import app
-from servery_local.commands.deploy import parse_seconds
+from servery_local.commands.deploy import DEPLOYMENT_TIMEOUT, parse_seconds
 
 
 def _commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -30,5 +30,6 @@ def test_no_help_is_cut_in_a_terminal_of_80_columns(
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "soon", "", "\u0661"])
 def test_a_time_to_wait_is_a_whole_number_of_seconds(text: str) -> None:
     assert parse_seconds("90") == 90
+    assert parse_seconds(DEPLOYMENT_TIMEOUT) == DEPLOYMENT_TIMEOUT, "typer has the default parsed, too"
     with pytest.raises(typer.BadParameter, match="whole number"):
         parse_seconds(text)

@@ -25,6 +25,7 @@ from servery_runner.streaming import Flow
 UNUSUAL = 3.0
 """A prediction that takes this many times the usual has another one beside it, but none before …"""
 LEAST_PATIENCE_SECONDS = 0.05
+NOW = float("-inf")
 REMEMBERED_KINDS = 256
 
 
@@ -98,8 +99,8 @@ class Backlog:
         self._waiting: dict[int, Request] = {}
         self._running: dict[int, float] = {}
         """When each prediction that runs began, by its thread."""
-        self._watchers = 0
-        """Threads that wait for a time at which the next prediction may begin beside the one that runs."""
+        self._watched: list[float] = []
+        """Times at which threads will look whether the next prediction may begin beside those that run."""
 
     def put(self, requests: list[Request]) -> None:
         """Add requests that have just come."""
@@ -130,16 +131,20 @@ class Backlog:
     def take(self) -> Taken:
         """Wait until there is something to predict; ``done`` must follow, from the same thread."""
         with self._changed:
-            while (pause := self._pause()) is None or pause > 0:
-                self._watchers += pause is not None
-                self._changed.wait(pause)
-                self._watchers -= pause is not None
+            while (at := self._next_at()) is None or at > self._clock():
+                if at is None:
+                    self._changed.wait()
+                else:
+                    self._watched.append(at)
+                    self._changed.wait(max(0.0, at - self._clock()))
+                    self._watched.remove(at)
             self._running[threading.get_ident()] = self._clock()
             first = self._queue.popleft()
             if not self._is_joinable(first):
                 return self._begin([first])
             limit = self._size.limit
             looked_at = [first, *(self._queue.popleft() for _ in range(min(limit - 1, len(self._queue))))]
+            self._have_watched()
         # Bodies are read without the lock, or the thread that takes requests in would have to wait.
         batch, others = self._of_one_kind(looked_at, limit)
         with self._changed:
@@ -156,23 +161,22 @@ class Backlog:
             if rows != 0:
                 self._size.record(rows, seconds, cpu_seconds)
 
-    def _pause(self) -> Optional[float]:
-        """Seconds to wait before the next prediction may begin; 0: it may. None: until something changes."""
+    def _next_at(self) -> Optional[float]:
+        """When the next prediction may begin, which may have been long ago; None: nothing waits."""
         while self._queue and self._queue[0].cancelled:
             self._queue.popleft()
         if not self._queue:
             return None
         if not self._running or self._size.waits:
-            return 0.0
+            return NOW
         # Of those that run: one that takes for ever must not make all others wait, one after the other.
-        last = max(self._running.values())
         patience = max(LEAST_PATIENCE_SECONDS, UNUSUAL * self._size.typical_seconds)
-        return max(0.0, last + patience - self._clock())
+        return max(self._running.values()) + patience
 
     def _have_watched(self) -> None:
-        """Have one thread see when the next prediction may begin; it has another one see to what it leaves."""
-        pause = self._pause()
-        if pause == 0 or (pause is not None and not self._watchers):
+        """See to it that a thread looks when the next prediction may begin; it has another see to what it leaves."""
+        at = self._next_at()
+        if at is not None and (at <= self._clock() or all(at < other for other in self._watched)):
             self._changed.notify()
 
     def _begin(self, requests: list[Request]) -> Taken:

@@ -54,8 +54,9 @@ def parse_size(text: str) -> str:
     return size
 
 
-def parse_seconds(text: str) -> int:
-    """Return a number of seconds of at least 1. Raises `typer.BadParameter`."""
+def parse_seconds(written: str | int) -> int:
+    """Return a number of seconds of at least 1. Raises `typer.BadParameter`. An int is the default."""
+    text = str(written)
     if not (text.isascii() and text.isdecimal() and int(text)):
         raise typer.BadParameter(f"'{text}' is no whole number of seconds, 1 or more.")
     return int(text)
