@@ -57,7 +57,7 @@ def test_nothing_is_joined_that_was_not_shown_to_be_row_wise():
     requests = [request(), request()]
     waiting.put(requests)
     assert waiting.take().batch == requests[:1]
-    waiting.done(None, 0.002, 0.002)
+    waiting.done(None, 0.002, 1.0)
     assert waiting.take().batch == requests[1:]
 
 
@@ -76,7 +76,7 @@ def test_kinds_that_were_not_shown_to_be_row_wise_go_alone():
     batches = []
     for _ in range(4):
         batches.append(waiting.take().batch)
-        waiting.done(None, 0.002, 0.002)
+        waiting.done(None, 0.002, 1.0)
     assert batches == [words[:1], floats[:2], floats[2:], words[1:]]
 
 
@@ -102,7 +102,7 @@ def test_requests_of_other_kinds_wait_their_turn():
     floats, word = [request(), request()], request("x")
     waiting.put([floats[0], word, floats[1]])
     assert waiting.take().batch == floats
-    waiting.done(2, 0.002, 0.002)
+    waiting.done(2, 0.002, 1.0)
     assert waiting.take().batch == [word]
 
 
@@ -176,7 +176,7 @@ def test_while_a_prediction_runs_what_comes_is_collected():
         waiting.put([one])
     thread.join(0.2)
     assert results == []
-    waiting.done(1, 0.002, 0.002)
+    waiting.done(1, 0.002, 1.0)
     thread.join(10)
     assert [taken.batch for taken in results] == [collected]
 
@@ -252,7 +252,7 @@ async def test_one_that_takes_for_ever_slows_down_no_other():
         answered = list[Request]()
         for _ in others:
             answered += waiting.take().batch
-            waiting.done(1, 0.002, 0.002)
+            waiting.done(1, 0.002, 1.0)
         return answered
 
     thread, results = in_thread(answer)
@@ -271,12 +271,41 @@ async def test_who_watches_the_clock_hears_when_the_usual_gets_shorter():
     in_thread(lambda: taken.extend(waiting.take().batch))
     await asyncio.sleep(0.05)
     for _ in range(150):
-        waiting.done(1, 0.002, 0.002)
+        waiting.done(1, 0.002, 1.0)
         waiting.take()  # The last of them takes for ever.
     last = request()
     waiting.put([last])
     clock.now += 1.0
     await until(lambda: taken == [last])
+
+
+def test_one_that_ran_beside_another_does_not_count_as_waiting():
+    clock = Clock()
+    waiting = backlog(OFF, clock)
+    beside, over = threading.Event(), threading.Event()
+
+    def long() -> None:
+        waiting.take()
+        beside.set()
+        over.wait(10)
+        waiting.done(1, 1.0, 0.1)
+
+    waiting.put([request()])
+    thread, _ = in_thread(long)
+    assert beside.wait(10)
+    for _ in range(10):
+        clock.now += 1.0
+        waiting.put([request()])
+        waiting.take()
+        waiting.done(1, 0.02, 0.1)  # It had to share the interpreter lock.
+    over.set()
+    thread.join(10)
+    assert not waiting.waits
+    for _ in range(10):
+        waiting.put([request()])
+        waiting.take()
+        waiting.done(1, 0.02, 0.1)
+    assert waiting.waits
 
 
 async def test_what_is_left_is_seen_to_while_bodies_are_read():
@@ -304,9 +333,9 @@ async def test_what_comes_while_somebody_watches_the_clock_is_predicted_when_the
     taken = list[Request]()
     in_thread(lambda: taken.extend(waiting.take().batch))
     await asyncio.sleep(0.05)
-    waiting.done(1, 0.002, 0.002)
+    waiting.done(1, 0.002, 1.0)
     waiting.take()  # by the thread that was done, as it was quicker
-    waiting.done(1, 0.002, 0.002)
+    waiting.done(1, 0.002, 1.0)
     last = request()
     waiting.put([last])
     await until(lambda: taken == [last])
@@ -319,7 +348,7 @@ async def test_with_little_to_do_it_is_the_same_thread_that_does_it():
     def work() -> None:
         while stop not in (batch := waiting.take().batch):
             busy.append(threading.get_ident())
-            waiting.done(len(batch), 0.002, 0.002)
+            waiting.done(len(batch), 0.002, 1.0)
 
     for _ in range(4):
         threading.Thread(target=work, daemon=True).start()
@@ -350,7 +379,7 @@ async def test_whatever_comes_when_each_is_taken_once(proof: Proof, waits: bool,
                 for one in batch:
                     taken.remove(one)
                 waiting.put_back(batch)
-            waiting.done(len(batch), pause, 0.0 if waits else pause)
+            waiting.done(len(batch), pause, 0.0 if waits else 1.0)
 
     for _ in range(4):
         threading.Thread(target=work, daemon=True).start()

@@ -7,7 +7,7 @@ def seen(fixed: float, per_row: float, *, max_rows: int = 128, cpu: float = 1.0)
     size = BatchSize(max_rows)
     for rows in (1, 2, 4, 8, 16, 32, 64):
         seconds = fixed + per_row * rows
-        size.record(rows, seconds, cpu * seconds)
+        size.record(rows, seconds, cpu)
     return size
 
 
@@ -44,10 +44,23 @@ def test_a_model_that_waits_for_something_else_is_told_from_one_that_computes():
     assert not seen(0.02, 0.0).waits
     size = seen(0.02, 0.0, cpu=0.01)
     for _ in range(5):
-        size.record(1, 0.02, 0.0002)
+        size.record(1, 0.02, 0.01)
     assert size.waits
 
 
 def test_before_anything_was_seen_two_rows_are_tried():
     assert BatchSize(128).limit == 2
     assert BatchSize(1).limit == 1
+
+
+def test_predictions_side_by_side_tell_something_only_when_they_fill_a_processor():
+    size = seen(0.02, 0.0, cpu=0.01)
+    for _ in range(50):
+        size.record(1, 0.08, 0.6, alone=False)
+    assert size.waits, "six tenths may be many times a little"
+    for _ in range(10):
+        size.record(1, 0.08, 1.0, alone=False)
+    assert not size.waits, "they wait for each other"
+    for _ in range(50):
+        size.record(1, 0.08, 0.3, alone=False)
+    assert not size.waits

@@ -99,6 +99,8 @@ class Backlog:
         self._waiting: dict[int, Request] = {}
         self._running: dict[int, float] = {}
         """When each prediction that runs began, by its thread."""
+        self._accompanied: set[int] = set()
+        """Threads whose prediction has, or had, another one beside it."""
         self._watched: list[float] = []
         """Times at which threads will look whether the next prediction may begin beside those that run."""
 
@@ -138,7 +140,7 @@ class Backlog:
                     self._watched.append(at)
                     self._changed.wait(max(0.0, at - self._clock()))
                     self._watched.remove(at)
-            self._running[threading.get_ident()] = self._clock()
+            self._enter(threading.get_ident())
             first = self._queue.popleft()
             if not self._is_joinable(first):
                 return self._begin([first])
@@ -151,15 +153,23 @@ class Backlog:
             self._queue.extendleft(reversed(others))
             return self._begin(batch)
 
-    def done(self, rows: int | None, seconds: float, cpu_seconds: float) -> None:
+    def done(self, rows: int | None, seconds: float, busy: float) -> None:
         """What was taken is answered; ``rows``: None when they were not counted, 0 when it tells nothing of others.
 
-        ``take`` must follow: nobody else is woken for what waits now.
+        ``busy``: the share of a processor this process used meanwhile (``Effort.busy``). ``take`` must follow: nobody
+        else is woken for what waits now.
         """
+        thread = threading.get_ident()
         with self._changed:
-            del self._running[threading.get_ident()]
+            del self._running[thread]
             if rows != 0:
-                self._size.record(rows, seconds, cpu_seconds)
+                self._size.record(rows, seconds, busy, alone=thread not in self._accompanied)
+            self._accompanied.discard(thread)
+
+    @property
+    def waits(self) -> bool:
+        """Whether predictions run side by side, as the model mostly waits for something else."""
+        return self._size.waits
 
     def _next_at(self) -> Optional[float]:
         """When the next prediction may begin, which may have been long ago; None: nothing waits."""
@@ -167,7 +177,7 @@ class Backlog:
             self._queue.popleft()
         if not self._queue:
             return None
-        if not self._running or self._size.waits:
+        if not self._running or self.waits:
             return NOW
         # Of those that run: one that takes for ever must not make all others wait, one after the other.
         patience = max(LEAST_PATIENCE_SECONDS, UNUSUAL * self._size.typical_seconds)
@@ -178,6 +188,12 @@ class Backlog:
         at = self._next_at()
         if at is not None and (at <= self._clock() or all(at < other for other in self._watched)):
             self._changed.notify()
+
+    def _enter(self, thread: int) -> None:
+        if self._running:
+            self._accompanied.update(self._running)
+            self._accompanied.add(thread)
+        self._running[thread] = self._clock()
 
     def _begin(self, requests: list[Request]) -> Taken:
         now = self._clock()

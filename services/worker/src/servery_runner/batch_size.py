@@ -18,6 +18,8 @@ MEMORY = 0.98
 CPU_MEMORY = 0.9
 WAITS_BELOW = 0.5
 """A model that uses less of a processor than this while it predicts waits for something else."""
+FULL = 0.9
+"""Predictions side by side that use so much of a processor have nothing to wait for but the interpreter lock."""
 
 
 class BatchSize:
@@ -30,12 +32,17 @@ class BatchSize:
         self._usual = 0.0
         self._cpu_share = 1.0
 
-    def record(self, rows: int | None, seconds: float, cpu_seconds: float | None = None) -> None:
-        """A prediction of ``rows`` rows (None: not counted) took so long, and so much of a processor's time."""
+    def record(
+        self, rows: int | None, seconds: float, busy: float | None = None, *, alone: bool = True
+    ) -> None:
+        """A prediction of ``rows`` rows (None: not counted) took so long.
+
+        ``busy``: the share of a processor the process used meanwhile, not counting time in which there was none for
+        it. Unless it was ``alone`` that was used by others, too, and tells nothing of one unless it is all.
+        """
         self._usual += (1 - CPU_MEMORY) * (seconds - self._usual) if self._usual else seconds
-        if cpu_seconds is not None and seconds > 0:
-            share = min(1.0, cpu_seconds / seconds)
-            self._cpu_share += (1 - CPU_MEMORY) * (share - self._cpu_share)
+        if busy is not None and (alone or busy >= FULL):
+            self._cpu_share += (1 - CPU_MEMORY) * (busy - self._cpu_share)
         if rows is None:
             return
         self._weight = self._weight * MEMORY + 1

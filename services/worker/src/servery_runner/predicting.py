@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 import traceback
 from typing import Any, NoReturn, Optional, Union
 
@@ -18,6 +17,7 @@ from servery_runner import limits, request_body, rows, scoring
 from servery_runner.backlog import Backlog, Request
 from servery_runner.begun import BegunMarks
 from servery_runner.channel import Channel, Received
+from servery_runner.effort import Meter
 from servery_runner.scoring import JSON, Answer, AnswerStream, Scorer
 from servery_runner.streaming import EVENT_STREAM, Flow, pieces
 
@@ -88,10 +88,11 @@ class Requests:
             backlog.put(fresh)
 
     def _work(self, backlog: Backlog, scorer: Scorer) -> NoReturn:
+        meter = Meter()
         while True:
             taken = backlog.take()
             rows_done: Optional[int] = 0
-            began, cpu_began = time.monotonic(), time.thread_time()
+            meter.start()
             try:
                 for request in taken.expired:
                     self._not_run(request.id)
@@ -101,7 +102,8 @@ class Requests:
                     rows_done = self._answer_together(backlog, scorer, taken.batch)
             except OSError:
                 os._exit(0)  # The agent is gone.
-            backlog.done(rows_done, time.monotonic() - began, time.thread_time() - cpu_began)
+            effort = meter.read()
+            backlog.done(rows_done, effort.elapsed, effort.busy)
 
     def _not_run(self, id: int) -> None:
         self._flows.pop(id, None)
