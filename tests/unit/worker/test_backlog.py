@@ -288,7 +288,7 @@ def test_one_that_ran_beside_another_does_not_count_as_waiting():
         waiting.take()
         beside.set()
         over.wait(10)
-        waiting.done(1, 1.0, 0.1)
+        waiting.done(1, 1.0, 0.2)
 
     waiting.put([request()])
     thread, _ = in_thread(long)
@@ -297,14 +297,14 @@ def test_one_that_ran_beside_another_does_not_count_as_waiting():
         clock.now += 1.0
         waiting.put([request()])
         waiting.take()
-        waiting.done(1, 0.02, 0.1)  # It had to share the interpreter lock.
+        waiting.done(1, 0.02, 0.2)  # It had to share the interpreter lock.
     over.set()
     thread.join(10)
     assert not waiting.waits
     for _ in range(10):
         waiting.put([request()])
         waiting.take()
-        waiting.done(1, 0.02, 0.1)
+        waiting.done(1, 0.02, 0.2)
     assert waiting.waits
 
 

@@ -53,7 +53,7 @@ def test_before_anything_was_seen_two_rows_are_tried():
     assert BatchSize(1).limit == 1
 
 
-def test_predictions_side_by_side_tell_something_only_when_they_fill_a_processor():
+def test_predictions_side_by_side_tell_something_when_they_fill_a_processor_or_hardly_use_it():
     size = seen(0.02, 0.0, cpu=0.01)
     for _ in range(50):
         size.record(1, 0.08, 0.6, alone=False)
@@ -64,3 +64,6 @@ def test_predictions_side_by_side_tell_something_only_when_they_fill_a_processor
     for _ in range(50):
         size.record(1, 0.08, 0.3, alone=False)
     assert not size.waits
+    for _ in range(10):
+        size.record(1, 0.08, 0.05, alone=False)
+    assert size.waits, "one of them may go on for minutes, and none would ever be alone"

@@ -18,8 +18,9 @@ MEMORY = 0.98
 CPU_MEMORY = 0.9
 WAITS_BELOW = 0.5
 """A model that uses less of a processor than this while it predicts waits for something else."""
-FULL = 0.9
-"""Predictions side by side that use so much of a processor have nothing to wait for but the interpreter lock."""
+FULL, LITTLE = 0.9, 0.1
+"""Predictions side by side that use so much of a processor wait for the interpreter lock; with so little none of them
+computes."""
 
 
 class BatchSize:
@@ -38,10 +39,10 @@ class BatchSize:
         """A prediction of ``rows`` rows (None: not counted) took so long.
 
         ``busy``: the share of a processor the process used meanwhile, not counting time in which there was none for
-        it. Unless it was ``alone`` that was used by others, too, and tells nothing of one unless it is all.
+        it. Unless it was ``alone`` that was used by others, too, and tells nothing of one, but for all or next to nothing.
         """
         self._usual += (1 - CPU_MEMORY) * (seconds - self._usual) if self._usual else seconds
-        if busy is not None and (alone or busy >= FULL):
+        if busy is not None and (alone or not LITTLE < busy < FULL):
             self._cpu_share += (1 - CPU_MEMORY) * (busy - self._cpu_share)
         if rows is None:
             return
