@@ -39,7 +39,7 @@ class BatchSize:
         """A prediction of ``rows`` rows (None: not counted) took so long.
 
         ``busy``: the share of a processor the process used meanwhile, not counting time in which there was none for
-        it. Unless it was ``alone`` that was used by others, too, and tells nothing of one, but for all or next to nothing.
+        it. Unless it was ``alone`` that was used by others, too: then only much or little of it tells something.
         """
         self._usual += (1 - CPU_MEMORY) * (seconds - self._usual) if self._usual else seconds
         if busy is not None and (alone or not LITTLE < busy < FULL):
