@@ -222,7 +222,7 @@ async def test_however_many_take_far_longer_than_usual_the_next_has_a_thread():
     taken = list[Request]()
     for _ in range(2):
         in_thread(lambda: taken.extend(waiting.take().batch))
-    await asyncio.sleep(0.05)
+    await until(lambda: len(waiting._changed._waiters) == 2)
     slow = [request(), request()]
     waiting.put(slow)
     clock.now += 1.0
@@ -269,7 +269,7 @@ async def test_who_watches_the_clock_hears_when_the_usual_gets_shorter():
     waiting.put([request() for _ in range(150)])
     taken = list[Request]()
     in_thread(lambda: taken.extend(waiting.take().batch))
-    await asyncio.sleep(0.05)
+    await until(lambda: len(waiting._watched) == 1)
     for _ in range(150):
         waiting.done(1, 0.002, 1.0)
         waiting.take()  # The last of them takes for ever.
@@ -279,33 +279,37 @@ async def test_who_watches_the_clock_hears_when_the_usual_gets_shorter():
     await until(lambda: taken == [last])
 
 
-def test_one_that_ran_beside_another_does_not_count_as_waiting():
+def test_one_that_ran_beside_another_is_not_judged_by_what_both_used():
     clock = Clock()
     waiting = backlog(OFF, clock)
+    for _ in range(20):
+        waiting.put([request()])
+        waiting.take()
+        waiting.done(1, 0.02, 0.2)
+    assert waiting.waits
     beside, over = threading.Event(), threading.Event()
 
     def long() -> None:
         waiting.take()
         beside.set()
         over.wait(10)
-        waiting.done(1, 1.0, 0.2)
+        waiting.done(1, 1.0, 1.0)
 
     waiting.put([request()])
     thread, _ = in_thread(long)
     assert beside.wait(10)
-    for _ in range(10):
-        clock.now += 1.0
+    for _ in range(20):
         waiting.put([request()])
         waiting.take()
-        waiting.done(1, 0.02, 0.2)  # It had to share the interpreter lock.
+        waiting.done(1, 0.02, 1.0)
     over.set()
     thread.join(10)
-    assert not waiting.waits
-    for _ in range(10):
+    assert waiting.waits
+    for _ in range(20):
         waiting.put([request()])
         waiting.take()
-        waiting.done(1, 0.02, 0.2)
-    assert waiting.waits
+        waiting.done(1, 0.02, 1.0)
+    assert not waiting.waits
 
 
 async def test_what_is_left_is_seen_to_while_bodies_are_read():
@@ -318,7 +322,7 @@ async def test_what_is_left_is_seen_to_while_bodies_are_read():
     taken = list[Request]()
     for _ in range(2):
         in_thread(lambda: taken.extend(waiting.take().batch))
-    await asyncio.sleep(0.05)
+    await until(lambda: len(waiting._changed._waiters) == 2)
     first, joined, other = request(), request(), request(solo=True)
     waiting.put([first, joined, other])
     await until(lambda: taken == [other])
@@ -332,7 +336,7 @@ async def test_what_comes_while_somebody_watches_the_clock_is_predicted_when_the
     waiting.put([request()])
     taken = list[Request]()
     in_thread(lambda: taken.extend(waiting.take().batch))
-    await asyncio.sleep(0.05)
+    await until(lambda: len(waiting._watched) == 1)
     waiting.done(1, 0.002, 1.0)
     waiting.take()  # by the thread that was done, as it was quicker
     waiting.done(1, 0.002, 1.0)
@@ -379,7 +383,7 @@ async def test_whatever_comes_when_each_is_taken_once(proof: Proof, waits: bool,
                 for one in batch:
                     taken.remove(one)
                 waiting.put_back(batch)
-            waiting.done(len(batch), pause, 0.0 if waits else 1.0)
+            waiting.done(len(batch), 1000.0, 0.0 if waits else 1.0)
 
     for _ in range(4):
         threading.Thread(target=work, daemon=True).start()

@@ -53,17 +53,33 @@ def test_before_anything_was_seen_two_rows_are_tried():
     assert BatchSize(1).limit == 1
 
 
-def test_predictions_side_by_side_tell_something_when_they_fill_a_processor_or_hardly_use_it():
-    size = seen(0.02, 0.0, cpu=0.01)
+def test_predictions_side_by_side_tell_something_only_when_they_use_little():
+    size = seen(0.02, 0.0)
     for _ in range(50):
         size.record(1, 0.08, 0.6, alone=False)
-    assert size.waits, "six tenths may be many times a little"
-    for _ in range(10):
-        size.record(1, 0.08, 1.0, alone=False)
-    assert not size.waits, "they wait for each other"
-    for _ in range(50):
+    assert not size.waits, "six tenths may be those of the others"
+    for _ in range(20):
         size.record(1, 0.08, 0.3, alone=False)
-    assert not size.waits
-    for _ in range(10):
-        size.record(1, 0.08, 0.05, alone=False)
     assert size.waits, "one of them may go on for minutes, and none would ever be alone"
+
+
+@pytest.mark.parametrize("own", [0.05, 0.15, 0.3, 0.4])
+def test_a_model_that_waits_most_of_the_time_goes_on_side_by_side(own: float):
+    size = seen(0.02, 0.0)
+    for _ in range(200):
+        if size.waits:
+            size.record(1, 0.02, min(1.0, 4 * own), alone=False)
+        else:
+            size.record(1, 0.02, own)
+    assert size.waits
+    for _ in range(200):
+        size.record(1, 0.02, min(1.0, 4 * own), alone=False)
+        assert size.waits
+
+
+def test_what_was_not_measured_tells_nothing():
+    size = seen(0.02, 0.0, cpu=0.1)
+    before = size.waits
+    for _ in range(50):
+        size.record(1, 0.02, None)
+    assert size.waits == before

@@ -153,11 +153,11 @@ class Backlog:
             self._queue.extendleft(reversed(others))
             return self._begin(batch)
 
-    def done(self, rows: int | None, seconds: float, busy: float) -> None:
+    def done(self, rows: int | None, seconds: float, busy: float | None) -> None:
         """What was taken is answered; ``rows``: None when they were not counted, 0 when it tells nothing of others.
 
-        ``busy``: the share of a processor this process used meanwhile (``Effort.busy``). ``take`` must follow: nobody
-        else is woken for what waits now.
+        ``busy``: see ``Effort``; None when it was not measured. ``take`` must follow: nobody else is woken for what
+        waits now.
         """
         thread = threading.get_ident()
         with self._changed:

@@ -18,9 +18,6 @@ MEMORY = 0.98
 CPU_MEMORY = 0.9
 WAITS_BELOW = 0.5
 """A model that uses less of a processor than this while it predicts waits for something else."""
-FULL, LITTLE = 0.9, 0.1
-"""Predictions side by side that use so much of a processor wait for the interpreter lock; with so little none of them
-computes."""
 
 
 class BatchSize:
@@ -38,11 +35,11 @@ class BatchSize:
     ) -> None:
         """A prediction of ``rows`` rows (None: not counted) took so long.
 
-        ``busy``: the share of a processor the process used meanwhile, not counting time in which there was none for
-        it. Unless it was ``alone`` that was used by others, too: then only much or little of it tells something.
+        ``busy``: the most of a processor that can have been in use for it (``Effort.busy``); None: not measured.
+        Unless it was ``alone``, that was in use for others, too, and tells something only when it is little.
         """
         self._usual += (1 - CPU_MEMORY) * (seconds - self._usual) if self._usual else seconds
-        if busy is not None and (alone or not LITTLE < busy < FULL):
+        if busy is not None and (alone or busy < WAITS_BELOW):
             self._cpu_share += (1 - CPU_MEMORY) * (busy - self._cpu_share)
         if rows is None:
             return

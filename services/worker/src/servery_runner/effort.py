@@ -1,56 +1,84 @@
-"""What a prediction took: time, the processor's time, and time in which there was no processor for it."""
+"""Whether a prediction keeps this process busy or waits for something else."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
-SCHEDSTAT = "/proc/thread-self/schedstat"
-"""Nanoseconds on a processor, nanoseconds ready and waiting for one, and turns (Linux, proc(5))."""
+TASKS = "/proc/self/task"
+"""In each thread's ``schedstat``: nanoseconds on a processor, nanoseconds ready and waiting for one, turns (Linux)."""
+COST_SHARE = 0.01
+"""Looking at all threads may take this much of the time."""
 
 
 class Effort(NamedTuple):
-    """Seconds."""
+    """Seconds between two looks."""
 
     elapsed: float
     cpu: float
     """Of all threads of the process: some models compute in threads of their own."""
     queued: float
-    """The thread could have gone on and waited for a processor, as others had them. 0 where the system does not say."""
+    """This thread could have gone on, but others had the processors."""
+    others_queued: float
+    """So long did the other threads of the process, for one of which this one may have waited. Not those that ended."""
 
     @property
     def busy(self) -> float:
-        """The share of a processor it used while it could have one, 0 to 1."""
+        """The most of a processor that can have been in use for it, 0 to 1, while one was at hand."""
         at_hand = self.elapsed - self.queued
-        return min(1.0, self.cpu / at_hand) if at_hand > 0 else 1.0
+        return min(1.0, (self.cpu + self.others_queued) / at_hand) if at_hand > 0 else 1.0
 
 
 class Meter:
-    """Measures what this thread does. Use it in the thread that made it."""
+    """Measures some of the predictions of the thread that made it: to look at all threads takes a while."""
 
     def __init__(self) -> None:
-        try:
-            self._schedstat = os.open(SCHEDSTAT, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self._schedstat = -1
-        self.start()
+        self._thread = str(threading.get_native_id())
+        self._due = 0.0
+        self._before: Optional[dict[str, int]] = None
+        self._cpu = self._began = 0.0
 
     def start(self) -> None:
-        """Measure from now on."""
-        self._queued = self._queued_ns()
-        self._cpu = time.process_time()
-        self._began = time.monotonic()
+        """Measure from now on, if it is time again."""
+        began = time.monotonic()
+        self._before = _queued() if began >= self._due else None
+        if self._before is not None:
+            self._cpu = time.process_time()
+            self._began = time.monotonic()
+            self._due = self._began + (self._began - began) / COST_SHARE
 
-    def read(self) -> Effort:
-        """Return what happened since ``start``."""
+    def read(self) -> Optional[Effort]:
+        """Return what happened since ``start``; None when that is not measured."""
+        before = self._before
+        if before is None:
+            return None
         elapsed, cpu = time.monotonic() - self._began, time.process_time() - self._cpu
-        return Effort(elapsed, cpu, (self._queued_ns() - self._queued) / 1e9)
+        waited = {thread: queued - before.get(thread, 0) for thread, queued in _queued().items()}
+        own = waited.pop(self._thread, 0)
+        return Effort(elapsed, cpu, own / 1e9, sum(waited.values()) / 1e9)
 
-    def _queued_ns(self) -> int:
-        if self._schedstat < 0:
-            return 0
-        try:
-            return int(os.pread(self._schedstat, 128, 0).split()[1])
-        except (OSError, IndexError, ValueError):
-            return 0
+
+def _queued() -> dict[str, int]:
+    """Nanoseconds each thread was ready and had no processor; empty where the system does not say."""
+    found: dict[str, int] = {}
+    try:
+        threads = list(os.scandir(TASKS))
+    except OSError:
+        return found
+    for thread in threads:
+        with contextlib.suppress(
+            OSError, IndexError, ValueError
+        ):  # It ended meanwhile, or the system has none.
+            found[thread.name] = int(_contents(f"{thread.path}/schedstat").split()[1])
+    return found
+
+
+def _contents(path: str) -> bytes:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(file, 128)
+    finally:
+        os.close(file)

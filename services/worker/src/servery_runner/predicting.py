@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import traceback
 from typing import Any, NoReturn, Optional, Union
 
@@ -93,6 +94,7 @@ class Requests:
             taken = backlog.take()
             rows_done: Optional[int] = 0
             meter.start()
+            began = time.monotonic()
             try:
                 for request in taken.expired:
                     self._not_run(request.id)
@@ -102,8 +104,8 @@ class Requests:
                     rows_done = self._answer_together(backlog, scorer, taken.batch)
             except OSError:
                 os._exit(0)  # The agent is gone.
-            effort = meter.read()
-            backlog.done(rows_done, effort.elapsed, effort.busy)
+            seconds, effort = time.monotonic() - began, meter.read()
+            backlog.done(rows_done, seconds, None if effort is None else effort.busy)
 
     def _not_run(self, id: int) -> None:
         self._flows.pop(id, None)
