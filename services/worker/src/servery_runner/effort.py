@@ -11,7 +11,7 @@ from typing import NamedTuple, Optional
 TASKS = "/proc/self/task"
 """In each thread's ``schedstat``: nanoseconds on a processor, nanoseconds ready and waiting for one, turns (Linux)."""
 COST_SHARE = 0.01
-"""Looking at all threads may take this much of the time."""
+"""Looking at all threads may take this much of a thread's time."""
 
 
 class Effort(NamedTuple):
@@ -48,7 +48,7 @@ class Meter:
         if self._before is not None:
             self._cpu = time.process_time()
             self._began = time.monotonic()
-            self._due = self._began + (self._began - began) / COST_SHARE
+            self._due = self._began + 2 * (self._began - began) / COST_SHARE  # ``read`` looks, too.
 
     def read(self) -> Optional[Effort]:
         """Return what happened since ``start``; None when that is not measured."""
