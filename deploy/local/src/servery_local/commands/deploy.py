@@ -54,12 +54,11 @@ def parse_size(text: str) -> str:
     return size
 
 
-def parse_seconds(written: str | int) -> int:
-    """Return a number of seconds of at least 1. Raises `typer.BadParameter`. An int is the default."""
-    text = str(written)
-    if not (text.isascii() and text.isdecimal() and int(text)):
-        raise typer.BadParameter(f"'{text}' is no whole number of seconds, 1 or more.")
-    return int(text)
+def require_seconds(seconds: int) -> int:
+    """Return a time to wait. Raises `typer.BadParameter`. Typer's own `min=` takes a column of the help."""
+    if seconds < 1:
+        raise typer.BadParameter(f"{seconds} s is no time to wait: give 1 or more.")
+    return seconds
 
 
 def deploy(
@@ -81,7 +80,9 @@ def deploy(
     timeout: Annotated[
         int,
         typer.Option(
-            metavar="SECONDS", parser=parse_seconds, help="Seconds to wait; the deployment itself goes on."
+            metavar="SECONDS",
+            callback=require_seconds,
+            help="Seconds to wait; the deployment itself goes on.",
         ),
     ] = DEPLOYMENT_TIMEOUT,
     variables: Annotated[
@@ -93,7 +94,7 @@ def deploy(
         typer.Option(
             "--tag",
             metavar="KEY=VALUE",
-            help="Tag of the endpoint, such as team=risk; options of its own are tags, too (README); repeatable.",
+            help="Tag of the endpoint, such as team=risk; repeatable. Some are options of it: see README, Scaling.",
         ),
     ] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
